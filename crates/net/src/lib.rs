@@ -1,0 +1,2 @@
+//! The mio event loop: connections, frames, request matching.
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! SOFAJRaft's messages, Bolt frames and the hot-path codec.
+#![deny(missing_docs)]
