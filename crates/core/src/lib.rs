@@ -1,2 +1,27 @@
-//! The raft state machine of ringraft, sans I/O.
+//! The raft state machine of ringraft, sans I/O: no thread, no clock, no socket, no file, no lock, no async.
+//!
+//! [`NodeImpl`] takes [`Input`]s and emits [`Effects`]. Time and randomness are arguments, so that the same
+//! object runs under production threads and under a deterministic simulator.
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod chunk;
+mod effects;
+mod message;
+mod options;
+mod peer;
+mod status;
+mod types;
+
+pub use chunk::{ChunkBuilder, ChunkKind, EntryChunk, InvalidChunk};
+pub use effects::{Effects, FsmEvent, HardState, Input, LogOp, LogRead, Reply, ReplyToken, Send, Ticket};
+pub use message::{
+    AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftRequest,
+    RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
+};
+pub use options::{CoreOptions, RecoveredState};
+pub use peer::{
+    Configuration, ConfigurationEntry, InvalidConfiguration, InvalidPeerId, PRIORITY_DISABLED, PeerId,
+};
+pub use status::{RaftError, Status};
+pub use types::{GroupId, InvalidGroupId, LogId, LogIndex, Term, Time};

@@ -1,0 +1,152 @@
+//! What raft nodes say to each other, as plain values. Their wire form lives in the `proto` crate.
+
+use std::sync::Arc;
+
+use crate::chunk::EntryChunk;
+use crate::status::Status;
+use crate::types::{LogId, LogIndex, Term};
+
+/// A request from one replica of a group to another.
+///
+/// Group, sender (`server_id`) and receiver (`peer_id`) travel in the envelope around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RaftRequest {
+    /// Pre-vote or vote; SOFAJRaft uses one message for both.
+    RequestVote(RequestVoteRequest),
+    /// Heartbeat, probe or entries.
+    AppendEntries(AppendEntriesRequest),
+    /// Leadership transfer: campaign at once, without pre-vote.
+    TimeoutNow(TimeoutNowRequest),
+}
+
+/// The answer to a [`RaftRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RaftResponse {
+    /// To [`RaftRequest::RequestVote`].
+    RequestVote(RequestVoteResponse),
+    /// To [`RaftRequest::AppendEntries`].
+    AppendEntries(AppendEntriesResponse),
+    /// To [`RaftRequest::TimeoutNow`].
+    TimeoutNow(TimeoutNowResponse),
+    /// Any request may be answered with an error instead (`ErrorResponse` on the wire).
+    Error(Status),
+}
+
+/// Asks for a vote (`jraft.RequestVoteRequest`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestVoteRequest {
+    /// The term of the election; for a pre-vote the term that the sender *would* use.
+    pub term: Term,
+    /// Last entry of the sender's log.
+    pub last_log: LogId,
+    /// Whether this only asks if a vote would be granted.
+    pub pre_vote: bool,
+}
+
+/// Answers a [`RequestVoteRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestVoteResponse {
+    /// The responder's term.
+    pub term: Term,
+    /// Whether the vote (or pre-vote) is given.
+    pub granted: bool,
+}
+
+/// The three shapes of AppendEntries; on the wire only the presence of `data` and of entries tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendKind {
+    /// No entries, no `data` field. Answered at once.
+    Heartbeat,
+    /// No entries, an empty `data` field: asks whether the logs match at `prev_log`.
+    Probe,
+    /// At least one entry.
+    Entries,
+}
+
+/// Replicates entries, probes or keeps leadership alive (`jraft.AppendEntriesRequest`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendEntriesRequest {
+    /// Which of the three shapes this is; `Entries` exactly when `entries` is not empty.
+    pub kind: AppendKind,
+    /// The leader's term.
+    pub term: Term,
+    /// The entry before the first of `entries`; 0/0 for the start of the log.
+    pub prev_log: LogId,
+    /// The leader's commit index.
+    pub committed_index: LogIndex,
+    /// Entries from `prev_log.index + 1` on, contiguous, terms never decreasing.
+    pub entries: Vec<Arc<EntryChunk>>,
+    /// Extensions that the sender understands in the answer; empty towards and from Java peers' eyes.
+    pub extensions: Extensions,
+}
+
+impl AppendEntriesRequest {
+    /// Index of the last entry that this message proves to match when it is accepted.
+    pub fn last_verified(&self) -> LogIndex {
+        self.entries.last().map_or(self.prev_log.index, |c| c.last_index())
+    }
+
+    /// Number of entries.
+    pub fn entry_count(&self) -> usize {
+        self.entries.iter().map(|c| c.len()).sum()
+    }
+
+    /// Bytes of entry payload.
+    pub fn payload_bytes(&self) -> usize {
+        self.entries.iter().map(|c| c.payload().len()).sum()
+    }
+}
+
+/// Protocol extensions that a ringraft peer announces; Java peers neither send nor read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions(pub u64);
+
+impl Extensions {
+    /// No extension.
+    pub const NONE: Extensions = Extensions(0);
+    /// A rejected append may carry a [`ConflictHint`].
+    pub const CONFLICT_HINT: Extensions = Extensions(1);
+
+    /// Whether every extension of `other` is announced.
+    pub fn contains(self, other: Extensions) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Answers an [`AppendEntriesRequest`] (`jraft.AppendEntriesResponse`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendEntriesResponse {
+    /// The responder's term; on success exactly the request's term.
+    pub term: Term,
+    /// Whether the logs match and the entries are durable.
+    pub success: bool,
+    /// Last index of the responder's log, for heartbeats, probes and mismatches. Not a promise of durability.
+    pub last_log_index: Option<LogIndex>,
+    /// Where the leader should probe next; only to peers that announced it.
+    pub conflict: Option<ConflictHint>,
+}
+
+/// What a follower holds where the leader's previous entry should be (Raft §5.3, last paragraphs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConflictHint {
+    /// Term of the follower's entry at `prev_log.index`; 0 when its log ends before.
+    pub term: Term,
+    /// First index of that term in the follower's log, or one past the end of a log that is too short.
+    pub first_index: LogIndex,
+}
+
+/// Tells a follower to campaign at once (`jraft.TimeoutNowRequest`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutNowRequest {
+    /// The leader's term; the receiver must be in it.
+    pub term: Term,
+}
+
+/// Answers a [`TimeoutNowRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutNowResponse {
+    /// The responder's term, one higher than the request's when it campaigns.
+    pub term: Term,
+    /// Whether it campaigns.
+    pub success: bool,
+}

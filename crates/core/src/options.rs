@@ -1,0 +1,89 @@
+//! What a node must be told at start.
+
+use crate::effects::HardState;
+use crate::peer::{Configuration, ConfigurationEntry, PeerId};
+use crate::types::{GroupId, LogId, LogIndex, Term};
+
+/// Settings of one node. Names and defaults are SOFAJRaft's (`NodeOptions`, `RaftOptions`) where it has them.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// The group.
+    pub group_id: GroupId,
+    /// This replica, as it stands in the configuration.
+    pub server_id: PeerId,
+    /// Members when the log holds no configuration yet.
+    pub initial_conf: Configuration,
+    /// A follower's patience, in milliseconds (1000).
+    pub election_timeout_ms: u64,
+    /// Random spread on top of election and vote time-outs, in milliseconds (1000).
+    pub max_election_delay_ms: u64,
+    /// Heartbeats an election time-out (10).
+    pub election_heartbeat_factor: u64,
+    /// Share of the election time-out for which an answered peer counts as alive, in percent (90).
+    pub leader_lease_time_ratio: u64,
+    /// A candidate whose vote round timed out steps down and asks for pre-votes again (true).
+    pub step_down_when_vote_timedout: bool,
+    /// Entries in one AppendEntries at most (1024).
+    pub max_entries_size: usize,
+    /// Payload bytes of one AppendEntries after which no entry is added (512 KiB).
+    pub max_body_size: usize,
+    /// Unanswered AppendEntries per peer at most (256).
+    pub max_replicator_inflight_msgs: usize,
+    /// Unanswered payload bytes per peer at most (16 MiB).
+    pub max_replicator_inflight_bytes: usize,
+    /// How long an AppendEntries or probe may stay unanswered, in milliseconds (5000).
+    pub rpc_default_timeout_ms: u64,
+    /// Entries that may wait for the disk (65536); beyond it proposals and appends are refused as busy.
+    pub max_unstable_entries: u64,
+    /// Bytes that may wait for the disk (64 MiB).
+    pub max_unstable_bytes: usize,
+    /// Entries that may be committed but not applied (262144); beyond it proposals are refused as busy.
+    pub max_unapplied_entries: u64,
+    /// Bytes of applied entries kept in memory for peers that lag (1 MiB); nothing is kept when no peer lags.
+    pub max_tail_bytes: usize,
+}
+
+impl CoreOptions {
+    /// Settings with the defaults in parentheses above.
+    pub fn new(group_id: GroupId, server_id: PeerId, initial_conf: Configuration) -> CoreOptions {
+        CoreOptions {
+            group_id,
+            server_id,
+            initial_conf,
+            election_timeout_ms: 1000,
+            max_election_delay_ms: 1000,
+            election_heartbeat_factor: 10,
+            leader_lease_time_ratio: 90,
+            step_down_when_vote_timedout: true,
+            max_entries_size: 1024,
+            max_body_size: 512 * 1024,
+            max_replicator_inflight_msgs: 256,
+            max_replicator_inflight_bytes: 16 << 20,
+            rpc_default_timeout_ms: 5000,
+            max_unstable_entries: 65_536,
+            max_unstable_bytes: 64 << 20,
+            max_unapplied_entries: 262_144,
+            max_tail_bytes: 1 << 20,
+        }
+    }
+
+    /// Heartbeat period in milliseconds: the election time-out over the factor, at least 10.
+    pub fn heartbeat_ms(&self) -> u64 {
+        (self.election_timeout_ms / self.election_heartbeat_factor.max(1)).max(10)
+    }
+}
+
+/// What the log store knows of a group when it is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredState {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The entry before the first: 0/0, or the last one that a snapshot covers.
+    pub before_first: LogId,
+    /// Last durable index; `before_first.index` when the log is empty.
+    pub last_index: LogIndex,
+    /// First index of each stretch of equal terms, ascending in both; covers every entry of the log.
+    pub terms: Vec<(LogIndex, Term)>,
+    /// Every configuration entry of the log, ascending.
+    pub configurations: Vec<ConfigurationEntry>,
+}

@@ -1,0 +1,74 @@
+//! The primitives of the ring, in one place, so that loom can take their stead under `--cfg loom`.
+//!
+//! Everything else in this crate takes atomics, cells, locks and threads from here and from nowhere else.
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering, fence},
+    },
+    thread::{Thread, current, park},
+};
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering, fence},
+    },
+    thread::{Thread, current, park},
+};
+
+use std::time::Duration;
+
+/// loom has no clock: a bounded park is a chance for the others to run, and then the time is over.
+#[cfg(loom)]
+pub(crate) fn park_timeout(_limit: Duration) {
+    loom::thread::yield_now();
+}
+
+#[cfg(not(loom))]
+pub(crate) fn park_timeout(limit: Duration) {
+    std::thread::park_timeout(limit);
+}
+
+/// Orders a `SeqCst` read-modify-write before a later `SeqCst` load *for loom only*.
+///
+/// By the language's memory model `SeqCst` accesses have one total order, and the ring's proofs lean on that. loom
+/// treats `SeqCst` accesses as `AcqRel` and gives a total order to fences alone, so it needs one here; real hardware
+/// would pay for a second full barrier next to the one that the read-modify-write already is.
+#[inline(always)]
+pub(crate) fn total_order_for_loom() {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}
+
+/// Locks without regard to poison: no code that can panic runs under the locks of this crate.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// `loom::cell::UnsafeCell`'s closure interface, over the real one.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    pub(crate) fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
+        access(self.0.get())
+    }
+
+    #[inline(always)]
+    pub(crate) fn with<R>(&self, access: impl FnOnce(*const T) -> R) -> R {
+        access(self.0.get())
+    }
+}
+
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
