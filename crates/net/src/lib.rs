@@ -1,2 +1,8 @@
-//! The mio event loop: connections, frames, request matching.
+//! The mio event loop: listeners, connections by class, outboxes, request matching.
 #![deny(missing_docs)]
+
+mod transport;
+
+pub use transport::{
+    Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, SendError, Transport,
+};
