@@ -11,7 +11,8 @@ pub(crate) const MAX_STEPS: u32 = 11;
 /// Whether a second thread can run while this one spins. On one core a spin only delays the one that is waited for.
 pub(crate) fn spin_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
-    !cfg!(loom) && *ALLOWED.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
+    !cfg!(loom)
+        && *ALLOWED.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
 }
 
 /// One bounded wait: steps that grow from one pause of the processor to a yield of the thread's turn.

@@ -74,8 +74,12 @@ impl<T> fmt::Debug for TryPublishError<T> {
 impl<T> fmt::Display for TryPublishError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full(_) => "the ring is full; try again once the consumer has drained, or wait with `publish`",
-            Self::Closed(_) => "the ring is closed; the event was not published and is handed back in the error",
+            Self::Full(_) => {
+                "the ring is full; try again once the consumer has drained, or wait with `publish`"
+            }
+            Self::Closed(_) => {
+                "the ring is closed; the event was not published and is handed back in the error"
+            }
         })
     }
 }
@@ -89,7 +93,9 @@ pub struct ClosedBatch;
 
 impl fmt::Display for ClosedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the ring is closed; none of the batch was published and all of it is still in the vector")
+        f.write_str(
+            "the ring is closed; none of the batch was published and all of it is still in the vector",
+        )
     }
 }
 

@@ -1,0 +1,2 @@
+//! Nanoseconds per event, beside other bounded channels, in one run.
+fn main() {}
