@@ -48,9 +48,9 @@ pub struct Consumer<T> {
     spin_steps: u32,
 }
 
-/// A park that was shorter than this would have been better spent awake: a park and its wake-up cost two or three µs on
-/// each side.
-const SHORT_PARK: Duration = Duration::from_micros(10);
+/// After a park shorter than this, the next wait is spent awake again. The park and the wake-up of two threads that play
+/// ping-pong take 10 to 30 µs by themselves; work that is a write to disk away takes longer, and is not worth a spin.
+const SHORT_PARK: Duration = Duration::from_micros(50);
 
 impl<T> Consumer<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>, head: usize) -> Self {
