@@ -4,6 +4,11 @@
 mod bolt;
 pub mod class;
 mod frame;
+/// The messages of `/proto`, generated at build time: one module a file.
+#[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all)]
+pub mod generated {
+    include!(concat!(env!("OUT_DIR"), "/generated/mod.rs"));
+}
 mod varint;
 
 pub use bolt::{
@@ -11,4 +16,5 @@ pub use bolt::{
     encode_heartbeat_ack, encode_request, encode_request_shared, encode_response, encode_response_shared,
     encode_status_response,
 };
+pub use protobuf;
 pub use frame::{Frame, OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
