@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     backoff::{Backoff, MAX_STEPS},
     error::{Closed, ClosedBatch, TryPublishError},
-    shared::{Claim, STEP, Shared},
+    shared::{Claim, Shared},
     sync::{Arc, AtomicUsize, Ordering},
 };
 
@@ -111,9 +111,7 @@ impl<T> Producer<T> {
         unsafe {
             events.set_len(0);
             let first = events.as_mut_ptr();
-            for index in 0..count {
-                self.shared.publish_at(position.wrapping_add(index * STEP), first.add(index).read());
-            }
+            self.shared.publish_run_at(position, first, count);
             if count < len {
                 first.copy_from(first.add(count), len - count);
             }
