@@ -198,12 +198,23 @@ impl fmt::Debug for EntryChunk {
 pub struct ChunkBuilder {
     ends: Vec<u32>,
     payload: BytesMut,
+    /// A large payload that stands alone and is not copied.
+    alone: Option<Bytes>,
 }
 
 impl ChunkBuilder {
     /// An empty builder.
     pub fn new() -> ChunkBuilder {
         ChunkBuilder::default()
+    }
+
+    /// A builder with one large entry, whose payload is shared instead of copied; nothing can be added to it.
+    ///
+    /// # Panics
+    /// When the payload is 4 GiB or more; callers bound payloads far below that.
+    pub fn alone(data: Bytes) -> ChunkBuilder {
+        let end = u32::try_from(data.len()).expect("a payload stays far below 4 GiB");
+        ChunkBuilder { ends: vec![end], payload: BytesMut::new(), alone: Some(data) }
     }
 
     /// Entries added so far.
@@ -218,7 +229,7 @@ impl ChunkBuilder {
 
     /// Bytes of payload added so far.
     pub fn payload_len(&self) -> usize {
-        self.payload.len()
+        self.alone.as_ref().map_or(self.payload.len(), Bytes::len)
     }
 
     /// Adds one entry; its payload is copied, so that a small payload never pins a large buffer.
@@ -226,6 +237,7 @@ impl ChunkBuilder {
     /// # Panics
     /// When the chunk's payload would exceed 4 GiB; callers bound chunks far below that.
     pub fn push(&mut self, data: &[u8]) {
+        debug_assert!(self.alone.is_none(), "a large entry stands alone");
         self.payload.extend_from_slice(data);
         self.ends.push(u32::try_from(self.payload.len()).expect("a chunk stays far below 4 GiB"));
     }
@@ -235,7 +247,8 @@ impl ChunkBuilder {
         if self.ends.is_empty() {
             return None;
         }
-        let (ends, payload) = (std::mem::take(&mut self.ends), std::mem::take(&mut self.payload).freeze());
+        let ends = std::mem::take(&mut self.ends);
+        let payload = self.alone.take().unwrap_or_else(|| std::mem::take(&mut self.payload).freeze());
         Some(EntryChunk { first_index, term, kind: ChunkKind::Data, ends, payload })
     }
 
@@ -243,6 +256,7 @@ impl ChunkBuilder {
     pub fn clear(&mut self) {
         self.ends.clear();
         self.payload.clear();
+        self.alone = None;
     }
 }
 

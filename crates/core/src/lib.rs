@@ -5,12 +5,19 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod ballot;
+mod ballot_box;
 mod chunk;
 mod effects;
+mod log_manager;
 mod message;
+mod node;
 mod options;
 mod peer;
+mod random;
+mod replicator;
 mod status;
+mod timer;
 mod types;
 
 pub use chunk::{ChunkBuilder, ChunkKind, EntryChunk, InvalidChunk};
@@ -19,6 +26,7 @@ pub use message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftRequest,
     RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
 };
+pub use node::{NodeDescription, NodeImpl, NodeState, ProposeError, Proposed, ReplicatorDescription};
 pub use options::{CoreOptions, RecoveredState};
 pub use peer::{
     Configuration, ConfigurationEntry, InvalidConfiguration, InvalidPeerId, PRIORITY_DISABLED, PeerId,

@@ -1,0 +1,296 @@
+//! What a node knows of its log: terms, configurations, the recent entries, and how much of it is durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::chunk::{ChunkKind, EntryChunk};
+use crate::options::RecoveredState;
+use crate::peer::{Configuration, ConfigurationEntry};
+use crate::types::{LogId, LogIndex, Term};
+
+/// One write that is on its way to the disk.
+#[derive(Clone, Copy, Debug)]
+struct PendingWrite {
+    sequence: u64,
+    /// Last index of the log that is durable when this write is. Lowered by truncation before anything else
+    /// happens, so that a late completion never vouches for entries that took the truncated ones' place.
+    last_index: LogIndex,
+    bytes: usize,
+}
+
+/// The log as the owner thread sees it (SOFAJRaft's `LogManager` and `ConfigurationManager`).
+///
+/// Entries live in the store; the *tail* holds the recent ones as shared chunks, so that replication and
+/// apply rarely read the disk.
+#[derive(Debug)]
+pub(crate) struct LogManager {
+    before_first: LogId,
+    last: LogId,
+    /// First index of each stretch of one term.
+    terms: Vec<(LogIndex, Term)>,
+    configurations: Vec<ConfigurationEntry>,
+    initial: ConfigurationEntry,
+    tail: VecDeque<Arc<EntryChunk>>,
+    tail_bytes: usize,
+    stable: LogIndex,
+    writes: VecDeque<PendingWrite>,
+    unstable_bytes: usize,
+    step_bytes: usize,
+    last_sequence: u64,
+    persisted_sequence: u64,
+}
+
+impl LogManager {
+    /// The log that a store recovered. Everything in it counts as durable.
+    ///
+    /// # Errors
+    /// The parts contradict each other.
+    pub(crate) fn new(recovered: RecoveredState, initial_conf: Configuration) -> Result<LogManager, String> {
+        let RecoveredState { before_first, last_index, terms, configurations, .. } = recovered;
+        if last_index < before_first.index {
+            return Err(format!("the log ends at {last_index}, before its start {before_first}"));
+        }
+        let empty = last_index == before_first.index;
+        let ascending = terms.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1);
+        let covered = match (terms.first(), terms.last()) {
+            (None, None) => empty,
+            (Some(first), Some(last)) => {
+                first.0 == before_first.index + 1 && last.0 <= last_index && first.1 >= before_first.term
+            }
+            _ => false,
+        };
+        if !ascending || !covered {
+            return Err(format!(
+                "the terms {terms:?} do not cover the log {}..={last_index}",
+                before_first.index + 1
+            ));
+        }
+        let within = configurations.iter().all(|c| c.id.index <= last_index);
+        if !within || configurations.windows(2).any(|w| w[0].id.index >= w[1].id.index) {
+            return Err("configuration entries are out of order".to_owned());
+        }
+        let last = terms.last().map_or(before_first, |t| LogId::new(last_index, t.1));
+        let initial = ConfigurationEntry { conf: initial_conf, ..ConfigurationEntry::default() };
+        Ok(LogManager {
+            before_first,
+            last,
+            terms,
+            configurations,
+            initial,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            stable: last_index,
+            writes: VecDeque::new(),
+            unstable_bytes: 0,
+            step_bytes: 0,
+            last_sequence: 0,
+            persisted_sequence: 0,
+        })
+    }
+
+    /// Last accepted entry, durable or not: what a voter compares with.
+    pub(crate) fn last_id(&self) -> LogId {
+        self.last
+    }
+
+    /// First index of the log.
+    pub(crate) fn first_index(&self) -> LogIndex {
+        self.before_first.index + 1
+    }
+
+    /// Last durable index.
+    pub(crate) fn stable_index(&self) -> LogIndex {
+        self.stable
+    }
+
+    /// Entries that wait for the disk.
+    pub(crate) fn unstable_entries(&self) -> u64 {
+        self.last.index - self.stable
+    }
+
+    /// Bytes that wait for the disk.
+    pub(crate) fn unstable_bytes(&self) -> usize {
+        self.unstable_bytes + self.step_bytes
+    }
+
+    /// Bytes of the entries kept in memory.
+    pub(crate) fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// Entries kept in memory.
+    pub(crate) fn tail_entries(&self) -> u64 {
+        self.tail.front().map_or(0, |c| self.last.index + 1 - c.first_index())
+    }
+
+    /// Sequence of the newest write that was emitted.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
+    /// Sequence up to which every write is durable.
+    pub(crate) fn persisted_sequence(&self) -> u64 {
+        self.persisted_sequence
+    }
+
+    /// Term of the entry at `index`: 0 for index 0, `None` when it is compacted away or not there yet.
+    pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        if index == self.before_first.index {
+            return Some(self.before_first.term);
+        }
+        if index < self.before_first.index || index > self.last.index {
+            return None;
+        }
+        let after = self.terms.partition_point(|t| t.0 <= index);
+        debug_assert!(after > 0, "the terms cover the log");
+        self.terms.get(after.wrapping_sub(1)).map(|t| t.1)
+    }
+
+    /// First index of the stretch of one term that `index` stands in.
+    pub(crate) fn first_index_of_term_at(&self, index: LogIndex) -> LogIndex {
+        let after = self.terms.partition_point(|t| t.0 <= index);
+        after.checked_sub(1).and_then(|i| self.terms.get(i)).map_or(self.first_index(), |t| t.0)
+    }
+
+    /// Last index of `term`, when the log has entries of it.
+    pub(crate) fn last_index_of_term(&self, term: Term) -> Option<LogIndex> {
+        let at = self.terms.binary_search_by_key(&term, |t| t.1).ok()?;
+        Some(self.terms.get(at + 1).map_or(self.last.index, |next| next.0 - 1))
+    }
+
+    /// The configuration in force: the last in the log, committed or not; else the initial one.
+    pub(crate) fn configuration(&self) -> &ConfigurationEntry {
+        self.configurations.last().unwrap_or(&self.initial)
+    }
+
+    /// The configuration entry at exactly this index.
+    pub(crate) fn configuration_at(&self, index: LogIndex) -> Option<&ConfigurationEntry> {
+        let at = self.configurations.binary_search_by_key(&index, |c| c.id.index).ok()?;
+        self.configurations.get(at)
+    }
+
+    /// Adds a chunk that stands right after the last entry.
+    pub(crate) fn append(&mut self, chunk: &Arc<EntryChunk>) {
+        debug_assert_eq!(chunk.first_index(), self.last.index + 1, "the log has no gaps");
+        debug_assert!(chunk.term() >= self.last.term, "terms never decrease");
+        if chunk.term() > self.last.term || self.terms.is_empty() {
+            self.terms.push((chunk.first_index(), chunk.term()));
+        }
+        if let ChunkKind::Configuration { conf, old_conf } = chunk.kind() {
+            let (conf, old_conf) = (conf.clone(), old_conf.clone());
+            self.configurations.push(ConfigurationEntry { id: chunk.last_id(), conf, old_conf });
+        }
+        self.last = chunk.last_id();
+        self.tail_bytes += chunk.memory_bytes();
+        self.step_bytes += chunk.memory_bytes();
+        self.tail.push_back(Arc::clone(chunk));
+    }
+
+    /// Drops every entry from `from` on. The durable mark and the marks of pending writes go down first.
+    pub(crate) fn truncate_suffix(&mut self, from: LogIndex) {
+        debug_assert!(from > self.before_first.index && from <= self.last.index);
+        let keep = from - 1;
+        self.stable = self.stable.min(keep);
+        for write in &mut self.writes {
+            write.last_index = write.last_index.min(keep);
+        }
+        while let Some(chunk) = self.tail.back().filter(|c| c.last_index() >= from) {
+            self.tail_bytes -= chunk.memory_bytes();
+            let kept = chunk.slice(chunk.first_index(), keep);
+            self.tail.pop_back();
+            if let Some(kept) = kept {
+                self.tail_bytes += kept.memory_bytes();
+                self.tail.push_back(Arc::new(kept));
+            }
+        }
+        self.terms.retain(|t| t.0 < from);
+        self.configurations.retain(|c| c.id.index < from);
+        self.last = self.terms.last().map_or(self.before_first, |t| LogId::new(keep, t.1));
+    }
+
+    /// Numbers the write of everything that was changed since the last one.
+    pub(crate) fn begin_write(&mut self) -> u64 {
+        self.last_sequence += 1;
+        let bytes = std::mem::take(&mut self.step_bytes);
+        self.unstable_bytes += bytes;
+        let (sequence, last_index) = (self.last_sequence, self.last.index);
+        self.writes.push_back(PendingWrite { sequence, last_index, bytes });
+        sequence
+    }
+
+    /// Every write up to `sequence` is durable.
+    pub(crate) fn persisted(&mut self, sequence: u64) {
+        debug_assert!(sequence <= self.last_sequence, "nothing is durable that was not emitted");
+        while let Some(write) = self.writes.front().filter(|w| w.sequence <= sequence) {
+            self.stable = self.stable.max(write.last_index);
+            self.unstable_bytes -= write.bytes;
+            self.persisted_sequence = write.sequence;
+            self.writes.pop_front();
+        }
+        debug_assert!(self.stable <= self.last.index);
+    }
+
+    /// Entries from `from` to at most `to` out of memory, about `max_bytes` of payload and `max_entries` at
+    /// most, at least one; `None` when `from` is no longer (or not yet) in memory.
+    pub(crate) fn entries(
+        &self,
+        from: LogIndex,
+        to: LogIndex,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Option<Vec<Arc<EntryChunk>>> {
+        let front = self.tail.front()?.first_index();
+        if from < front || from > self.last.index {
+            return None;
+        }
+        let start = self.tail.partition_point(|c| c.last_index() < from);
+        let (mut next, mut entries, mut bytes) = (from, 0, 0);
+        let mut taken = Vec::new();
+        for chunk in self.tail.iter().skip(start) {
+            if next > to || entries >= max_entries || bytes >= max_bytes {
+                break;
+            }
+            let room = (max_entries - entries) as u64;
+            let part = fit(chunk, next, to.min(next.saturating_add(room - 1)), max_bytes - bytes)?;
+            next = part.last_index() + 1;
+            entries += part.len();
+            bytes += part.payload().len();
+            taken.push(part);
+        }
+        Some(taken)
+    }
+
+    /// Drops entries up to `index` from memory; they stay in the store.
+    pub(crate) fn release(&mut self, index: LogIndex) {
+        debug_assert!(index <= self.stable, "memory holds what the disk does not");
+        while let Some(chunk) = self.tail.front().filter(|c| c.last_index() <= index) {
+            self.tail_bytes -= chunk.memory_bytes();
+            self.tail.pop_front();
+        }
+        if self.tail.is_empty() && self.tail.capacity() > 16 {
+            self.tail = VecDeque::new();
+        }
+    }
+
+    /// Drops the oldest entries, none above `index`, until at most `max_bytes` are in memory.
+    pub(crate) fn shrink(&mut self, index: LogIndex, max_bytes: usize) {
+        while self.tail_bytes > max_bytes {
+            match self.tail.front().map(|c| c.last_index()) {
+                Some(last) if last <= index => self.release(last),
+                _ => break,
+            }
+        }
+    }
+}
+
+/// The part of `chunk` from `from` on that fits: the first entry always, further ones while below `max_bytes`.
+fn fit(chunk: &Arc<EntryChunk>, from: LogIndex, to: LogIndex, max_bytes: usize) -> Option<Arc<EntryChunk>> {
+    let skip = (from - chunk.first_index()) as usize;
+    let start = if skip == 0 { 0 } else { *chunk.ends().get(skip - 1)? as usize };
+    // The entry that crosses the limit still goes, as in SOFAJRaft: an entry larger than the limit must pass.
+    let below = chunk.ends().get(skip..)?.partition_point(|end| (*end as usize - start) < max_bytes);
+    chunk.share(from, to.min(from + below as u64))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Handing committed entries to the state-machine stage, and letting go of memory.
+
+use std::sync::Arc;
+
+use crate::chunk::{ChunkKind, EntryChunk};
+use crate::effects::{Effects, FsmEvent, LogRead, Ticket};
+use crate::node::NodeImpl;
+use crate::status::{RaftError, Status};
+use crate::types::{LogIndex, Time};
+
+impl NodeImpl {
+    /// Hands on everything that is committed *and* stable here, as far as the state machine keeps up.
+    pub(super) fn deliver(&mut self, fx: &mut Effects) {
+        loop {
+            let allowed = self.applied.saturating_add(self.options.max_unapplied_entries);
+            let to = self.committed_index().min(self.log.stable_index()).min(allowed);
+            if self.delivered >= to || self.apply_read.is_some() {
+                return;
+            }
+            let from = self.delivered + 1;
+            let (entries, bytes) = (usize::MAX, self.options.max_body_size);
+            match self.log.entries(from, to, entries, bytes) {
+                Some(chunks) => chunks.into_iter().for_each(|chunk| self.deliver_chunk(chunk, fx)),
+                None => {
+                    let ticket = self.next_ticket();
+                    self.apply_read = Some(ticket);
+                    fx.reads.push(LogRead { ticket, from, to, max_bytes: bytes });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn deliver_chunk(&mut self, chunk: Arc<EntryChunk>, fx: &mut Effects) {
+        debug_assert_eq!(chunk.first_index(), self.delivered + 1, "entries are applied in order, each once");
+        let (first, last) = (chunk.first_index(), chunk.last_index());
+        let is_configuration = matches!(chunk.kind(), ChunkKind::Configuration { .. });
+        self.delivered = last;
+        fx.fsm.push(FsmEvent::Committed(chunk));
+        if is_configuration && let Some(conf) = self.log.configuration_at(last) {
+            fx.fsm.push(FsmEvent::ConfigurationCommitted(conf.clone()));
+        }
+        if (first..=last).contains(&self.term_start_index) && !self.leader_started {
+            self.leader_started = true;
+            fx.fsm.push(FsmEvent::LeaderStart { term: self.hard_state.term });
+        }
+    }
+
+    pub(super) fn handle_applied(&mut self, index: LogIndex, fx: &mut Effects) {
+        if !self.state.is_active() {
+            return;
+        }
+        debug_assert!(index <= self.delivered, "applied {index} of {} handed over", self.delivered);
+        self.applied = self.applied.max(index);
+        self.deliver(fx);
+    }
+
+    pub(super) fn handle_log_read(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        result: Result<Vec<Arc<EntryChunk>>, Status>,
+        fx: &mut Effects,
+    ) {
+        if !self.state.is_active() {
+            return;
+        }
+        if self.apply_read != Some(ticket) {
+            self.replicator_read(now, ticket, result, fx);
+            return;
+        }
+        self.apply_read = None;
+        match result.and_then(|chunks| self.deliver_read(chunks, fx)) {
+            Ok(()) => self.deliver(fx),
+            Err(status) => self.fail(now, status, fx),
+        }
+    }
+
+    fn deliver_read(&mut self, chunks: Vec<Arc<EntryChunk>>, fx: &mut Effects) -> Result<(), Status> {
+        let to = self.committed_index().min(self.log.stable_index());
+        for chunk in chunks {
+            let Some(part) = chunk.share(self.delivered + 1, to) else { continue };
+            let expected = self.log.term_at(part.first_index());
+            if part.first_index() != self.delivered + 1 || expected != Some(part.term()) {
+                let message = format!(
+                    "the log store returned {part:?} where entry {} was asked for",
+                    self.delivered + 1
+                );
+                return Err(Status::new(RaftError::Io, message));
+            }
+            self.deliver_chunk(part, fx);
+        }
+        Ok(())
+    }
+
+    /// Forgets entries that nobody here needs any more: handed over, durable, and held by every peer. For peers
+    /// that lag a bounded amount is kept.
+    pub(super) fn release_entries(&mut self) {
+        let free = self.delivered.min(self.log.stable_index());
+        let held = self.replicators.iter().map(|r| r.match_index).min().unwrap_or(u64::MAX);
+        self.log.release(free.min(held));
+        self.log.shrink(free, self.options.max_tail_bytes);
+        // Entries that wait for a slow state machine can be read back; memory stays bounded.
+        self.log.shrink(self.log.stable_index(), self.options.max_unstable_bytes);
+    }
+}

@@ -1,0 +1,147 @@
+//! A node's state for people and status pages (SOFAJRaft's `describe`).
+
+use std::fmt;
+
+use crate::node::{NodeImpl, NodeState};
+use crate::peer::PeerId;
+use crate::replicator::ReplicatorState;
+use crate::status::Status;
+use crate::types::{GroupId, LogId, LogIndex, Term};
+
+/// A snapshot of a node's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDescription {
+    /// The group.
+    pub group_id: GroupId,
+    /// The replica.
+    pub server_id: PeerId,
+    /// Role or life state.
+    pub state: NodeState,
+    /// Current term.
+    pub term: Term,
+    /// Whom it voted for in this term.
+    pub voted_for: Option<PeerId>,
+    /// The leader, when known.
+    pub leader_id: Option<PeerId>,
+    /// First index of the log.
+    pub first_index: LogIndex,
+    /// Last accepted entry.
+    pub last_log_id: LogId,
+    /// Last durable index.
+    pub stable_index: LogIndex,
+    /// Commit index.
+    pub committed_index: LogIndex,
+    /// Last applied index.
+    pub applied_index: LogIndex,
+    /// Configuration in force, as text; `new | old` while joint.
+    pub configuration: String,
+    /// Entries kept in memory.
+    pub tail_entries: u64,
+    /// Bytes kept in memory.
+    pub tail_bytes: usize,
+    /// Why the node failed.
+    pub last_error: Option<Status>,
+    /// One line a peer; empty unless leader.
+    pub replicators: Vec<ReplicatorDescription>,
+}
+
+/// A leader's view of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicatorDescription {
+    /// The peer.
+    pub peer: PeerId,
+    /// `Probe`, `Replicate` or `Snapshot`; with `, blocked` while pausing after an error.
+    pub state: String,
+    /// First index that was not sent.
+    pub next_index: LogIndex,
+    /// Last index that the peer holds durably.
+    pub match_index: LogIndex,
+    /// Unanswered requests.
+    pub inflights: usize,
+    /// Errors since the last answer.
+    pub consecutive_errors: u32,
+}
+
+impl NodeImpl {
+    /// The node's state at this moment.
+    pub fn describe(&self) -> NodeDescription {
+        let conf = self.configuration();
+        let configuration = if conf.is_joint() {
+            format!("{} | {}", conf.conf, conf.old_conf)
+        } else {
+            conf.conf.to_string()
+        };
+        let replicators = self.replicators.iter().map(|r| {
+            let state = match r.state {
+                ReplicatorState::Probe => "Probe",
+                ReplicatorState::Replicate => "Replicate",
+                ReplicatorState::Snapshot => "Snapshot",
+            };
+            ReplicatorDescription {
+                peer: r.peer.clone(),
+                state: format!("{state}{}", if r.is_blocked() { ", blocked" } else { "" }),
+                next_index: r.next_index,
+                match_index: r.match_index,
+                inflights: r.inflight_count(),
+                consecutive_errors: r.consecutive_errors,
+            }
+        });
+        NodeDescription {
+            group_id: self.options.group_id.clone(),
+            server_id: self.options.server_id.clone(),
+            state: self.state,
+            term: self.term(),
+            voted_for: self.hard_state.voted_for.clone(),
+            leader_id: self.leader_id.clone(),
+            first_index: self.log.first_index(),
+            last_log_id: self.log.last_id(),
+            stable_index: self.log.stable_index(),
+            committed_index: self.committed_index(),
+            applied_index: self.applied,
+            configuration,
+            tail_entries: self.log.tail_entries(),
+            tail_bytes: self.log.tail_bytes(),
+            last_error: self.last_error.clone(),
+            replicators: replicators.collect(),
+        }
+    }
+}
+
+impl fmt::Display for NodeDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |peer: &Option<PeerId>| peer.as_ref().map_or("-".to_owned(), ToString::to_string);
+        writeln!(
+            f,
+            "{} {} {} term={} vote={} leader={}",
+            self.group_id,
+            self.server_id,
+            self.state,
+            self.term,
+            name(&self.voted_for),
+            name(&self.leader_id)
+        )?;
+        writeln!(
+            f,
+            "  log {}..={} stable={} committed={} applied={} memory={}/{}B",
+            self.first_index,
+            self.last_log_id,
+            self.stable_index,
+            self.committed_index,
+            self.applied_index,
+            self.tail_entries,
+            self.tail_bytes
+        )?;
+        write!(f, "  conf {}", self.configuration)?;
+        for r in &self.replicators {
+            write!(
+                f,
+                "\n  peer {} {} next={} match={} inflight={} errors={}",
+                r.peer, r.state, r.next_index, r.match_index, r.inflights, r.consecutive_errors
+            )?;
+        }
+        if let Some(error) = &self.last_error {
+            write!(f, "\n  error {error}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,302 @@
+//! Pre-vote, vote, step-down (Raft §5.2, thesis §9.6; SOFAJRaft's `NodeImpl` election methods).
+
+use crate::effects::{Effects, FsmEvent, Reply, ReplyToken, Send, Ticket};
+use crate::message::{
+    RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
+};
+use crate::node::{NodeImpl, NodeState};
+use crate::peer::PeerId;
+use crate::status::{RaftError, Status};
+use crate::types::{Term, Time};
+
+impl NodeImpl {
+    /// A time-out drawn anew: the election time-out plus a random part of the largest delay.
+    fn random_timeout_ms(&mut self) -> u64 {
+        self.options.election_timeout_ms + self.random.below(self.options.max_election_delay_ms.max(1))
+    }
+
+    /// Voters wait for a leader; learners and nodes without configuration wait to be told.
+    pub(super) fn restart_election_timer(&mut self, now: Time) {
+        if self.log.configuration().is_voter(&self.options.server_id) {
+            let timeout = self.random_timeout_ms();
+            self.election_timer.start(now.after_millis(timeout));
+        } else {
+            self.election_timer.stop();
+        }
+    }
+
+    /// A configuration came into force or went: this node may have become a voter or ceased to be one.
+    pub(super) fn configuration_changed(&mut self, now: Time) {
+        let votes = self.log.configuration().is_voter(&self.options.server_id);
+        if self.state == NodeState::Follower && votes != self.election_timer.deadline().is_some() {
+            self.restart_election_timer(now);
+        }
+    }
+
+    /// Whether the leader (or, on a leader, a quorum) was heard of within the election time-out.
+    fn leader_is_alive(&self, now: Time) -> bool {
+        self.leader_id.is_some()
+            && now.since(self.last_leader_timestamp) < self.options.election_timeout_ms * 1000
+    }
+
+    pub(super) fn handle_election_timeout(&mut self, now: Time, fx: &mut Effects) {
+        debug_assert!(self.state == NodeState::Follower);
+        if self.leader_is_alive(now) {
+            // Patience counts from the last message, not from when the timer happened to fire.
+            self.restart_election_timer(self.last_leader_timestamp);
+            return;
+        }
+        self.restart_election_timer(now);
+        let lost = self.leader_id.clone();
+        if let Some(leader) = lost {
+            let message = format!("lost contact with leader {leader}");
+            self.reset_leader_id(Status::new(RaftError::RaftTimedOut, message), fx);
+        }
+        self.pre_vote(fx);
+    }
+
+    /// Asks whether an election could be won, without touching term or vote.
+    fn pre_vote(&mut self, fx: &mut Effects) {
+        if self.vote_sequence != 0 {
+            // A vote is on its way to the disk: a node that cannot write does not campaign.
+            return;
+        }
+        tracing::debug!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "pre-vote");
+        self.prev_vote_ctx.init();
+        let own = self.options.server_id.clone();
+        self.prev_vote_ctx.grant(&own);
+        if self.prev_vote_ctx.is_granted(self.log.configuration()) {
+            self.elect_self(fx);
+            return;
+        }
+        self.send_vote_requests(self.hard_state.term + 1, true, fx);
+    }
+
+    /// Starts a new term as candidate. Nothing leaves, and the own vote does not count, before term and vote
+    /// are durable.
+    pub(super) fn elect_self(&mut self, fx: &mut Effects) {
+        debug_assert!(self.state == NodeState::Follower || self.state == NodeState::Candidate);
+        let own = self.options.server_id.clone();
+        let status = Status::new(RaftError::RaftTimedOut, "campaigning");
+        self.reset_leader_id(status, fx);
+        self.state = NodeState::Candidate;
+        self.hard_state.term += 1;
+        self.hard_state.voted_for = Some(own);
+        tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "campaigns");
+        self.election_timer.stop();
+        // The vote timer starts when the vote is durable: a slow disk must not burn terms.
+        self.vote_timer.stop();
+        self.vote_ctx.init();
+        self.persist_hard_state(fx);
+        self.vote_sequence = self.log.last_sequence() + 1;
+        self.send_vote_requests(self.hard_state.term, false, fx);
+    }
+
+    fn send_vote_requests(&mut self, term: Term, pre_vote: bool, fx: &mut Effects) {
+        self.vote_round = Ticket(self.last_ticket + 1);
+        let own = self.options.server_id.clone();
+        let peers: Vec<PeerId> = self.log.configuration().voters().filter(|p| **p != own).cloned().collect();
+        let request = RequestVoteRequest { term, last_log: self.log.last_id(), pre_vote };
+        for to in peers {
+            let ticket = self.next_ticket();
+            fx.sends.push(Send {
+                to,
+                ticket,
+                request: RaftRequest::RequestVote(request),
+                after_durable: !pre_vote,
+                timeout_ms: u32::try_from(self.options.election_timeout_ms).unwrap_or(u32::MAX),
+            });
+        }
+    }
+
+    /// The write that carries the own candidacy or a granted vote is durable.
+    pub(super) fn vote_is_durable(&mut self, now: Time, fx: &mut Effects) {
+        match self.state {
+            NodeState::Candidate => {
+                let timeout = self.random_timeout_ms();
+                self.vote_timer.start(now.after_millis(timeout));
+                let own = self.options.server_id.clone();
+                self.vote_ctx.grant(&own);
+                if self.vote_ctx.is_granted(self.log.configuration()) {
+                    self.become_leader(now, fx);
+                }
+            }
+            // Patience counts from when the vote could reach the candidate (RATIS-980).
+            NodeState::Follower => self.restart_election_timer(now),
+            _ => {}
+        }
+    }
+
+    pub(super) fn handle_vote_timeout(&mut self, now: Time, fx: &mut Effects) {
+        debug_assert!(self.state == NodeState::Candidate);
+        if self.options.step_down_when_vote_timedout {
+            let status = Status::new(RaftError::RaftTimedOut, "the vote round timed out without a quorum");
+            self.step_down(now, self.hard_state.term, status, fx);
+            self.pre_vote(fx);
+        } else {
+            self.elect_self(fx);
+        }
+    }
+
+    pub(super) fn handle_pre_vote_request(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        token: ReplyToken,
+        request: RequestVoteRequest,
+        fx: &mut Effects,
+    ) {
+        // A leader that asks for pre-votes leads no more, whatever was heard of it before (hashicorp#605).
+        let has_leader = self.leader_is_alive(now) && self.leader_id.as_ref() != Some(from);
+        let granted =
+            !has_leader && request.term >= self.hard_state.term && request.last_log >= self.log.last_id();
+        let response = RequestVoteResponse { term: self.hard_state.term, granted };
+        let after_durable = self.hard_state_unstable(fx);
+        fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
+    }
+
+    pub(super) fn handle_request_vote_request(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        token: ReplyToken,
+        request: RequestVoteRequest,
+        fx: &mut Effects,
+    ) {
+        if request.term > self.hard_state.term {
+            let message = format!("{from} asks for votes in term {}", request.term);
+            self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
+        }
+        let voted = self.hard_state.voted_for.clone();
+        let granted = request.term == self.hard_state.term
+            && self.state == NodeState::Follower
+            && voted.as_ref().is_none_or(|v| v == from)
+            // The last *accepted* entry, durable or not: what was accepted may count in a quorum already.
+            && request.last_log >= self.log.last_id();
+        if granted {
+            if voted.is_none() {
+                self.hard_state.voted_for = Some(from.clone());
+                self.persist_hard_state(fx);
+                self.vote_sequence = self.log.last_sequence() + 1;
+            }
+            self.restart_election_timer(now);
+        }
+        let response = RequestVoteResponse { term: self.hard_state.term, granted };
+        let after_durable = self.anything_unstable(fx);
+        fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
+    }
+
+    pub(super) fn handle_vote_response(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        ticket: Ticket,
+        response: RequestVoteResponse,
+        fx: &mut Effects,
+    ) {
+        if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
+            return;
+        }
+        // Grants of an earlier round count for nothing (little-raft#44).
+        if ticket < self.vote_round || !response.granted {
+            return;
+        }
+        match self.state {
+            NodeState::Follower => {
+                self.prev_vote_ctx.grant(from);
+                if self.prev_vote_ctx.is_granted(self.log.configuration()) {
+                    self.elect_self(fx);
+                }
+            }
+            // An answer of this term to a request of this round; the own vote counts once it is durable.
+            NodeState::Candidate if response.term == self.hard_state.term => {
+                self.vote_ctx.grant(from);
+                if self.vote_ctx.is_granted(self.log.configuration()) {
+                    self.become_leader(now, fx);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn handle_timeout_now_request(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        token: ReplyToken,
+        request: TimeoutNowRequest,
+        fx: &mut Effects,
+    ) {
+        if request.term > self.hard_state.term {
+            let message = format!("{from} transfers leadership in term {}", request.term);
+            self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
+        }
+        let votes = self.log.configuration().is_voter(&self.options.server_id);
+        let accepts = request.term == self.hard_state.term
+            && self.state == NodeState::Follower
+            && self.leader_id.as_ref() == Some(from)
+            && votes;
+        let term = if accepts { request.term + 1 } else { self.hard_state.term };
+        if accepts {
+            self.elect_self(fx);
+        }
+        let response = RaftResponse::TimeoutNow(TimeoutNowResponse { term, success: accepts });
+        let after_durable = self.anything_unstable(fx);
+        fx.replies.push(Reply { token, response, after_durable });
+    }
+
+    /// Steps down when somebody knows a higher term. Returns whether it did.
+    pub(super) fn step_down_if_higher(
+        &mut self,
+        now: Time,
+        term: Term,
+        error: RaftError,
+        fx: &mut Effects,
+    ) -> bool {
+        if term <= self.hard_state.term {
+            return false;
+        }
+        self.step_down(now, term, Status::new(error, format!("another node is in term {term}")), fx);
+        true
+    }
+
+    /// Becomes a follower of nobody, in `term` when that is higher. Waiting proposals become *unknown*.
+    pub(super) fn step_down(&mut self, now: Time, term: Term, status: Status, fx: &mut Effects) {
+        debug_assert!(self.state.is_active() && term >= self.hard_state.term);
+        if self.state != NodeState::Follower {
+            tracing::info!(group = %self.options.group_id, node = %self.options.server_id, state = %self.state,
+                term = self.hard_state.term, new_term = term, %status, "steps down");
+        }
+        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            self.ballot_box.clear_pending_tasks();
+            self.replicators.stop_all();
+            self.step_down_timer.stop();
+            self.term_start_index = 0;
+            if std::mem::take(&mut self.leader_started) {
+                fx.fsm.push(FsmEvent::LeaderStop { status: status.clone() });
+            }
+            fx.abandoned = Some(status.clone());
+            self.leader_id = None;
+        }
+        self.reset_leader_id(status, fx);
+        self.vote_timer.stop();
+        self.state = NodeState::Follower;
+        // Late grants of this candidacy must not be taken for pre-votes.
+        self.vote_round = Ticket(self.last_ticket + 1);
+        self.prev_vote_ctx.init();
+        if term > self.hard_state.term {
+            self.hard_state.term = term;
+            self.hard_state.voted_for = None;
+            self.vote_sequence = 0;
+            self.persist_hard_state(fx);
+        }
+        self.restart_election_timer(now);
+    }
+
+    /// Forgets the leader that was followed, if any.
+    pub(super) fn reset_leader_id(&mut self, status: Status, fx: &mut Effects) {
+        if let Some(leader) = self.leader_id.take() {
+            fx.fsm.push(FsmEvent::StopFollowing { leader, term: self.hard_state.term, status });
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Taking in a leader's log (Raft §5.3; SOFAJRaft's `handleAppendEntriesRequest` and `LogManager.appendEntries`).
+
+use std::sync::Arc;
+
+use crate::chunk::{ChunkKind, EntryChunk};
+use crate::effects::{Effects, FsmEvent, LogOp, Reply, ReplyToken};
+use crate::message::{
+    AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftResponse,
+};
+use crate::node::{NodeImpl, NodeState};
+use crate::peer::PeerId;
+use crate::status::{RaftError, Status};
+use crate::types::{LogId, LogIndex, Time};
+
+impl NodeImpl {
+    pub(super) fn handle_append_entries_request(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        token: ReplyToken,
+        request: AppendEntriesRequest,
+        fx: &mut Effects,
+    ) {
+        let (response, after_durable) = match self.accept_append(now, from, request, fx) {
+            Ok((response, after_durable)) => (RaftResponse::AppendEntries(response), after_durable),
+            Err(status) => (RaftResponse::Error(status), false),
+        };
+        // No answer speaks for a term that could be forgotten.
+        let after_durable = after_durable || self.hard_state_unstable(fx);
+        fx.replies.push(Reply { token, response, after_durable });
+    }
+
+    /// Handles the request; gives the answer and whether it must wait until everything so far is durable.
+    fn accept_append(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        request: AppendEntriesRequest,
+        fx: &mut Effects,
+    ) -> Result<(AppendEntriesResponse, bool), Status> {
+        check_shape(&request)?;
+        let refuse =
+            |term| AppendEntriesResponse { term, success: false, last_log_index: None, conflict: None };
+        if request.term < self.hard_state.term {
+            return Ok((refuse(self.hard_state.term), false));
+        }
+        if let Some(term) = self.follow(now, from, request.term, fx) {
+            return Ok((refuse(term), false));
+        }
+        self.last_leader_timestamp = now;
+
+        let last_log_index = Some(self.log.last_id().index);
+        let prev = request.prev_log;
+        if !self.matches(prev) {
+            let hint =
+                request.extensions.contains(Extensions::CONFLICT_HINT).then(|| self.conflict_hint(prev));
+            let response = AppendEntriesResponse { conflict: hint, last_log_index, ..refuse(request.term) };
+            return Ok((response, false));
+        }
+        let success = AppendEntriesResponse { success: true, ..refuse(request.term) };
+        let last_verified = request.last_verified();
+        if request.kind == AppendKind::Entries {
+            if self.log.unstable_entries() >= self.options.max_unstable_entries
+                || self.log.unstable_bytes() >= self.options.max_unstable_bytes
+            {
+                let message = format!("{} entries wait for the disk", self.log.unstable_entries());
+                return Err(Status::new(RaftError::Busy, message));
+            }
+            self.append_from_leader(now, request.entries, fx)?;
+        }
+        // Only what this very message proved to match may be committed by it (scylladb#9965).
+        self.ballot_box.set_last_committed_index(request.committed_index.min(last_verified));
+        self.deliver(fx);
+        if request.kind == AppendKind::Entries {
+            // An older write that is still under way may carry entries that were sent again.
+            Ok((success, last_verified > self.log.stable_index()))
+        } else {
+            Ok((AppendEntriesResponse { last_log_index, ..success }, false))
+        }
+    }
+
+    /// Follows the sender in its term. Gives the term to refuse with when the term has another leader already.
+    fn follow(&mut self, now: Time, from: &PeerId, term: u64, fx: &mut Effects) -> Option<u64> {
+        if term > self.hard_state.term || self.state == NodeState::Candidate {
+            let message = format!("{from} leads term {term}");
+            self.step_down(now, term, Status::new(RaftError::NewLeader, message), fx);
+        }
+        match &self.leader_id {
+            Some(leader) if leader == from => None,
+            Some(leader) => {
+                let message = format!("{from} and {leader} both claim to lead term {term}");
+                tracing::error!(group = %self.options.group_id, node = %self.options.server_id, "{message}");
+                self.step_down(now, term + 1, Status::new(RaftError::LeaderConflict, message), fx);
+                Some(term + 1)
+            }
+            None => {
+                tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, term, "follows");
+                self.leader_id = Some(from.clone());
+                fx.fsm.push(FsmEvent::StartFollowing { leader: from.clone(), term });
+                None
+            }
+        }
+    }
+
+    /// Whether the log holds this entry. What is committed matches by definition, also when it is compacted away.
+    fn matches(&self, prev: LogId) -> bool {
+        match self.log.term_at(prev.index) {
+            Some(term) => term == prev.term,
+            None => prev.index < self.log.first_index() && prev.index <= self.committed_index(),
+        }
+    }
+
+    fn conflict_hint(&self, prev: LogId) -> ConflictHint {
+        match self.log.term_at(prev.index) {
+            Some(term) => ConflictHint { term, first_index: self.log.first_index_of_term_at(prev.index) },
+            None => ConflictHint { term: 0, first_index: self.log.last_id().index + 1 },
+        }
+    }
+
+    /// Appends what is new, from the first entry on that differs; entries that match are left alone.
+    fn append_from_leader(
+        &mut self,
+        now: Time,
+        entries: Vec<Arc<EntryChunk>>,
+        fx: &mut Effects,
+    ) -> Result<(), Status> {
+        let mut configuration = false;
+        for chunk in entries {
+            let Some(first_new) = self.first_difference(&chunk) else { continue };
+            if first_new <= self.log.last_id().index {
+                self.truncate_conflict(first_new, fx)?;
+                configuration = true;
+            }
+            let Some(new) = chunk.share(first_new, chunk.last_index()) else { continue };
+            configuration |= matches!(new.kind(), ChunkKind::Configuration { .. });
+            self.log.append(&new);
+            fx.log.push(LogOp::Append(new));
+        }
+        if configuration {
+            self.configuration_changed(now);
+        }
+        Ok(())
+    }
+
+    /// First index of the chunk that the log lacks or holds with another term; `None` when it holds all.
+    fn first_difference(&self, chunk: &EntryChunk) -> Option<LogIndex> {
+        let known = self.log.last_id().index;
+        if chunk.first_index() > known {
+            return Some(chunk.first_index());
+        }
+        let from = chunk.first_index().max(self.log.first_index());
+        let differs = |index: &LogIndex| self.log.term_at(*index) != Some(chunk.term());
+        (from..=chunk.last_index().min(known))
+            .find(differs)
+            .or_else(|| (chunk.last_index() > known).then(|| from.max(known + 1)))
+    }
+
+    fn truncate_conflict(&mut self, from: LogIndex, fx: &mut Effects) -> Result<(), Status> {
+        if from <= self.committed_index() {
+            // Cannot happen while every member keeps the rules; committed entries are never given up.
+            let message = format!(
+                "refused to truncate from {from}: everything up to {} is committed; a member has lost its log or \
+                 its vote, check which one was restored or wiped",
+                self.committed_index()
+            );
+            tracing::error!(group = %self.options.group_id, node = %self.options.server_id, "{message}");
+            return Err(Status::new(RaftError::Invalid, message));
+        }
+        tracing::info!(group = %self.options.group_id, node = %self.options.server_id, from, last = %self.log.last_id(),
+            "truncates a conflicting suffix");
+        self.log.truncate_suffix(from);
+        fx.log.push(LogOp::TruncateSuffix { from });
+        Ok(())
+    }
+}
+
+/// Refuses what no correct leader sends, before anything is changed.
+fn check_shape(request: &AppendEntriesRequest) -> Result<(), Status> {
+    let invalid = |what: String| Err(Status::new(RaftError::Invalid, what));
+    if (request.kind == AppendKind::Entries) == request.entries.is_empty() {
+        return invalid("entries and kind of the request contradict each other".to_owned());
+    }
+    if request.prev_log.term > request.term {
+        return invalid(format!(
+            "previous entry {} is of a later term than {}",
+            request.prev_log, request.term
+        ));
+    }
+    let mut last = request.prev_log;
+    for chunk in &request.entries {
+        if last.index.checked_add(1) != Some(chunk.first_index())
+            || chunk.term() < last.term
+            || chunk.term() > request.term
+        {
+            return invalid(format!("entries {chunk:?} do not follow {last} in term {}", request.term));
+        }
+        last = chunk.last_id();
+    }
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! Leading: replication, quorum contact, commit (Raft §5.3–5.4; SOFAJRaft's `Replicator`, `NodeImpl.becomeLeader`).
+
+use std::sync::Arc;
+
+use crate::ballot::has_quorum;
+use crate::chunk::{ChunkBuilder, EntryChunk};
+use crate::effects::{Effects, LogOp, LogRead, Send, Ticket};
+use crate::message::{AppendEntriesRequest, AppendEntriesResponse, AppendKind, Extensions, RaftRequest};
+use crate::node::{NodeImpl, NodeState};
+use crate::peer::PeerId;
+use crate::replicator::{Inflight, Replicator, ReplicatorState, next_after_rejection};
+use crate::status::{RaftError, Status};
+use crate::timer::RepeatedTimer;
+use crate::types::{LogId, LogIndex, Term, Time};
+
+/// Where proposed entries stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// Index of the first entry.
+    pub first_index: LogIndex,
+    /// Index of the last entry.
+    pub last_index: LogIndex,
+    /// Their term.
+    pub term: Term,
+}
+
+/// Why nothing was proposed. None of these leaves the outcome open: the entries are not in any log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another node leads, or nobody does.
+    #[error("not the leader; {}", .leader.as_ref().map_or("no leader is known".to_owned(), |l| format!("{l} leads")))]
+    NotLeader {
+        /// The leader, when known.
+        leader: Option<PeerId>,
+    },
+    /// Too much waits for the disk or for the state machine.
+    #[error("busy: too many entries wait for the disk or the state machine; try again later")]
+    Busy,
+    /// Leadership is being handed over.
+    #[error("leadership is being transferred; try again at the new leader")]
+    Transferring,
+    /// The node has failed.
+    #[error("the node has failed: {0}")]
+    Failed(Status),
+    /// The node was shut down or not started.
+    #[error("the node is not running")]
+    Stopped,
+}
+
+impl NodeImpl {
+    /// Whether [`propose`](Self::propose) on a leader would not be refused as busy.
+    pub fn has_capacity(&self) -> bool {
+        self.log.unstable_entries() < self.options.max_unstable_entries
+            && self.log.unstable_bytes() < self.options.max_unstable_bytes
+            && self.log.last_id().index - self.applied < self.options.max_unapplied_entries
+    }
+
+    pub(super) fn append_proposal(
+        &mut self,
+        now: Time,
+        batch: &mut ChunkBuilder,
+        fx: &mut Effects,
+    ) -> Result<Proposed, ProposeError> {
+        match self.state {
+            NodeState::Leader => {}
+            NodeState::Follower | NodeState::Candidate => {
+                return Err(ProposeError::NotLeader { leader: self.leader_id.clone() });
+            }
+            NodeState::Transferring => return Err(ProposeError::Transferring),
+            NodeState::Error => {
+                let unknown = || Status::new(RaftError::BadNode, "unknown error");
+                return Err(ProposeError::Failed(self.last_error.clone().unwrap_or_else(unknown)));
+            }
+            NodeState::Uninitialized | NodeState::Shutting | NodeState::Shutdown => {
+                return Err(ProposeError::Stopped);
+            }
+        }
+        if !self.has_capacity() {
+            return Err(ProposeError::Busy);
+        }
+        let first_index = self.log.last_id().index + 1;
+        let Some(chunk) = batch.take(first_index, self.hard_state.term) else {
+            return Ok(Proposed { first_index, last_index: first_index - 1, term: self.hard_state.term });
+        };
+        let last_index = chunk.last_index();
+        self.append_as_leader(now, chunk, fx);
+        Ok(Proposed { first_index, last_index, term: self.hard_state.term })
+    }
+
+    /// Appends a chunk of the own term and sends it; the disk works in parallel.
+    fn append_as_leader(&mut self, now: Time, chunk: EntryChunk, fx: &mut Effects) {
+        debug_assert!(chunk.term() == self.hard_state.term);
+        let chunk = Arc::new(chunk);
+        self.log.append(&chunk);
+        fx.log.push(LogOp::Append(chunk));
+        for position in 0..self.replicators.len() {
+            self.send_entries(now, position, fx);
+        }
+    }
+
+    /// Wins the election: replicates to everybody and commits everything before by an entry of the own term.
+    pub(super) fn become_leader(&mut self, now: Time, fx: &mut Effects) {
+        debug_assert!(self.state == NodeState::Candidate);
+        tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "leads");
+        self.state = NodeState::Leader;
+        self.vote_timer.stop();
+        self.leader_id = Some(self.options.server_id.clone());
+        self.last_leader_timestamp = now;
+        let conf = self.log.configuration().clone();
+        let last_index = self.log.last_id().index;
+        for peer in conf.voters().chain(conf.learners()).filter(|p| **p != self.options.server_id) {
+            self.replicators.add_replicator(peer, last_index, now);
+        }
+        self.term_start_index = last_index + 1;
+        self.ballot_box.reset_pending_index(last_index + 1);
+        self.step_down_timer.start(now.after_millis(self.options.election_timeout_ms / 2));
+        let id = LogId::new(last_index + 1, self.hard_state.term);
+        self.append_as_leader(now, EntryChunk::configuration(id, conf.conf, conf.old_conf), fx);
+    }
+
+    /// Every half election time-out: a leader that a quorum does not answer leads no more.
+    pub(super) fn handle_step_down_timeout(&mut self, now: Time, fx: &mut Effects) {
+        let lease = self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio;
+        let own = &self.options.server_id;
+        let alive = |peer: &PeerId| {
+            peer == own
+                || self.replicators.get(peer).is_some_and(|r| now.since(r.last_rpc_send_timestamp) <= lease)
+        };
+        if has_quorum(self.log.configuration(), alive) {
+            self.last_leader_timestamp = now;
+            self.step_down_timer.start(now.after_millis((self.options.election_timeout_ms / 2).max(1)));
+            return;
+        }
+        let message = format!("no quorum answered within {} ms", lease / 1000);
+        self.step_down(now, self.hard_state.term, Status::new(RaftError::RaftTimedOut, message), fx);
+    }
+
+    // --- sending ---
+
+    /// Sends whatever the peer may get now: a probe, or entries while its window is open.
+    fn send_entries(&mut self, now: Time, position: usize, fx: &mut Effects) {
+        let last_index = self.log.last_id().index;
+        loop {
+            let Some(r) = self.replicators.at(position) else { return };
+            if r.block_timer.deadline().is_some() || r.state == ReplicatorState::Snapshot {
+                return;
+            }
+            if r.state == ReplicatorState::Probe {
+                if r.inflight_count() == 0 {
+                    self.send_append(now, position, AppendKind::Probe, Vec::new(), fx);
+                }
+                return;
+            }
+            if r.next_index > last_index || r.reading.is_some() || !r.window_open(&self.options) {
+                return;
+            }
+            let (from, read) = (r.next_index, std::mem::take(&mut r.read_entries));
+            let usable = read.first().is_some_and(|c| c.first_index() == from);
+            let (entries, bytes) = (self.options.max_entries_size, self.options.max_body_size);
+            let taken = if usable { Some(read) } else { self.log.entries(from, last_index, entries, bytes) };
+            match taken {
+                Some(taken) => self.send_append(now, position, AppendKind::Entries, taken, fx),
+                None => {
+                    let read = LogRead {
+                        ticket: self.next_ticket(),
+                        from,
+                        to: self.log.stable_index(),
+                        max_bytes: bytes,
+                    };
+                    if let Some(r) = self.replicators.at(position) {
+                        r.reading = Some(read.ticket);
+                    }
+                    fx.reads.push(read);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn send_append(
+        &mut self,
+        now: Time,
+        position: usize,
+        kind: AppendKind,
+        entries: Vec<Arc<EntryChunk>>,
+        fx: &mut Effects,
+    ) {
+        let ticket = self.next_ticket();
+        let (term, committed_index) = (self.hard_state.term, self.ballot_box.last_committed_index());
+        let heartbeat_ms = self.options.heartbeat_ms();
+        let Some(r) = self.replicators.at(position) else { return };
+        // A heartbeat stands on what is known to match: it may overtake entries that are on their way.
+        let prev_index = if kind == AppendKind::Heartbeat { r.match_index } else { r.next_index - 1 };
+        let prev_log = match (self.log.term_at(prev_index), kind) {
+            (Some(prev_term), _) => LogId::new(prev_index, prev_term),
+            (None, AppendKind::Heartbeat) => LogId::default(),
+            (None, _) => {
+                tracing::warn!(group = %self.options.group_id, peer = %r.peer, index = prev_index,
+                    "the peer needs entries that are compacted away");
+                r.state = ReplicatorState::Snapshot;
+                return;
+            }
+        };
+        let request = AppendEntriesRequest {
+            kind,
+            term,
+            prev_log,
+            committed_index,
+            entries,
+            extensions: Extensions::CONFLICT_HINT,
+        };
+        let timeout_ms = match kind {
+            AppendKind::Heartbeat => {
+                r.heartbeat_sent(ticket, now);
+                self.options.election_timeout_ms / 2
+            }
+            AppendKind::Probe | AppendKind::Entries => {
+                let (last, bytes) = (request.last_verified(), request.payload_bytes());
+                r.sent(Inflight { ticket, kind, prev: prev_log.index, last, bytes, sent_at: now });
+                r.next_index = last + 1;
+                self.options.rpc_default_timeout_ms
+            }
+        };
+        // Any request tells the peer that the leader lives.
+        r.heartbeat_timer.start(now.after_millis(heartbeat_ms));
+        fx.sends.push(Send {
+            to: r.peer.clone(),
+            ticket,
+            request: RaftRequest::AppendEntries(request),
+            after_durable: false,
+            timeout_ms: u32::try_from(timeout_ms).unwrap_or(u32::MAX),
+        });
+    }
+
+    // --- answers ---
+
+    pub(super) fn handle_append_entries_response(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        ticket: Ticket,
+        response: AppendEntriesResponse,
+        fx: &mut Effects,
+    ) {
+        if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
+            return;
+        }
+        let Some(position) = self.replicators.position(from) else { return };
+        let Some(r) = self.replicators.at(position) else { return };
+        if let Some(sent_at) = r.heartbeat_answered(ticket) {
+            r.alive(sent_at);
+            // The peer does not hold what it once confirmed, or never confirmed anything: find out.
+            if !response.success && r.state == ReplicatorState::Replicate {
+                let next = next_after_rejection(r.match_index, response.last_log_index, None, |_| None);
+                r.probe_at(next);
+                self.send_entries(now, position, fx);
+            }
+            return;
+        }
+        let Some(inflight) = r.answered(ticket) else { return };
+        r.alive(inflight.sent_at);
+        if response.success && response.term != self.hard_state.term {
+            // An answer from the past of a confused peer proves nothing.
+            let heartbeat_ms = self.options.heartbeat_ms();
+            r.block(now, heartbeat_ms);
+            return;
+        }
+        if !response.success {
+            let log = &self.log;
+            let hint = response.conflict;
+            let next = next_after_rejection(inflight.prev, response.last_log_index, hint, |t| {
+                log.last_index_of_term(t)
+            });
+            r.probe_at(next);
+        } else {
+            if r.state == ReplicatorState::Probe {
+                r.state = ReplicatorState::Replicate;
+                r.next_index = inflight.last + 1;
+            }
+            // A probe's answer says nothing about durability.
+            if inflight.kind == AppendKind::Entries && inflight.last > r.match_index {
+                r.match_index = inflight.last;
+                self.commit_by_counting();
+                self.deliver(fx);
+            }
+        }
+        self.send_entries(now, position, fx);
+    }
+
+    pub(super) fn handle_rpc_error(&mut self, now: Time, from: &PeerId, ticket: Ticket, status: &Status) {
+        let heartbeat_ms = self.options.heartbeat_ms();
+        let Some(r) = self.replicators.get_mut(from) else { return };
+        if r.heartbeat_answered(ticket).is_some() {
+            return;
+        }
+        // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
+        if r.answered(ticket).is_some() {
+            if r.consecutive_errors.is_multiple_of(10) {
+                tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, peer = %from, %status,
+                    errors = r.consecutive_errors, "replication failed, probing again after a pause");
+            }
+            r.block(now, heartbeat_ms);
+        }
+    }
+
+    pub(super) fn handle_peer_connected(&mut self, now: Time, peer: &PeerId, fx: &mut Effects) {
+        let Some(position) = self.replicators.position(peer) else { return };
+        let Some(r) = self.replicators.at(position) else { return };
+        if r.block_timer.deadline().is_some() {
+            r.block_timer.stop();
+            self.send_entries(now, position, fx);
+        }
+    }
+
+    /// Entries for a peer that lags behind the memory have been read.
+    pub(super) fn replicator_read(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        result: Result<Vec<Arc<EntryChunk>>, Status>,
+        fx: &mut Effects,
+    ) {
+        let Some(position) = (0..self.replicators.len())
+            .find(|p| self.replicators.at(*p).is_some_and(|r| r.reading == Some(ticket)))
+        else {
+            return;
+        };
+        let heartbeat_ms = self.options.heartbeat_ms();
+        let Some(r) = self.replicators.at(position) else { return };
+        r.reading = None;
+        match result {
+            Ok(entries) => r.read_entries = entries,
+            Err(status) => {
+                tracing::error!(group = %self.options.group_id, peer = %r.peer, %status, "log read failed");
+                r.block(now, heartbeat_ms);
+            }
+        }
+        self.send_entries(now, position, fx);
+    }
+
+    // --- time ---
+
+    pub(super) fn replicator_deadline(&self, r: &Replicator) -> Option<Time> {
+        let rpc = r.oldest_sent_at().map(|at| at.after_millis(self.options.rpc_default_timeout_ms));
+        let block = r.block_timer.deadline();
+        // An unanswered heartbeat is given up after half the election time-out; then the next one goes out.
+        let heartbeat = match r.heartbeat_in_flight() {
+            Some(at) => Some(at.after_millis(self.options.election_timeout_ms / 2)),
+            None => Some(r.heartbeat_timer.deadline().unwrap_or_default()),
+        };
+        [rpc, block, heartbeat].into_iter().flatten().min()
+    }
+
+    pub(super) fn handle_replicator_timeouts(&mut self, now: Time, fx: &mut Effects) {
+        let heartbeat_ms = self.options.heartbeat_ms();
+        for position in 0..self.replicators.len() {
+            let Some(r) = self.replicators.at(position) else { return };
+            let waited = r.oldest_sent_at().map_or(0, |at| now.since(at));
+            if waited >= self.options.rpc_default_timeout_ms * 1000 {
+                tracing::warn!(group = %self.options.group_id, peer = %r.peer, "no answer in time, probing again");
+                r.block(now, heartbeat_ms);
+            }
+            if r.block_timer.is_due(now) {
+                r.block_timer.stop();
+                self.send_entries(now, position, fx);
+            }
+            let Some(r) = self.replicators.at(position) else { return };
+            if r.heartbeat_in_flight()
+                .is_some_and(|at| now.since(at) >= self.options.election_timeout_ms * 500)
+            {
+                r.heartbeat_lost();
+            }
+            let due = r.heartbeat_timer.deadline().is_none() || r.heartbeat_timer.is_due(now);
+            if due && r.heartbeat_in_flight().is_none() {
+                self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
+            }
+        }
+    }
+
+    /// Commits what both majorities hold durably; the leader counts itself for what is durable here.
+    pub(super) fn commit_by_counting(&mut self) {
+        if self.term_start_index == 0 {
+            return;
+        }
+        let (own, stable) = (&self.options.server_id, self.log.stable_index());
+        let replicators = &self.replicators;
+        let held = |peer: &PeerId| {
+            if peer == own { stable } else { replicators.get(peer).map_or(0, |r| r.match_index) }
+        };
+        self.ballot_box.commit_at(self.log.configuration(), held);
+        debug_assert!(
+            self.committed_index() < self.term_start_index
+                || self.log.term_at(self.committed_index()) == Some(self.hard_state.term),
+            "a leader commits entries of its own term only"
+        );
+    }
+}
+
+impl Replicator {
+    /// Whether the timer that decides about heartbeats is armed; for descriptions.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.block_timer != RepeatedTimer::default()
+    }
+}

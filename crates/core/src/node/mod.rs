@@ -1,0 +1,478 @@
+//! One replica of one group: role, term, log and everything that follows from them.
+
+mod apply;
+mod describe;
+mod election;
+mod follower;
+mod leader;
+
+use std::fmt;
+
+use crate::ballot::Ballot;
+use crate::ballot_box::BallotBox;
+use crate::chunk::ChunkBuilder;
+use crate::effects::{Effects, FsmEvent, HardState, Input, LogOp, Reply, ReplyToken, Ticket};
+use crate::log_manager::LogManager;
+use crate::message::{RaftRequest, RaftResponse};
+use crate::options::{CoreOptions, RecoveredState};
+use crate::peer::{ConfigurationEntry, PeerId};
+use crate::random::Random;
+use crate::replicator::ReplicatorGroup;
+use crate::status::{RaftError, Status};
+use crate::timer::RepeatedTimer;
+use crate::types::{LogId, LogIndex, Term, Time};
+
+pub use describe::{NodeDescription, ReplicatorDescription};
+pub use leader::{ProposeError, Proposed};
+
+/// Role and life of a node (SOFAJRaft's `State`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    /// It leads its term.
+    Leader,
+    /// It leads and hands leadership over: no proposals.
+    Transferring,
+    /// It asks for votes.
+    Candidate,
+    /// It follows, or waits for a leader.
+    Follower,
+    /// Its log or state machine failed; it takes no part until it is reopened.
+    Error,
+    /// Not started.
+    Uninitialized,
+    /// On its way down.
+    Shutting,
+    /// Ended.
+    Shutdown,
+}
+
+impl NodeState {
+    /// Whether the node takes part: it is neither failed nor ending.
+    pub fn is_active(self) -> bool {
+        matches!(
+            self,
+            NodeState::Leader | NodeState::Transferring | NodeState::Candidate | NodeState::Follower
+        )
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NodeState::Leader => "LEADER",
+            NodeState::Transferring => "TRANSFERRING",
+            NodeState::Candidate => "CANDIDATE",
+            NodeState::Follower => "FOLLOWER",
+            NodeState::Error => "ERROR",
+            NodeState::Uninitialized => "UNINITIALIZED",
+            NodeState::Shutting => "SHUTTING",
+            NodeState::Shutdown => "SHUTDOWN",
+        })
+    }
+}
+
+/// A raft node without I/O (SOFAJRaft's `NodeImpl`).
+///
+/// # Method classes
+/// * **Getters** ([`state`](Self::state), [`term`](Self::term), …) look and change nothing.
+/// * **Inputs**: [`start`](Self::start) once, then [`step`](Self::step) for whatever happens to the node.
+/// * **Commands**: [`propose`](Self::propose), which has an answer of its own besides effects.
+/// * **Outputs**: [`Effects`], filled by inputs and commands, and [`deadline`](Self::deadline).
+///
+/// # Order of calls
+/// 1. [`new`](Self::new) with what the log store recovered, then [`start`](Self::start).
+/// 2. For every event one input or command with *empty* effects. Afterwards, in this order: take
+///    [`Effects::sends`] and [`Effects::replies`] without `after_durable` (they may leave at once); queue
+///    [`Effects::log`] as one write together with the messages that wait for it; hand on
+///    [`Effects::fsm`], then [`Effects::abandoned`]; start [`Effects::reads`]. All or nothing.
+/// 3. Ask [`deadline`](Self::deadline) and give [`Input::Tick`] when it has come. A deadline may silently move
+///    later; it moves earlier only within a call.
+/// 4. When a write is durable, give [`Input::Persisted`] with its sequence; a newer sequence covers the older.
+///
+/// The same calls with the same arguments have the same effects: time and randomness are arguments.
+pub struct NodeImpl {
+    options: CoreOptions,
+    state: NodeState,
+    hard_state: HardState,
+    leader_id: Option<PeerId>,
+    log: LogManager,
+    ballot_box: BallotBox,
+    replicators: ReplicatorGroup,
+    random: Random,
+    last_ticket: u64,
+    last_error: Option<Status>,
+
+    prev_vote_ctx: Ballot,
+    vote_ctx: Ballot,
+    /// Tickets below this belong to earlier rounds of votes or pre-votes.
+    vote_round: Ticket,
+    /// Write that makes the own candidacy, or a granted vote, durable; 0 when there is none to wait for.
+    vote_sequence: u64,
+    /// Write that makes the current term and vote durable.
+    hard_state_sequence: u64,
+
+    election_timer: RepeatedTimer,
+    vote_timer: RepeatedTimer,
+    step_down_timer: RepeatedTimer,
+    /// When the leader was last heard of; on a leader, when a quorum was.
+    last_leader_timestamp: Time,
+
+    /// First index of this leader's term; 0 while not leader.
+    term_start_index: LogIndex,
+    /// Whether `LeaderStart` was emitted and `LeaderStop` is due.
+    leader_started: bool,
+    /// Last index handed to the state-machine stage.
+    delivered: LogIndex,
+    applied: LogIndex,
+    /// Read of committed entries that are no longer in memory.
+    apply_read: Option<Ticket>,
+}
+
+impl NodeImpl {
+    /// A node over a recovered log. It does nothing before [`start`](Self::start).
+    ///
+    /// # Errors
+    /// `EINVAL` when the initial configuration is invalid or the recovered parts contradict each other.
+    pub fn new(
+        now: Time,
+        options: CoreOptions,
+        recovered: RecoveredState,
+        seed: u64,
+    ) -> Result<NodeImpl, Status> {
+        let invalid = |message: String| Status::new(RaftError::Invalid, message);
+        if !options.initial_conf.is_empty() {
+            options.initial_conf.validate().map_err(|e| invalid(e.to_string()))?;
+        }
+        let mut hard_state = recovered.hard_state.clone();
+        let before_first = recovered.before_first;
+        let log = LogManager::new(recovered, options.initial_conf.clone())
+            .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
+        if hard_state.term < log.last_id().term {
+            // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
+            hard_state = HardState { term: log.last_id().term + 1, voted_for: None };
+        }
+        Ok(NodeImpl {
+            state: NodeState::Uninitialized,
+            hard_state,
+            leader_id: None,
+            ballot_box: BallotBox::new(before_first.index),
+            replicators: ReplicatorGroup::default(),
+            random: Random::new(seed),
+            last_ticket: 0,
+            last_error: None,
+            prev_vote_ctx: Ballot::default(),
+            vote_ctx: Ballot::default(),
+            vote_round: Ticket(1),
+            vote_sequence: 0,
+            hard_state_sequence: 0,
+            election_timer: RepeatedTimer::default(),
+            vote_timer: RepeatedTimer::default(),
+            step_down_timer: RepeatedTimer::default(),
+            last_leader_timestamp: now,
+            term_start_index: 0,
+            leader_started: false,
+            delivered: before_first.index,
+            applied: before_first.index,
+            apply_read: None,
+            log,
+            options,
+        })
+    }
+
+    // --- getters ---
+
+    /// Settings.
+    pub fn options(&self) -> &CoreOptions {
+        &self.options
+    }
+
+    /// Role or life state.
+    pub fn state(&self) -> NodeState {
+        self.state
+    }
+
+    /// Current term.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The leader of the current term, when known; itself on a leader.
+    pub fn leader_id(&self) -> Option<&PeerId> {
+        self.leader_id.as_ref()
+    }
+
+    /// Whether it leads and takes proposals.
+    pub fn is_leader(&self) -> bool {
+        self.state == NodeState::Leader
+    }
+
+    /// Last accepted entry, durable or not.
+    pub fn last_log_id(&self) -> LogId {
+        self.log.last_id()
+    }
+
+    /// Term of the entry at `index`, if the log has it.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// Last durable index of the own log.
+    pub fn stable_index(&self) -> LogIndex {
+        self.log.stable_index()
+    }
+
+    /// Commit index.
+    pub fn committed_index(&self) -> LogIndex {
+        self.ballot_box.last_committed_index()
+    }
+
+    /// Last index that the state machine has applied.
+    pub fn applied_index(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// The configuration in force.
+    pub fn configuration(&self) -> &ConfigurationEntry {
+        self.log.configuration()
+    }
+
+    /// Why the node is in [`NodeState::Error`].
+    pub fn last_error(&self) -> Option<&Status> {
+        self.last_error.as_ref()
+    }
+
+    /// When [`Input::Tick`] is wanted next.
+    pub fn deadline(&self) -> Option<Time> {
+        if !self.state.is_active() {
+            return None;
+        }
+        let own = [self.election_timer, self.vote_timer, self.step_down_timer];
+        let own = own.into_iter().filter_map(RepeatedTimer::deadline).min();
+        let peers = self.replicators.iter().filter_map(|r| self.replicator_deadline(r)).min();
+        own.into_iter().chain(peers).min()
+    }
+
+    // --- inputs ---
+
+    /// Starts the node: it follows nobody and waits for its election time-out; a sole voter campaigns at once.
+    pub fn start(&mut self, now: Time, fx: &mut Effects) {
+        debug_assert!(self.state == NodeState::Uninitialized, "a node starts once");
+        self.state = NodeState::Follower;
+        self.last_leader_timestamp = now;
+        self.restart_election_timer(now);
+        let conf = self.log.configuration();
+        if !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(&self.options.server_id) {
+            self.elect_self(fx);
+        }
+        self.finish(fx);
+    }
+
+    /// Takes in what happened and says what to do about it.
+    pub fn step(&mut self, now: Time, input: Input, fx: &mut Effects) {
+        debug_assert!(fx.is_empty(), "the effects of the last step were not taken");
+        match input {
+            Input::Request { from, reply, request } => self.handle_request(now, &from, reply, request, fx),
+            Input::Response { from, ticket, result } => self.handle_response(now, &from, ticket, result, fx),
+            Input::Persisted { sequence } => self.handle_persisted(now, sequence, fx),
+            Input::Applied { index } => self.handle_applied(index, fx),
+            Input::LogRead { ticket, result } => self.handle_log_read(now, ticket, result, fx),
+            Input::Tick => self.handle_tick(now, fx),
+            Input::PeerConnected { peer } => self.handle_peer_connected(now, &peer, fx),
+            Input::Failed { status } => self.fail(now, status, fx),
+            Input::Shutdown => self.shutdown(now, fx),
+        }
+        self.finish(fx);
+    }
+
+    /// Proposes entries: the leader appends them as one chunk and replicates it. The builder is emptied on
+    /// success and left as it was on failure.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; nothing was appended.
+    pub fn propose(
+        &mut self,
+        now: Time,
+        batch: &mut ChunkBuilder,
+        fx: &mut Effects,
+    ) -> Result<Proposed, ProposeError> {
+        debug_assert!(fx.is_empty(), "the effects of the last step were not taken");
+        let proposed = self.append_proposal(now, batch, fx)?;
+        self.finish(fx);
+        Ok(proposed)
+    }
+
+    fn handle_request(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        token: ReplyToken,
+        request: RaftRequest,
+        fx: &mut Effects,
+    ) {
+        if !self.state.is_active() {
+            let message = format!(
+                "node {} of group {} is {}",
+                self.options.server_id, self.options.group_id, self.state
+            );
+            let response = RaftResponse::Error(Status::new(RaftError::Invalid, message));
+            fx.replies.push(Reply { token, response, after_durable: false });
+            return;
+        }
+        match request {
+            RaftRequest::RequestVote(r) if r.pre_vote => {
+                self.handle_pre_vote_request(now, from, token, r, fx)
+            }
+            RaftRequest::RequestVote(r) => self.handle_request_vote_request(now, from, token, r, fx),
+            RaftRequest::AppendEntries(r) => self.handle_append_entries_request(now, from, token, r, fx),
+            RaftRequest::TimeoutNow(r) => self.handle_timeout_now_request(now, from, token, r, fx),
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        ticket: Ticket,
+        result: Result<RaftResponse, Status>,
+        fx: &mut Effects,
+    ) {
+        if !self.state.is_active() {
+            return;
+        }
+        match result {
+            Ok(RaftResponse::RequestVote(r)) => self.handle_vote_response(now, from, ticket, r, fx),
+            Ok(RaftResponse::AppendEntries(r)) => {
+                self.handle_append_entries_response(now, from, ticket, r, fx)
+            }
+            Ok(RaftResponse::TimeoutNow(r)) => {
+                self.step_down_if_higher(now, r.term, RaftError::HigherTermResponse, fx);
+            }
+            Ok(RaftResponse::Error(status)) | Err(status) => {
+                self.handle_rpc_error(now, from, ticket, &status)
+            }
+        }
+    }
+
+    fn handle_persisted(&mut self, now: Time, sequence: u64, fx: &mut Effects) {
+        if !self.state.is_active() {
+            return;
+        }
+        self.log.persisted(sequence);
+        if self.vote_sequence != 0 && self.log.persisted_sequence() >= self.vote_sequence {
+            self.vote_sequence = 0;
+            self.vote_is_durable(now, fx);
+        }
+        self.commit_by_counting();
+        self.deliver(fx);
+    }
+
+    fn handle_tick(&mut self, now: Time, fx: &mut Effects) {
+        if !self.state.is_active() {
+            return;
+        }
+        if self.election_timer.is_due(now) {
+            self.handle_election_timeout(now, fx);
+        }
+        if self.vote_timer.is_due(now) {
+            self.handle_vote_timeout(now, fx);
+        }
+        if self.step_down_timer.is_due(now) {
+            self.handle_step_down_timeout(now, fx);
+        }
+        self.handle_replicator_timeouts(now, fx);
+    }
+
+    /// SOFAJRaft's `onError`: the node gives up every role and says so.
+    fn fail(&mut self, now: Time, status: Status, fx: &mut Effects) {
+        if !self.state.is_active() {
+            return;
+        }
+        tracing::error!(group = %self.options.group_id, node = %self.options.server_id, %status, "node failed");
+        self.step_down(now, self.hard_state.term, status.clone(), fx);
+        // Nothing of this step may reach the failed store.
+        fx.log.clear();
+        self.state = NodeState::Error;
+        self.stop_timers();
+        self.last_error = Some(status.clone());
+        fx.fsm.push(FsmEvent::Error(status));
+    }
+
+    fn shutdown(&mut self, now: Time, fx: &mut Effects) {
+        if self.state == NodeState::Shutdown {
+            return;
+        }
+        let status = Status::new(RaftError::NodeShutdown, "the node is shutting down");
+        if self.state.is_active() {
+            self.step_down(now, self.hard_state.term, status.clone(), fx);
+        }
+        fx.abandoned = Some(status);
+        self.stop_timers();
+        self.state = NodeState::Shutdown;
+    }
+
+    fn stop_timers(&mut self) {
+        self.election_timer.stop();
+        self.vote_timer.stop();
+        self.step_down_timer.stop();
+    }
+
+    /// Closes a step: numbers its write and lets memory go.
+    fn finish(&mut self, fx: &mut Effects) {
+        if !fx.log.is_empty() {
+            fx.write_sequence = self.log.begin_write();
+            if fx.log.iter().any(|op| matches!(op, LogOp::HardState(_))) {
+                self.hard_state_sequence = fx.write_sequence;
+            }
+        }
+        self.release_entries();
+        self.check_invariants();
+    }
+
+    fn persist_hard_state(&mut self, fx: &mut Effects) {
+        // Only the last of several changes within one step matters.
+        if let Some(LogOp::HardState(last)) = fx.log.last_mut() {
+            last.clone_from(&self.hard_state);
+        } else {
+            fx.log.push(LogOp::HardState(self.hard_state.clone()));
+        }
+    }
+
+    /// Whether an answer that rests on term, vote or log as they are now must wait for the disk.
+    fn hard_state_unstable(&self, fx: &Effects) -> bool {
+        self.hard_state_sequence > self.log.persisted_sequence()
+            || fx.log.iter().any(|op| matches!(op, LogOp::HardState(_)))
+    }
+
+    /// Whether anything that was emitted is not durable yet.
+    fn anything_unstable(&self, fx: &Effects) -> bool {
+        !fx.log.is_empty() || self.log.last_sequence() > self.log.persisted_sequence()
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(self.delivered <= self.ballot_box.last_committed_index());
+        debug_assert!(
+            self.delivered <= self.log.stable_index(),
+            "only stable entries reach the state machine"
+        );
+        debug_assert!(self.applied <= self.delivered, "applied {} of {}", self.applied, self.delivered);
+        debug_assert!(self.log.last_id().term <= self.hard_state.term, "an entry of a future term");
+        let leads = matches!(self.state, NodeState::Leader | NodeState::Transferring);
+        debug_assert!(leads == (self.term_start_index != 0));
+        debug_assert!(leads || self.replicators.len() == 0, "only leaders replicate");
+        debug_assert!(
+            self.state != NodeState::Candidate
+                || self.hard_state.voted_for.as_ref() == Some(&self.options.server_id)
+        );
+    }
+}
+
+impl fmt::Debug for NodeImpl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.describe(), f)
+    }
+}

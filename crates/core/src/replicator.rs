@@ -1,0 +1,313 @@
+//! What a leader knows of one peer (SOFAJRaft's `Replicator`), and of all of them (`ReplicatorGroup`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::chunk::EntryChunk;
+use crate::effects::Ticket;
+use crate::message::{AppendKind, ConflictHint};
+use crate::options::CoreOptions;
+use crate::peer::PeerId;
+use crate::timer::RepeatedTimer;
+use crate::types::{LogIndex, Time};
+
+/// How entries go to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplicatorState {
+    /// It is not known where the logs match: one probe at a time.
+    Probe,
+    /// The logs match up to `next_index`: requests are pipelined.
+    Replicate,
+    /// What the peer needs is compacted away: only a snapshot helps.
+    Snapshot,
+}
+
+/// A request that was sent and is not answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inflight {
+    pub(crate) ticket: Ticket,
+    pub(crate) kind: AppendKind,
+    /// Index before the first entry.
+    pub(crate) prev: LogIndex,
+    /// Last index that a success proves to match.
+    pub(crate) last: LogIndex,
+    pub(crate) bytes: usize,
+    pub(crate) sent_at: Time,
+}
+
+/// One peer of a leader. Lives for one term of leadership.
+#[derive(Debug)]
+pub(crate) struct Replicator {
+    pub(crate) peer: PeerId,
+    pub(crate) state: ReplicatorState,
+    /// First index that was not sent yet.
+    pub(crate) next_index: LogIndex,
+    /// Last index that the peer holds durably; only answers to entries move it, and never back.
+    pub(crate) match_index: LogIndex,
+    inflights: VecDeque<Inflight>,
+    inflight_bytes: usize,
+    /// Until then nothing but heartbeats goes out, after an error.
+    pub(crate) block_timer: RepeatedTimer,
+    pub(crate) consecutive_errors: u32,
+    /// Send time of the newest request that was answered: the peer was alive then.
+    pub(crate) last_rpc_send_timestamp: Time,
+    pub(crate) heartbeat_timer: RepeatedTimer,
+    heartbeat: Option<(Ticket, Time)>,
+    /// A log read that is under way for this peer.
+    pub(crate) reading: Option<Ticket>,
+    /// Entries that were read from the store and not sent yet.
+    pub(crate) read_entries: Vec<Arc<EntryChunk>>,
+}
+
+impl Replicator {
+    /// A replicator that probes at the end of the leader's log.
+    pub(crate) fn new(peer: PeerId, last_index: LogIndex, now: Time) -> Replicator {
+        Replicator {
+            peer,
+            state: ReplicatorState::Probe,
+            next_index: last_index + 1,
+            match_index: 0,
+            inflights: VecDeque::new(),
+            inflight_bytes: 0,
+            block_timer: RepeatedTimer::default(),
+            consecutive_errors: 0,
+            last_rpc_send_timestamp: now,
+            heartbeat_timer: RepeatedTimer::default(),
+            heartbeat: None,
+            reading: None,
+            read_entries: Vec::new(),
+        }
+    }
+
+    /// Requests without answer.
+    pub(crate) fn inflight_count(&self) -> usize {
+        self.inflights.len()
+    }
+
+    /// Whether the window has room, in requests and in bytes.
+    pub(crate) fn window_open(&self, options: &CoreOptions) -> bool {
+        self.inflights.len() < options.max_replicator_inflight_msgs
+            && self.inflight_bytes < options.max_replicator_inflight_bytes
+    }
+
+    /// Remembers a request that goes out.
+    pub(crate) fn sent(&mut self, inflight: Inflight) {
+        self.inflight_bytes += inflight.bytes;
+        self.inflights.push_back(inflight);
+    }
+
+    /// Takes the request of this ticket and every earlier one, whose answers add nothing any more; `None` for a
+    /// ticket of before a reset.
+    pub(crate) fn answered(&mut self, ticket: Ticket) -> Option<Inflight> {
+        let position = self.inflights.iter().position(|i| i.ticket == ticket)?;
+        let mut newest = None;
+        for inflight in self.inflights.drain(..=position) {
+            self.inflight_bytes -= inflight.bytes;
+            newest = Some(inflight);
+        }
+        newest
+    }
+
+    /// When the oldest unanswered request was sent.
+    pub(crate) fn oldest_sent_at(&self) -> Option<Time> {
+        self.inflights.front().map(|i| i.sent_at)
+    }
+
+    /// Forgets every request in flight: answers that still come are of no meaning for progress.
+    pub(crate) fn reset_inflights(&mut self) {
+        self.inflights = VecDeque::new();
+        self.inflight_bytes = 0;
+        self.reading = None;
+        self.read_entries = Vec::new();
+    }
+
+    /// Falls back to probing at `next_index`, which is never 0.
+    pub(crate) fn probe_at(&mut self, next_index: LogIndex) {
+        self.reset_inflights();
+        self.state = ReplicatorState::Probe;
+        self.next_index = next_index.max(1);
+    }
+
+    /// After an error: probes again when the block is over, at what is known to match or was to be probed.
+    /// The block doubles from one heartbeat period to eight.
+    pub(crate) fn block(&mut self, now: Time, heartbeat_ms: u64) {
+        let next = match self.state {
+            ReplicatorState::Replicate => self.inflights.front().map_or(self.next_index, |i| i.prev + 1),
+            ReplicatorState::Probe | ReplicatorState::Snapshot => self.next_index,
+        };
+        self.probe_at(next);
+        let factor = 1 << self.consecutive_errors.min(3);
+        self.consecutive_errors = self.consecutive_errors.saturating_add(1);
+        self.block_timer.start(now.after_millis(heartbeat_ms * factor));
+    }
+
+    /// The peer answered a request that was sent at `sent_at`.
+    pub(crate) fn alive(&mut self, sent_at: Time) {
+        self.consecutive_errors = 0;
+        self.last_rpc_send_timestamp = self.last_rpc_send_timestamp.max(sent_at);
+    }
+
+    /// A heartbeat goes out.
+    pub(crate) fn heartbeat_sent(&mut self, ticket: Ticket, now: Time) {
+        self.heartbeat = Some((ticket, now));
+    }
+
+    /// Whether a heartbeat is unanswered, and since when.
+    pub(crate) fn heartbeat_in_flight(&self) -> Option<Time> {
+        self.heartbeat.map(|h| h.1)
+    }
+
+    /// Takes the heartbeat of this ticket; gives its send time.
+    pub(crate) fn heartbeat_answered(&mut self, ticket: Ticket) -> Option<Time> {
+        self.heartbeat.take_if(|h| h.0 == ticket).map(|h| h.1)
+    }
+
+    /// Gives up waiting for the heartbeat.
+    pub(crate) fn heartbeat_lost(&mut self) {
+        self.heartbeat = None;
+    }
+}
+
+/// Where to probe next after a rejection at `prev`, skipping a whole term a round trip when the follower gave a
+/// hint (Raft §5.3). `last_of_term` tells the leader's last index of a term. Always at least 1 and at most `prev`.
+pub(crate) fn next_after_rejection(
+    prev: LogIndex,
+    last_log_index: Option<LogIndex>,
+    hint: Option<ConflictHint>,
+    last_of_term: impl Fn(u64) -> Option<LogIndex>,
+) -> LogIndex {
+    let wanted = match hint {
+        // The follower's log is too short: go on at its end.
+        Some(ConflictHint { term: 0, first_index }) => first_index,
+        // The leader knows the follower's term too: the logs may match up to the leader's last entry of it.
+        Some(ConflictHint { term, first_index }) => last_of_term(term).map_or(first_index, |last| last + 1),
+        None => last_log_index.unwrap_or(0) + 1,
+    };
+    wanted.min(prev).max(1)
+}
+
+/// The replicators of a leader, in the order of the configuration; empty on everybody else.
+#[derive(Debug, Default)]
+pub(crate) struct ReplicatorGroup {
+    replicators: Vec<Replicator>,
+}
+
+impl ReplicatorGroup {
+    /// Starts replicating to a peer, unless that goes on already.
+    pub(crate) fn add_replicator(&mut self, peer: &PeerId, last_index: LogIndex, now: Time) {
+        if self.get(peer).is_none() {
+            self.replicators.push(Replicator::new(peer.clone(), last_index, now));
+        }
+    }
+
+    /// Ends every replicator.
+    pub(crate) fn stop_all(&mut self) {
+        self.replicators = Vec::new();
+    }
+
+    /// The replicator of a peer.
+    pub(crate) fn get(&self, peer: &PeerId) -> Option<&Replicator> {
+        self.replicators.iter().find(|r| r.peer == *peer)
+    }
+
+    /// The replicator of a peer.
+    pub(crate) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Replicator> {
+        self.replicators.iter_mut().find(|r| r.peer == *peer)
+    }
+
+    /// The replicator at a position.
+    pub(crate) fn at(&mut self, position: usize) -> Option<&mut Replicator> {
+        self.replicators.get_mut(position)
+    }
+
+    /// Position of a peer's replicator.
+    pub(crate) fn position(&self, peer: &PeerId) -> Option<usize> {
+        self.replicators.iter().position(|r| r.peer == *peer)
+    }
+
+    /// Number of replicators.
+    pub(crate) fn len(&self) -> usize {
+        self.replicators.len()
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Replicator> {
+        self.replicators.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inflight(ticket: u64, last: LogIndex) -> Inflight {
+        let kind = AppendKind::Entries;
+        Inflight { ticket: Ticket(ticket), kind, prev: last - 1, last, bytes: 10, sent_at: Time(0) }
+    }
+
+    fn replicator() -> Replicator {
+        Replicator::new("a:1".parse().unwrap(), 10, Time(0))
+    }
+
+    #[test]
+    fn an_answer_covers_the_earlier_requests() {
+        let mut r = replicator();
+        (1..=3).for_each(|n| r.sent(inflight(n, 10 + n)));
+        assert_eq!(r.answered(Ticket(2)).unwrap().last, 12);
+        assert_eq!((r.inflight_count(), r.inflight_bytes), (1, 10));
+        assert!(r.answered(Ticket(1)).is_none());
+    }
+
+    /// sofa-jraft#416/#829 (catalogue D16): answers of a reset window never advance anything.
+    #[test]
+    fn answers_of_a_reset_window_are_unknown() {
+        let mut r = replicator();
+        r.sent(inflight(1, 11));
+        r.reset_inflights();
+        assert!(r.answered(Ticket(1)).is_none());
+        assert_eq!(r.inflight_bytes, 0);
+    }
+
+    #[test]
+    fn the_block_doubles_up_to_eight_periods() {
+        let mut r = replicator();
+        let waits: Vec<u64> = (0..5)
+            .map(|_| {
+                r.block(Time(0), 100);
+                r.block_timer.deadline().unwrap().0 / 100_000
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 8]);
+    }
+
+    #[test]
+    fn the_window_is_bounded_in_messages_and_bytes() {
+        let conf = "a:1".parse().unwrap();
+        let mut options = CoreOptions::new("g".parse().unwrap(), "a:1".parse().unwrap(), conf);
+        options.max_replicator_inflight_msgs = 2;
+        let mut r = replicator();
+        r.sent(inflight(1, 11));
+        assert!(r.window_open(&options));
+        options.max_replicator_inflight_bytes = 10;
+        assert!(!r.window_open(&options));
+        options.max_replicator_inflight_bytes = 100;
+        r.sent(inflight(2, 12));
+        assert!(!r.window_open(&options));
+    }
+
+    #[test]
+    fn a_rejection_skips_a_whole_term() {
+        let last_of_term = |term| [(1, 4), (3, 9)].iter().find(|t| t.0 == term).map(|t| t.1);
+        let next = |prev, last, hint: Option<(u64, u64)>| {
+            let hint = hint.map(|(term, first_index)| ConflictHint { term, first_index });
+            next_after_rejection(prev, last, hint, last_of_term)
+        };
+        assert_eq!(next(9, Some(4), None), 5, "shorter log: its end");
+        assert_eq!(next(9, Some(20), None), 9, "longer log: one back");
+        assert_eq!(next(9, Some(20), Some((2, 6))), 6, "a term that the leader lacks is skipped whole");
+        assert_eq!(next(9, Some(20), Some((1, 2))), 5, "a common term: after the leader's last of it");
+        assert_eq!(next(9, Some(3), Some((0, 4))), 4);
+        assert_eq!(next(1, Some(0), None), 1, "never below 1");
+        assert_eq!(next(3, None, Some((0, 99))), 3, "a hostile hint cannot move it forward");
+    }
+}
