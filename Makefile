@@ -1,0 +1,71 @@
+# Every chore of the project. `make demo` and `make test` need a Rust toolchain and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The build cache lives outside the checkout, so that a fresh clone builds warm.
+CARGO_TARGET_DIR ?= $(HOME)/.cache/ringraft/target
+export CARGO_TARGET_DIR
+BIN := $(CARGO_TARGET_DIR)/release/ringraft
+# loom needs a configuration flag for the whole build: its own folder keeps the ordinary one warm.
+LOOM_DIR := $(CARGO_TARGET_DIR)-loom
+PEERS ?= ../shared/peers
+CARGO ?= cargo
+LOCKED := --locked
+
+.PHONY: help demo test build where lint format loom bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: ## Installs the system packages that the build needs (only a linker)
+	@if ! command -v cc >/dev/null; then \
+	  echo "ringraft: no C linker found, installing gcc (Debian package) for rustc to link with"; \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev; \
+	  else sudo apt-get update -q && sudo apt-get install -y -q --no-install-recommends gcc libc6-dev; fi; \
+	fi
+	@command -v $(CARGO) >/dev/null || { echo "ringraft: no cargo found; install the Rust toolchain named in rust-toolchain.toml"; exit 1; }
+
+build: setup ## The release program
+	$(CARGO) build $(LOCKED) --release -p ringraft-cli
+
+where: ## Prints the path of the release program
+	@echo $(BIN)
+
+demo: build ## Three processes, load, kill -9, verdict
+	$(BIN) demo
+
+test: setup loom ## Every test
+	$(CARGO) test $(LOCKED) --workspace
+
+loom: setup ## The ring under every interleaving that loom can make
+	CARGO_TARGET_DIR=$(LOOM_DIR) RUSTFLAGS="--cfg loom" $(CARGO) test $(LOCKED) -p ringraft-ring --release --test loom
+
+lint: setup ## Format, clippy and rustdoc, all without a warning
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
+
+format: ## Formats the code
+	$(CARGO) fmt --all
+
+docs: setup ## The API documentation
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
+
+scripts: build ## Runs the golden scripts with the release program
+	for file in crates/core/testdata/*.txt; do $(BIN) script $$file; done
+
+rewrite-scripts: ## Writes the golden scripts anew; commit only what you understand
+	REWRITE=1 $(CARGO) test $(LOCKED) -p ringraft-core --test scripts
+
+bench: build bench-ring ## Throughput and latency of this machine
+	benches/run.sh
+
+bench-ring: ## The ring beside crossbeam-channel and std
+	$(CARGO) bench $(LOCKED) -p ringraft-ring --bench ring
+
+bench-peers: build ## ringraft, SOFAJRaft, hashicorp/raft, Dragonboat and the floor on the same work, interleaved
+	PEERS=$(PEERS) benches/peers.sh
+
+clean: ## Removes the build cache
+	rm -rf $(CARGO_TARGET_DIR) $(LOOM_DIR)
