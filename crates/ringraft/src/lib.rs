@@ -1,2 +1,66 @@
 //! A multi-raft replication engine: hosts, lanes, pipeline handlers, node handles.
+//!
+//! A [`RaftHost`] runs any number of raft groups on a fixed set of threads. A group is started with a [`StateMachine`]; the
+//! [`Node`] handle takes [`Task`]s, or proposals that are awaited.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use ringraft::{HostOptions, Iterator, NodeOptions, RaftGroupService, RaftHost, StartMode, StateMachine, StoreOptions};
+//!
+//! struct Count(u64);
+//! impl StateMachine for Count {
+//!     fn on_apply(&mut self, iter: &mut Iterator<'_>) {
+//!         while iter.next().is_some() {
+//!             self.0 += 1;
+//!             iter.set_response(self.0.to_be_bytes().to_vec());
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut options = HostOptions::new("127.0.0.1:8081", StoreOptions::Segment { dir: "/var/lib/counter".into() });
+//! options.start_mode = StartMode::Bootstrap;
+//! let host = RaftHost::start(options)?;
+//! let node_options = NodeOptions::with_initial_conf("127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083".parse()?);
+//! let node = RaftGroupService::new("counter", "127.0.0.1:8081".parse()?, node_options, Count(0)).start(&host)?;
+//! let applied = node.propose("increment").wait(Duration::from_secs(1))?;
+//! println!("entry {} answered {:?}", applied.index, applied.response);
+//! host.shutdown();
+//! # Ok(())
+//! # }
+//! ```
 #![deny(missing_docs)]
+
+mod closure_queue;
+mod completion;
+mod error;
+mod future;
+pub mod handler;
+mod host;
+mod host_options;
+mod iterator;
+mod node;
+mod options;
+mod pipeline;
+mod rpc;
+mod service;
+mod state_machine;
+mod task;
+
+pub use closure_queue::{ClosureBatch, ClosureQueue};
+pub use completion::{Applied, ApplyError, ApplyResult, Completion, CompletionSink, Deliveries, SinkId};
+pub use error::{HostOptionsError, StartError};
+pub use future::ProposeFuture;
+pub use host::RaftHost;
+pub use host_options::{HostOptions, StartMode, StoreOptions, TransportOptions};
+pub use iterator::{Entries, Entry, Iterator};
+pub use node::{Node, NodeDescription, NodeState};
+pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
+pub use ringraft_core::{
+    Configuration, ConfigurationEntry, GroupId, LogIndex, PeerId, RaftError, Status, Term,
+};
+pub use rpc::client::{RpcClient, RpcClientOptions, RpcError, RpcResponse, RpcResult};
+pub use rpc::user::{Responder, UserProcessor, UserRequest};
+pub use service::RaftGroupService;
+pub use state_machine::{LeaderChangeContext, StateMachine};
+pub use task::Task;

@@ -1,0 +1,75 @@
+//! Completions of proposed entries, in the order of the log (SOFAJRaft's `ClosureQueue`).
+
+use std::collections::VecDeque;
+
+use ringraft_core::LogIndex;
+
+use crate::completion::Completion;
+
+/// Completions of consecutive entries.
+#[derive(Debug)]
+pub struct ClosureBatch {
+    /// Index of the entry of the first completion.
+    pub first_index: LogIndex,
+    /// One an entry.
+    pub completions: Vec<Completion>,
+}
+
+impl ClosureBatch {
+    /// The completion of the entry at `index`.
+    pub fn get(&self, index: LogIndex) -> Option<&Completion> {
+        self.completions.get(usize::try_from(index.checked_sub(self.first_index)?).ok()?)
+    }
+
+    fn last_index(&self) -> LogIndex {
+        self.first_index + self.completions.len() as u64 - 1
+    }
+}
+
+/// Completions of entries that this node has proposed and that are not committed yet: one batch a proposal, ascending.
+#[derive(Debug, Default)]
+pub struct ClosureQueue {
+    batches: VecDeque<ClosureBatch>,
+}
+
+impl ClosureQueue {
+    /// Appends the completions of entries from `first_index` on, which is above all that wait.
+    pub fn append(&mut self, first_index: LogIndex, completions: Vec<Completion>) {
+        debug_assert!(self.batches.back().is_none_or(|batch| batch.last_index() < first_index));
+        if completions.iter().any(|completion| !completion.is_none()) {
+            self.batches.push_back(ClosureBatch { first_index, completions });
+        }
+    }
+
+    /// Takes the completions of entries up to `index` and adds them to `into`.
+    pub fn pop_until(&mut self, index: LogIndex, into: &mut Vec<ClosureBatch>) {
+        while let Some(batch) = self.batches.front_mut() {
+            if batch.first_index > index {
+                return;
+            }
+            if batch.last_index() > index {
+                let rest = batch.completions.split_off((index + 1 - batch.first_index) as usize);
+                let first_index = std::mem::replace(&mut batch.first_index, index + 1);
+                let completions = std::mem::replace(&mut batch.completions, rest);
+                into.push(ClosureBatch { first_index, completions });
+                return;
+            }
+            into.extend(self.batches.pop_front());
+        }
+    }
+
+    /// Takes all that wait, in order.
+    pub fn take_all(&mut self) -> Vec<Completion> {
+        self.batches.drain(..).flat_map(|batch| batch.completions).collect()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// How many entries are waited for.
+    pub fn len(&self) -> usize {
+        self.batches.iter().map(|batch| batch.completions.len()).sum()
+    }
+}

@@ -1,0 +1,160 @@
+//! A slot that is filled once and waited for, by a blocked thread or by a task of any async runtime.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use ringraft_core::{RaftError, Status};
+
+use crate::completion::{ApplyError, ApplyResult};
+
+enum Slot<T> {
+    Empty(Option<Waker>),
+    Full(T),
+    Taken,
+}
+
+struct Shared<T> {
+    slot: Mutex<Slot<T>>,
+    filled: Condvar,
+}
+
+/// The side that fills the slot.
+pub(crate) struct Promise<T>(Arc<Shared<T>>);
+
+/// The side that waits.
+pub(crate) struct Waiter<T>(Arc<Shared<T>>);
+
+/// An empty slot.
+pub(crate) fn promise<T>() -> (Promise<T>, Waiter<T>) {
+    let shared = Arc::new(Shared { slot: Mutex::new(Slot::Empty(None)), filled: Condvar::new() });
+    (Promise(Arc::clone(&shared)), Waiter(shared))
+}
+
+impl<T> Promise<T> {
+    /// Fills the slot and wakes whoever waits. Whoever holds a promise fills it: dropping it leaves the waiter to its time-out.
+    pub(crate) fn fulfil(self, value: T) {
+        let before = std::mem::replace(&mut *self.0.slot.lock(), Slot::Full(value));
+        self.0.filled.notify_all();
+        if let Slot::Empty(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Waiter<T> {
+    /// Waits for the value; `None` when the time is over first, or when it was taken before.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<T> {
+        let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let mut slot = self.0.slot.lock();
+        loop {
+            match &*slot {
+                Slot::Full(_) => match std::mem::replace(&mut *slot, Slot::Taken) {
+                    Slot::Full(value) => return Some(value),
+                    _ => return None,
+                },
+                Slot::Taken => return None,
+                Slot::Empty(_) => {}
+            }
+            match deadline {
+                None => self.0.filled.wait(&mut slot),
+                Some(deadline) => {
+                    if Instant::now() >= deadline {
+                        return None;
+                    }
+                    self.0.filled.wait_until(&mut slot, deadline);
+                }
+            }
+        }
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<T> {
+        let mut slot = self.0.slot.lock();
+        match &mut *slot {
+            Slot::Empty(waker) => {
+                if waker.as_ref().is_none_or(|known| !known.will_wake(context.waker())) {
+                    *waker = Some(context.waker().clone());
+                }
+                Poll::Pending
+            }
+            full => match std::mem::replace(full, Slot::Taken) {
+                Slot::Full(value) => Poll::Ready(value),
+                _ => Poll::Pending,
+            },
+        }
+    }
+}
+
+/// The outcome of [`Node::propose`](crate::Node::propose): await it, or block with [`wait`](ProposeFuture::wait).
+///
+/// Dropping it does not take the proposal back.
+#[must_use = "the outcome of a proposal matters; drop it on purpose if it does not"]
+pub struct ProposeFuture(Waiter<ApplyResult>);
+
+impl ProposeFuture {
+    pub(crate) fn new(waiter: Waiter<ApplyResult>) -> ProposeFuture {
+        ProposeFuture(waiter)
+    }
+
+    /// Blocks until the outcome is there, or for `timeout`.
+    ///
+    /// # Errors
+    /// The outcome; [`ApplyError::Unknown`] with `ETIMEDOUT` when the time is over, for the proposal goes on.
+    pub fn wait(&mut self, timeout: Duration) -> ApplyResult {
+        self.0.wait(Some(timeout)).unwrap_or_else(|| {
+            let message = format!("no outcome within {} ms", timeout.as_millis());
+            Err(ApplyError::Unknown(Status::new(RaftError::TimedOut, message)))
+        })
+    }
+}
+
+impl Future for ProposeFuture {
+    type Output = ApplyResult;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<ApplyResult> {
+        self.0.poll(context)
+    }
+}
+
+impl std::fmt::Debug for ProposeFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProposeFuture")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_taken_once() {
+        let (promise, waiter) = promise();
+        assert_eq!(waiter.wait(Some(Duration::ZERO)), None);
+        promise.fulfil(7);
+        assert_eq!(waiter.wait(None), Some(7));
+        assert_eq!(waiter.wait(None), None);
+    }
+
+    #[test]
+    fn a_waiting_task_is_woken() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let (promise, waiter) = promise();
+        let mut context = Context::from_waker(&waker);
+        assert!(waiter.poll(&mut context).is_pending());
+        assert!(waiter.poll(&mut context).is_pending());
+        promise.fulfil("x");
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(waiter.poll(&mut context), Poll::Ready("x"));
+    }
+}

@@ -1,0 +1,216 @@
+//! Settings of a host: its threads, its store, its network, its bounds.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ringraft_storage::LogStorage;
+
+use crate::error::HostOptionsError;
+
+/// What a host may do with a store in which nothing was ever stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartMode {
+    /// Refuse: the member has lived before, and a blank store means that its memory is lost.
+    #[default]
+    Existing,
+    /// Take it into use: the member is new. On a store that is not blank this is the same as
+    /// [`Existing`](StartMode::Existing).
+    Bootstrap,
+    /// Come back without memory: no vote and no count in a quorum until caught up. Refused by this version.
+    Rejoin,
+}
+
+/// Where the log lives.
+pub enum StoreOptions {
+    /// In memory: gone with the host. Only for tests and benches.
+    Memory,
+    /// The segment log in a directory of its own, created if needed.
+    Segment {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A store of the caller's. It must keep the rules of [`LogStorage`].
+    Custom {
+        /// The store.
+        storage: Box<dyn LogStorage>,
+        /// Whether nothing was ever stored in it.
+        blank: bool,
+    },
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreOptions::Memory => f.write_str("Memory"),
+            StoreOptions::Segment { dir } => f.debug_struct("Segment").field("dir", dir).finish(),
+            StoreOptions::Custom { blank, .. } => f.debug_struct("Custom").field("blank", blank).finish(),
+        }
+    }
+}
+
+/// How hosts reach each other.
+#[derive(Clone, Debug)]
+pub enum TransportOptions {
+    /// TCP.
+    Tcp {
+        /// Where to listen; `None` means at the host's endpoint, which must then be `ip:port` in digits.
+        listen: Option<SocketAddr>,
+    },
+}
+
+/// Settings of a [`RaftHost`](crate::RaftHost). The numbers of threads, rings and files depend on these alone, never on the
+/// number of groups.
+#[derive(Debug)]
+pub struct HostOptions {
+    /// `ip:port` under which the other hosts reach this one. The server id of every group on it must start so.
+    pub endpoint: String,
+    /// What to do with a blank store (refuse).
+    pub start_mode: StartMode,
+    /// Where the log lives.
+    pub store: StoreOptions,
+    /// How hosts reach each other.
+    pub transport: TransportOptions,
+    /// Owner threads: 1..=256 (half of the cores, at least 1). Each group is pinned to one.
+    pub lanes: usize,
+    /// Threads that run state machines and completions: 1..=256 (half of the cores, at least 1). Each group is pinned to one.
+    pub fsm_workers: usize,
+    /// Threads that read old entries from the store for peers that lag: 1..=64 (1).
+    pub read_workers: usize,
+    /// Run the network loop on the owner thread: saves a hop a message where cores are few; needs `lanes == 1` (on when there
+    /// is one lane).
+    pub fuse_net: bool,
+    /// Slots of each lane's apply ring, a power of two: 2..=1048576 (16384, SOFAJRaft's `disruptorBufferSize`).
+    pub apply_ring_size: usize,
+    /// Slots of the disk ring, a power of two (256). A slot takes all writes of one turn of one lane.
+    pub disk_ring_size: usize,
+    /// Slots of each state-machine ring, a power of two (256). A slot takes all events of one turn of one lane.
+    pub fsm_ring_size: usize,
+    /// Events that an owner takes from its ring before it hands on what came out of them: 1..=1048576 (4096).
+    pub turn_events: usize,
+    /// Bytes of one task at most: 1..=67108864 (4 MiB).
+    pub max_task_bytes: usize,
+}
+
+impl HostOptions {
+    /// Options with the defaults in parentheses above, over TCP at `endpoint`.
+    pub fn new(endpoint: impl Into<String>, store: StoreOptions) -> HostOptions {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let half = (cores / 2).clamp(1, 256);
+        HostOptions {
+            endpoint: endpoint.into(),
+            start_mode: StartMode::Existing,
+            store,
+            transport: TransportOptions::Tcp { listen: None },
+            lanes: half,
+            fsm_workers: half,
+            read_workers: 1,
+            fuse_net: half == 1,
+            apply_ring_size: 16_384,
+            disk_ring_size: 256,
+            fsm_ring_size: 256,
+            turn_events: 4096,
+            max_task_bytes: 4 << 20,
+        }
+    }
+
+    /// Checks every rule.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), HostOptionsError> {
+        let host_and_port = self.endpoint.rsplit_once(':').map(|(ip, port)| (ip, port.parse::<u16>()));
+        if !matches!(host_and_port, Some((ip, Ok(port))) if !ip.is_empty() && port > 0) {
+            return Err(HostOptionsError::Endpoint(self.endpoint.clone()));
+        }
+        for (name, value, max) in [
+            ("lanes", self.lanes, 256),
+            ("fsm_workers", self.fsm_workers, 256),
+            ("read_workers", self.read_workers, 64),
+            ("turn_events", self.turn_events, 1 << 20),
+        ] {
+            if !(1..=max).contains(&value) {
+                return Err(HostOptionsError::Count { name, value, max });
+            }
+        }
+        for (name, value) in [
+            ("apply_ring_size", self.apply_ring_size),
+            ("disk_ring_size", self.disk_ring_size),
+            ("fsm_ring_size", self.fsm_ring_size),
+        ] {
+            if !(2..=1 << 20).contains(&value) || !value.is_power_of_two() {
+                return Err(HostOptionsError::RingSize { name, value });
+            }
+        }
+        if self.fuse_net && self.lanes != 1 {
+            return Err(HostOptionsError::FusedLanes(self.lanes));
+        }
+        if !(1..=64 << 20).contains(&self.max_task_bytes) {
+            return Err(HostOptionsError::TaskBytes(self.max_task_bytes));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(change: impl FnOnce(&mut HostOptions)) -> HostOptionsError {
+        let mut options = HostOptions::new("127.0.0.1:8081", StoreOptions::Memory);
+        change(&mut options);
+        options.validate().unwrap_err()
+    }
+
+    #[test]
+    fn the_defaults_pass() {
+        HostOptions::new("127.0.0.1:8081", StoreOptions::Memory).validate().unwrap();
+    }
+
+    #[test]
+    fn endpoints_must_be_reachable() {
+        for bad in ["", "host", ":80", "host:0", "host:x"] {
+            assert_eq!(broken(|o| o.endpoint = bad.into()), HostOptionsError::Endpoint(bad.into()));
+        }
+    }
+
+    #[test]
+    fn counts_have_a_range() {
+        assert!(matches!(broken(|o| o.lanes = 0), HostOptionsError::Count { name: "lanes", .. }));
+        assert!(matches!(
+            broken(|o| o.fsm_workers = 257),
+            HostOptionsError::Count { name: "fsm_workers", .. }
+        ));
+        assert!(matches!(
+            broken(|o| o.read_workers = 0),
+            HostOptionsError::Count { name: "read_workers", .. }
+        ));
+        assert!(matches!(broken(|o| o.turn_events = 0), HostOptionsError::Count { name: "turn_events", .. }));
+    }
+
+    #[test]
+    fn rings_are_powers_of_two() {
+        for bad in [0, 1, 3, 1 << 21] {
+            assert!(matches!(broken(|o| o.apply_ring_size = bad), HostOptionsError::RingSize { .. }));
+        }
+        assert!(matches!(
+            broken(|o| o.disk_ring_size = 3),
+            HostOptionsError::RingSize { name: "disk_ring_size", .. }
+        ));
+        assert!(matches!(
+            broken(|o| o.fsm_ring_size = 3),
+            HostOptionsError::RingSize { name: "fsm_ring_size", .. }
+        ));
+    }
+
+    #[test]
+    fn only_one_lane_can_carry_the_network() {
+        let change = |o: &mut HostOptions| (o.lanes, o.fuse_net) = (2, true);
+        assert_eq!(broken(change), HostOptionsError::FusedLanes(2));
+    }
+
+    #[test]
+    fn tasks_have_a_bound() {
+        assert_eq!(broken(|o| o.max_task_bytes = 0), HostOptionsError::TaskBytes(0));
+    }
+}

@@ -1,0 +1,423 @@
+//! The handle through which callers use one replica (SOFAJRaft's `Node`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use ringraft_core::{ConfigurationEntry, GroupId, LogIndex, PeerId, RaftError, Status, Term};
+use ringraft_ring::{Producer, TryPublishError};
+
+use crate::completion::{ApplyError, ApplyResult, Completion, Deliveries};
+use crate::future::{ProposeFuture, promise};
+use crate::handler::GroupHandle;
+use crate::handler::event::{ApplyEvent, Control, LaneEvent};
+use crate::options::ApplyTaskMode;
+use crate::pipeline::on_host_thread;
+use crate::task::Task;
+
+/// What a node is doing (SOFAJRaft's `State`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum NodeState {
+    /// Leads its group.
+    Leader,
+    /// Leads, and hands leadership over: takes no task.
+    Transferring,
+    /// Asks for votes.
+    Candidate,
+    /// Follows, or waits for a leader.
+    Follower,
+    /// Has failed; see [`Node::last_error`].
+    Error,
+    /// Not started yet.
+    Uninitialized,
+    /// Is being shut down.
+    Shutting,
+    /// Is shut down.
+    Shutdown,
+}
+
+const STATES: [NodeState; 8] = [
+    NodeState::Leader,
+    NodeState::Transferring,
+    NodeState::Candidate,
+    NodeState::Follower,
+    NodeState::Error,
+    NodeState::Uninitialized,
+    NodeState::Shutting,
+    NodeState::Shutdown,
+];
+
+impl NodeState {
+    fn from_byte(byte: u8) -> NodeState {
+        STATES.get(usize::from(byte)).copied().unwrap_or(NodeState::Error)
+    }
+
+    /// SOFAJRaft's name of the state.
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeState::Leader => "STATE_LEADER",
+            NodeState::Transferring => "STATE_TRANSFERRING",
+            NodeState::Candidate => "STATE_CANDIDATE",
+            NodeState::Follower => "STATE_FOLLOWER",
+            NodeState::Error => "STATE_ERROR",
+            NodeState::Uninitialized => "STATE_UNINITIALIZED",
+            NodeState::Shutting => "STATE_SHUTTING",
+            NodeState::Shutdown => "STATE_SHUTDOWN",
+        }
+    }
+}
+
+/// What the owner of a group last said about it. Written by the owner at the end of a turn (`applied` by the state-machine
+/// worker), read by anybody: values may be a turn old, and need not belong to the same moment.
+#[derive(Debug)]
+pub(crate) struct NodeStatus {
+    state: AtomicU8,
+    term: AtomicU64,
+    last_log: AtomicU64,
+    stable: AtomicU64,
+    committed: AtomicU64,
+    applied: AtomicU64,
+    has_leader: AtomicBool,
+    leader: RwLock<Option<PeerId>>,
+    error: RwLock<Option<Status>>,
+}
+
+/// The numbers of a [`NodeStatus`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StatusNumbers {
+    pub(crate) state: NodeState,
+    pub(crate) term: Term,
+    pub(crate) last_log: LogIndex,
+    pub(crate) stable: LogIndex,
+    pub(crate) committed: LogIndex,
+}
+
+impl Default for NodeStatus {
+    fn default() -> NodeStatus {
+        NodeStatus {
+            state: AtomicU8::new(NodeState::Uninitialized as u8),
+            term: AtomicU64::new(0),
+            last_log: AtomicU64::new(0),
+            stable: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            has_leader: AtomicBool::new(false),
+            leader: RwLock::new(None),
+            error: RwLock::new(None),
+        }
+    }
+}
+
+impl NodeStatus {
+    pub(crate) fn publish(&self, numbers: StatusNumbers, leader: Option<&PeerId>) {
+        self.term.store(numbers.term, Ordering::Relaxed);
+        self.last_log.store(numbers.last_log, Ordering::Relaxed);
+        self.stable.store(numbers.stable, Ordering::Relaxed);
+        self.committed.store(numbers.committed, Ordering::Relaxed);
+        // Only the owner writes, so that it may compare without the lock of writers.
+        if self.leader.read().as_ref() != leader {
+            *self.leader.write() = leader.cloned();
+            self.has_leader.store(leader.is_some(), Ordering::Relaxed);
+        }
+        // Last: who sees the new state sees the term that belongs to it.
+        self.state.store(numbers.state as u8, Ordering::Release);
+    }
+
+    pub(crate) fn set_state(&self, state: NodeState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    pub(crate) fn set_applied(&self, index: LogIndex) {
+        self.applied.store(index, Ordering::Release);
+    }
+
+    /// Remembers the first error.
+    pub(crate) fn set_error(&self, status: &Status) {
+        self.error.write().get_or_insert_with(|| status.clone());
+    }
+
+    pub(crate) fn state(&self) -> NodeState {
+        NodeState::from_byte(self.state.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn leader(&self) -> Option<PeerId> {
+        if !self.has_leader.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.leader.read().clone()
+    }
+
+    pub(crate) fn error(&self) -> Option<Status> {
+        self.error.read().clone()
+    }
+}
+
+/// What stays the same for all handles of one node.
+#[derive(Debug)]
+pub(crate) struct NodeShared {
+    pub(crate) group_id: GroupId,
+    pub(crate) server_id: PeerId,
+    pub(crate) handle: GroupHandle,
+    pub(crate) apply_task_mode: ApplyTaskMode,
+    pub(crate) max_task_bytes: usize,
+    pub(crate) status: Arc<NodeStatus>,
+}
+
+/// A replica of a group on this host. Clone it for each thread that applies: a clone remembers how full the apply ring was, and
+/// threads that share one share that memory's cache line. The node outlives its handles; it stops with
+/// [`RaftHost::stop_group`](crate::RaftHost::stop_group) or its host.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<NodeShared>,
+    ring: Producer<LaneEvent>,
+}
+
+impl Node {
+    pub(crate) fn new(shared: Arc<NodeShared>, ring: Producer<LaneEvent>) -> Node {
+        Node { shared, ring }
+    }
+
+    pub(crate) fn handle(&self) -> GroupHandle {
+        self.shared.handle
+    }
+
+    pub(crate) fn status(&self) -> &NodeStatus {
+        &self.shared.status
+    }
+
+    /// Hands a task to the group. Its outcome goes to [`Task::done`], exactly once, whatever this returns.
+    ///
+    /// # Errors
+    /// The task was refused at once, and the completion has been told the same: [`ApplyError::TooLarge`],
+    /// [`ApplyError::Busy`] (the apply ring is full and the group's [`ApplyTaskMode`] is non-blocking), [`ApplyError::Shutdown`].
+    pub fn apply(&self, task: Task) -> Result<(), ApplyError> {
+        let Task { data, done, expected_term } = task;
+        if data.len() > self.shared.max_task_bytes {
+            return self.refuse(done, self.too_large(data.len()));
+        }
+        let event = LaneEvent::Apply(ApplyEvent::new(self.shared.handle, expected_term, data, done));
+        let error = if self.may_block() {
+            match self.ring.publish(event) {
+                Ok(()) => return Ok(()),
+                Err(closed) => TryPublishError::Closed(closed.into_inner()),
+            }
+        } else {
+            match self.ring.try_publish(event) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            }
+        };
+        let reason = if error.is_full() { ApplyError::Busy } else { ApplyError::Shutdown };
+        match error.into_inner() {
+            LaneEvent::Apply(event) => self.refuse(event.done, reason),
+            _ => Err(reason),
+        }
+    }
+
+    /// Hands tasks to the group, in order, with one claim of the ring. Tasks that were taken leave the vector from its front, and
+    /// their number is returned. With a non-blocking [`ApplyTaskMode`] the rest stays in the vector untouched, for a
+    /// later try; otherwise this waits until all are taken.
+    ///
+    /// # Errors
+    /// [`ApplyError::Shutdown`]: nothing more can be taken; [`ApplyError::TooLarge`]: a task is over the limit, and nothing
+    /// was taken. What was not taken is still in the vector, its completions untouched.
+    pub fn apply_batch(&self, tasks: &mut Vec<Task>) -> Result<usize, ApplyError> {
+        if let Some(task) = tasks.iter().find(|task| task.data.len() > self.shared.max_task_bytes) {
+            return Err(self.too_large(task.data.len()));
+        }
+        let handle = self.shared.handle;
+        let offered = tasks.len();
+        let mut events: Vec<LaneEvent> = tasks
+            .drain(..)
+            .map(|task| LaneEvent::Apply(ApplyEvent::new(handle, task.expected_term, task.data, task.done)))
+            .collect();
+        let mut outcome = self.ring.try_publish_batch(&mut events).map_err(|_| ApplyError::Shutdown);
+        if outcome.is_ok() && !events.is_empty() && self.may_block() {
+            outcome = self.publish_all(&mut events);
+        }
+        let left = events.len();
+        tasks.extend(events.into_iter().filter_map(LaneEvent::into_task));
+        outcome.map(|_| offered - left)
+    }
+
+    /// Publishes every event, waiting for room; on a closed ring the rest stays.
+    fn publish_all(&self, events: &mut Vec<LaneEvent>) -> Result<usize, ApplyError> {
+        while !events.is_empty() {
+            // One that waits for room, then as many as there is room for.
+            if let Err(closed) = self.ring.publish(events.remove(0)) {
+                events.insert(0, closed.into_inner());
+                return Err(ApplyError::Shutdown);
+            }
+            self.ring.try_publish_batch(events).map_err(|_| ApplyError::Shutdown)?;
+        }
+        Ok(0)
+    }
+
+    /// Proposes a command: await the future, or block with [`ProposeFuture::wait`]. A refusal is the future's outcome.
+    pub fn propose(&self, data: impl Into<bytes::Bytes>) -> ProposeFuture {
+        let (promise, waiter) = promise();
+        // The refusal, if any, is what the future says.
+        let _ = self.apply(Task::new(data, Completion::promise(promise)));
+        ProposeFuture::new(waiter)
+    }
+
+    fn may_block(&self) -> bool {
+        self.shared.apply_task_mode == ApplyTaskMode::Blocking && !on_host_thread()
+    }
+
+    fn too_large(&self, size: usize) -> ApplyError {
+        ApplyError::TooLarge { size, limit: self.shared.max_task_bytes }
+    }
+
+    #[cold]
+    fn refuse(&self, done: Completion, error: ApplyError) -> Result<(), ApplyError> {
+        if error == ApplyError::Busy {
+            metrics::counter!("apply-task-overload-times").increment(1);
+        }
+        let outcome: ApplyResult = Err(error.clone());
+        Deliveries::new().deliver(done, outcome);
+        Err(error)
+    }
+
+    /// Name of the group.
+    pub fn group_id(&self) -> &GroupId {
+        &self.shared.group_id
+    }
+
+    /// This replica's id.
+    pub fn server_id(&self) -> &PeerId {
+        &self.shared.server_id
+    }
+
+    /// Group and server id (SOFAJRaft's `NodeId`, `<group/server>`).
+    pub fn node_id(&self) -> String {
+        format!("<{}/{}>", self.shared.group_id, self.shared.server_id)
+    }
+
+    /// What the node is doing.
+    pub fn state(&self) -> NodeState {
+        self.shared.status.state()
+    }
+
+    /// Whether this node leads its group, as far as it knows: another may have been elected since.
+    pub fn is_leader(&self) -> bool {
+        self.state() == NodeState::Leader
+    }
+
+    /// The leader that this node knows.
+    pub fn leader_id(&self) -> Option<PeerId> {
+        self.shared.status.leader()
+    }
+
+    /// The latest term that this node has seen.
+    pub fn term(&self) -> Term {
+        self.shared.status.term.load(Ordering::Relaxed)
+    }
+
+    /// Index of the last entry of the log, durable or not.
+    pub fn last_log_index(&self) -> LogIndex {
+        self.shared.status.last_log.load(Ordering::Relaxed)
+    }
+
+    /// Index of the last durable entry.
+    pub fn last_stable_index(&self) -> LogIndex {
+        self.shared.status.stable.load(Ordering::Relaxed)
+    }
+
+    /// Index of the last entry known to be committed.
+    pub fn last_committed_index(&self) -> LogIndex {
+        self.shared.status.committed.load(Ordering::Relaxed)
+    }
+
+    /// Index of the last applied entry.
+    pub fn last_applied_index(&self) -> LogIndex {
+        self.shared.status.applied.load(Ordering::Acquire)
+    }
+
+    /// Why the node is in error state; `None` when it is not.
+    pub fn last_error(&self) -> Option<Status> {
+        self.shared.status.error()
+    }
+
+    /// What the owner says about the node, taken between two of its turns. Waits for the owner at most `timeout`.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` when the owner did not answer, `ESHUTDOWN` when the node or the host has stopped, `EPERM` on a thread of the
+    /// host itself, which would wait for itself.
+    pub fn describe(&self, timeout: Duration) -> Result<NodeDescription, Status> {
+        if on_host_thread() {
+            return Err(Status::new(
+                RaftError::NotPermitted,
+                "describe cannot be called on a thread of the host",
+            ));
+        }
+        let (promise, waiter) = promise();
+        let control = Control::Describe { handle: self.shared.handle, answer: promise };
+        let stopped = || Status::new(RaftError::Shutdown, "the node has stopped");
+        self.ring.publish(LaneEvent::Control(Box::new(control))).map_err(|_| stopped())?;
+        let waited = waiter.wait(Some(timeout));
+        let timed_out = || Status::new(RaftError::TimedOut, "the owner of the group did not answer in time");
+        waited.ok_or_else(timed_out)?.ok_or_else(stopped)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node{} {}", self.node_id(), self.state().name())
+    }
+}
+
+/// A snapshot of what a node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDescription {
+    /// Name of the group.
+    pub group_id: GroupId,
+    /// This replica's id.
+    pub server_id: PeerId,
+    /// What the node is doing.
+    pub state: NodeState,
+    /// The latest term that it has seen.
+    pub term: Term,
+    /// The leader that it knows.
+    pub leader: Option<PeerId>,
+    /// Index of the last entry of the log.
+    pub last_log_index: LogIndex,
+    /// Index of the last durable entry.
+    pub stable_index: LogIndex,
+    /// Index of the last entry known to be committed.
+    pub committed_index: LogIndex,
+    /// Index of the last applied entry.
+    pub applied_index: LogIndex,
+    /// The configuration that is in force.
+    pub configuration: ConfigurationEntry,
+    /// Tasks proposed here that wait for their commit.
+    pub pending_closures: usize,
+    /// Why the node is in error state.
+    pub error: Option<Status>,
+    /// The core's own words, replicators included.
+    pub detail: String,
+}
+
+impl fmt::Display for NodeDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "nodeId: <{}/{}>", self.group_id, self.server_id)?;
+        writeln!(f, "state: {}", self.state.name())?;
+        let leader = self.leader.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        writeln!(f, "leaderId: {leader}")?;
+        writeln!(f, "term: {}", self.term)?;
+        writeln!(f, "conf: {} (old: {})", self.configuration.conf, self.configuration.old_conf)?;
+        writeln!(
+            f,
+            "last log: {}, stable: {}, committed: {}, applied: {}",
+            self.last_log_index, self.stable_index, self.committed_index, self.applied_index
+        )?;
+        writeln!(f, "pending closures: {}", self.pending_closures)?;
+        if let Some(error) = &self.error {
+            writeln!(f, "error: {error}")?;
+        }
+        f.write_str(&self.detail)
+    }
+}
