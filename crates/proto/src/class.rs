@@ -77,6 +77,8 @@ classes! {
     Any ATOMIC_BOOLEAN_RESPONSE = "ringraft.atomic.", "BooleanResponse";
     Any ATOMIC_VALUE_RESPONSE = "ringraft.atomic.", "ValueResponse";
     Any ATOMIC_SLOTS_RESPONSE = "ringraft.atomic.", "SlotsResponse";
+    Any ATOMIC_DESCRIBE_REQUEST = "ringraft.atomic.", "DescribeRequest";
+    Any ATOMIC_DESCRIBE_RESPONSE = "ringraft.atomic.", "DescribeResponse";
 }
 
 #[cfg(test)]

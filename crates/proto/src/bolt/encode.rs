@@ -10,7 +10,7 @@ use super::{
 };
 use crate::class;
 use crate::frame::{OutFrame, ResponseStatus};
-use crate::varint::{delimited_len, put_delimited, put_varint, varint_len};
+use crate::wire::{delimited_len, put_delimited, put_varint, varint_len};
 
 /// What stands in front of a request's Bolt header section and content.
 pub(crate) struct RequestHead<'a> {
