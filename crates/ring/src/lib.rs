@@ -41,6 +41,9 @@ use std::sync::Arc;
 pub use consumer::{Consumer, ConsumerWaker, Drained, WaitOutcome};
 pub use error::{Closed, ClosedBatch, TryPublishError};
 pub use producer::Producer;
+#[cfg(loom)]
+#[doc(hidden)]
+pub use sync::model;
 
 /// Interrupts the sleep of a consumer that polls other things too: an eventfd, a waker of a poll loop.
 pub trait Wake: Send + Sync {

@@ -18,6 +18,17 @@ use loom::{
 use ringraft_ring::{Closed, Consumer, TryPublishError, WaitOutcome, Wake, ring, ring_starting_at};
 
 fn model(scenario: impl Fn() + Send + Sync + 'static) {
+    ringraft_ring::model::set_total_order(true);
+    check(scenario);
+}
+
+/// For scenarios in which the consumer never sleeps: orderings are exactly those of the real code.
+fn model_awake(scenario: impl Fn() + Send + Sync + 'static) {
+    ringraft_ring::model::set_total_order(false);
+    check(scenario);
+}
+
+fn check(scenario: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(scenario);
@@ -65,7 +76,7 @@ impl Wake for Bell {
 
 #[test]
 fn claim_publish_consume_two_producers() {
-    model(|| {
+    model_awake(|| {
         let (first, mut consumer) = ring(2);
         let second = first.clone();
         let one = thread::spawn(move || first.try_publish(Box::new(1)).is_ok());
@@ -82,7 +93,7 @@ fn claim_publish_consume_two_producers() {
 
 #[test]
 fn slots_are_reused_only_after_the_event_is_out() {
-    model(|| {
+    model_awake(|| {
         let (producer, mut consumer) = ring(2);
         let producer = thread::spawn(move || {
             let mut went = 0;
@@ -103,7 +114,7 @@ fn slots_are_reused_only_after_the_event_is_out() {
 
 #[test]
 fn batch_publish_against_a_single_one() {
-    model(|| {
+    model_awake(|| {
         let (first, mut consumer) = ring(2);
         let second = first.clone();
         let batch = thread::spawn(move || {
@@ -129,9 +140,30 @@ fn batch_publish_against_a_single_one() {
 }
 
 #[test]
+fn batches_reuse_slots() {
+    model_awake(|| {
+        let (producer, mut consumer) = ring(2);
+        let producer = thread::spawn(move || {
+            let mut events: Vec<_> = (0..4).map(Box::new).collect();
+            let went = producer.try_publish_batch(&mut events).unwrap();
+            assert_eq!(went, 2);
+            let again = producer.try_publish_batch(&mut events).unwrap();
+            assert_eq!(events.len(), 2 - again);
+            went + again
+        });
+        let mut out = Vec::new();
+        consumer.drain(2, &mut out);
+        consumer.drain(1, &mut out);
+        let went = producer.join().unwrap();
+        consumer.drain(4, &mut out);
+        assert_eq!(out.iter().map(|event| **event).collect::<Vec<_>>(), (0..went).collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn positions_wrap_around() {
     for before in 1..=2 {
-        model(move || {
+        model_awake(move || {
             let (first, mut consumer) = ring_starting_at(2, usize::MAX / 2 + 1 - before, None);
             let second = first.clone();
             let batch = thread::spawn(move || first.try_publish_batch(&mut vec![1, 2]).unwrap());
@@ -238,7 +270,7 @@ fn outside_sleep_versus_publish() {
 
 #[test]
 fn full_ring_versus_drain() {
-    model(|| {
+    model_awake(|| {
         let (producer, mut consumer) = ring(2);
         producer.try_publish(0).unwrap();
         producer.try_publish(1).unwrap();
@@ -258,7 +290,7 @@ fn full_ring_versus_drain() {
 
 #[test]
 fn two_producers_wait_for_room() {
-    model(|| {
+    model_awake(|| {
         let (producer, mut consumer) = ring(2);
         producer.try_publish(0).unwrap();
         producer.try_publish(1).unwrap();
@@ -282,7 +314,7 @@ fn two_producers_wait_for_room() {
 
 #[test]
 fn shutdown_versus_publish() {
-    model(|| {
+    model_awake(|| {
         let (producer, mut consumer) = ring(2);
         // The models' own proof that each event ends in one place: its count is back at 1, and loom checks for leaks.
         let alive = Arc::new(());
@@ -309,7 +341,7 @@ fn shutdown_versus_publish() {
 
 #[test]
 fn shutdown_versus_batch() {
-    model(|| {
+    model_awake(|| {
         let (producer, consumer) = ring(2);
         let batch = thread::spawn(move || {
             let mut events = vec![Box::new(1), Box::new(2), Box::new(3)];
@@ -329,7 +361,7 @@ fn shutdown_versus_batch() {
 
 #[test]
 fn shutdown_versus_a_producer_that_waits_for_room() {
-    model(|| {
+    model_awake(|| {
         let (producer, consumer) = ring(2);
         producer.try_publish(Box::new(0)).unwrap();
         producer.try_publish(Box::new(1)).unwrap();
