@@ -1,0 +1,578 @@
+//! The half of a loop that only its thread sees: reads, deliveries, deadlines, reconnects.
+//!
+//! Knows nothing of pollers. The TCP loop and the in-process loop tell it which connections became ready and open
+//! the connections that it asks for.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ringraft_proto::{Frame, RequestFrame, ResponseFrame, encode_heartbeat, encode_heartbeat_ack};
+
+use crate::backoff::Retry;
+use crate::hub::{Connection, ConnectionId, Hub, ONE_WAY};
+use crate::metrics::NetMetrics;
+use crate::peer::{Due, Peer, Role};
+use crate::socket::Socket;
+use crate::{Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, TurnReport};
+
+/// Sweeps for overdue requests within one expiry time.
+const EXPIRY_SWEEPS: u32 = 8;
+
+/// Least time between two log lines about bad peers.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) struct Engine<S> {
+    pub(crate) hub: Arc<Hub<S>>,
+    slots: Vec<Slot<S>>,
+    free: Vec<u32>,
+    /// Connections with something to read, in the order of their turn.
+    ready: VecDeque<ConnectionId>,
+    /// Connections whose consumer was busy.
+    parked: Vec<ConnectionId>,
+    /// Socket reads land here first, so that an idle connection needs no buffer and a busy one a fitting one.
+    scratch: Box<[u8]>,
+    links: Vec<Retry>,
+    /// The earliest moment at which something may be overdue.
+    next_sweep: Option<Instant>,
+    next_expiry: Instant,
+    delivered: usize,
+    inbound_count: usize,
+    unproven_count: usize,
+    last_log: Option<Instant>,
+    unlogged: u64,
+}
+
+struct Slot<S> {
+    generation: u32,
+    peer: Option<Box<Peer<S>>>,
+}
+
+/// How the service of one connection ended.
+enum Served {
+    /// Nothing more to read.
+    Idle,
+    /// The turn's share is used up.
+    More,
+    /// The consumer is full.
+    Busy,
+    Closed(String),
+}
+
+impl<S: Socket> Engine<S> {
+    pub(crate) fn new(hub: Arc<Hub<S>>, now: Instant) -> Self {
+        let options = &hub.options;
+        let scratch = vec![0; options.read_buffer_bytes].into_boxed_slice();
+        let next_expiry = now + options.request_expiry / EXPIRY_SWEEPS;
+        Self {
+            hub,
+            slots: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            parked: Vec::new(),
+            scratch,
+            links: Vec::new(),
+            next_sweep: None,
+            next_expiry,
+            delivered: 0,
+            inbound_count: 0,
+            unproven_count: 0,
+            last_log: None,
+            unlogged: 0,
+        }
+    }
+
+    // --- the life of connections ---
+
+    /// A name for a connection that is about to be added.
+    pub(crate) fn reserve(&mut self) -> ConnectionId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, peer: None });
+            self.slots.len() as u32 - 1
+        });
+        ConnectionId { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// Gives a reserved name back unused.
+    pub(crate) fn unreserve(&mut self, id: ConnectionId) {
+        self.free.push(id.slot);
+    }
+
+    /// Whether one more inbound connection fits; counts it as refused when not.
+    pub(crate) fn admits(&self) -> bool {
+        let options = &self.hub.options;
+        let fits = self.inbound_count < options.max_inbound_connections
+            && self.unproven_count < options.max_unproven_connections;
+        NetMetrics::add(&self.hub.metrics.refused, u64::from(!fits));
+        fits
+    }
+
+    pub(crate) fn add_inbound(&mut self, id: ConnectionId, peer: Endpoint, socket: S, now: Instant) {
+        let shared = self.add(id, peer, socket, Role::Inbound, now);
+        self.hub.set_answering(id, Some(shared));
+        self.inbound_count += 1;
+        self.unproven_count += 1;
+        NetMetrics::add(&self.hub.metrics.accepted, 1);
+        NetMetrics::add(&self.hub.metrics.inbound_connections, 1);
+    }
+
+    pub(crate) fn add_connecting(
+        &mut self,
+        id: ConnectionId,
+        link: LinkId,
+        peer: Endpoint,
+        socket: S,
+        now: Instant,
+    ) {
+        self.add(id, peer, socket, Role::Connecting(link), now);
+    }
+
+    fn add(
+        &mut self,
+        id: ConnectionId,
+        peer: Endpoint,
+        socket: S,
+        role: Role,
+        now: Instant,
+    ) -> Arc<Connection<S>> {
+        let shared = self.hub.connection(id, peer, socket);
+        let peer = Box::new(Peer::new(shared.clone(), role, now, &self.hub.options));
+        self.sweep_by(peer.deadline(&self.hub.options));
+        self.slots[id.slot as usize].peer = Some(peer);
+        shared
+    }
+
+    /// The connection that was being opened is up: requests may go out.
+    pub(crate) fn established(&mut self, id: ConnectionId, now: Instant, inbound: &mut dyn Inbound) {
+        let hub = self.hub.clone();
+        let Some(peer) = self.peer_mut(id) else { return };
+        let Role::Connecting(link_id) = peer.role else { return };
+        peer.established(link_id, now);
+        let shared = peer.shared.clone();
+        let deadline = peer.deadline(&hub.options);
+        self.sweep_by(deadline);
+        let Some(link) = self.hub.link_at(link_id) else { return };
+        link.state.lock().connection = Some(shared);
+        let metrics = &self.hub.metrics;
+        NetMetrics::add(&metrics.connected, 1);
+        NetMetrics::add(&metrics.outbound_connections, 1);
+        let retry = &mut self.links[link_id.0 as usize];
+        NetMetrics::add(&metrics.reconnects, u64::from(retry.was_up));
+        retry.was_up = true;
+        tracing::debug!(endpoint = %link.endpoint, class = ?link.class, "connected");
+        self.delivered += 1;
+        inbound.on_connected(link_id, &link.endpoint, link.class);
+    }
+
+    /// An attempt to connect did not even begin.
+    pub(crate) fn connect_failed(&mut self, link: LinkId, reason: &str, now: Instant) {
+        NetMetrics::add(&self.hub.metrics.connect_failures, 1);
+        let options = &self.hub.options;
+        let (min, max) = (options.reconnect_backoff_min, options.reconnect_backoff_max);
+        let Some(retry) = self.links.get_mut(link.0 as usize) else { return };
+        retry.failed(now, min, max);
+        if let Some(due) = retry.due {
+            self.sweep_by(due);
+        }
+        if let Some(link) = self.hub.link_at(link) {
+            tracing::debug!(endpoint = %link.endpoint, class = ?link.class, reason, "cannot connect");
+        }
+    }
+
+    /// The socket of a connection that is being opened.
+    pub(crate) fn connecting(&self, id: ConnectionId) -> Option<&S> {
+        let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+        let peer = slot.peer.as_ref()?;
+        matches!(peer.role, Role::Connecting(_)).then_some(&peer.shared.socket)
+    }
+
+    pub(crate) fn close(&mut self, id: ConnectionId, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
+        if self.peer_mut(id).is_some()
+            && let Some(peer) = self.slots[id.slot as usize].peer.take()
+        {
+            self.bury(peer, reason, now, inbound);
+        }
+    }
+
+    fn bury(&mut self, peer: Box<Peer<S>>, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
+        let shared = &peer.shared;
+        let id = shared.id;
+        shared.outbox.close();
+        shared.socket.shutdown();
+        let slot = &mut self.slots[id.slot as usize];
+        slot.generation = (slot.generation + 1) % ONE_WAY;
+        self.free.push(id.slot);
+        let metrics = self.hub.metrics.clone();
+        match peer.role {
+            Role::Connecting(link) => self.connect_failed(link, reason, now),
+            Role::Inbound => {
+                self.hub.set_answering(id, None);
+                self.inbound_count -= 1;
+                self.unproven_count -= usize::from(!peer.proven);
+                NetMetrics::sub(&metrics.inbound_connections, 1);
+                NetMetrics::add(&metrics.closed, 1);
+                tracing::debug!(peer = %shared.peer, reason, "inbound connection closed");
+            }
+            Role::Outbound(link_id) => {
+                NetMetrics::sub(&metrics.outbound_connections, 1);
+                NetMetrics::add(&metrics.closed, 1);
+                self.link_down(link_id, peer.has_proven_itself(now, &self.hub.options), reason, now, inbound);
+            }
+        }
+    }
+
+    fn link_down(&mut self, id: LinkId, proven: bool, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
+        let options = &self.hub.options;
+        let (min, max) = (options.reconnect_backoff_min, options.reconnect_backoff_max);
+        let retry = &mut self.links[id.0 as usize];
+        if proven {
+            retry.proven();
+        }
+        retry.failed(now, min, max);
+        if let Some(due) = retry.due {
+            self.sweep_by(due);
+        }
+        let Some(link) = self.hub.link_at(id) else { return };
+        let failed = {
+            let mut state = link.state.lock();
+            state.connection = None;
+            state.pending.drain()
+        };
+        tracing::debug!(endpoint = %link.endpoint, class = ?link.class, reason, failed = failed.len(), "link is down");
+        for context in failed {
+            self.delivered += 1;
+            inbound.on_request_failed(context, reason);
+        }
+    }
+
+    fn peer_mut(&mut self, id: ConnectionId) -> Option<&mut Peer<S>> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        if slot.generation == id.generation { slot.peer.as_deref_mut() } else { None }
+    }
+
+    // --- readiness ---
+
+    pub(crate) fn on_readable(&mut self, id: ConnectionId, hangup: bool) {
+        let Some(peer) = self.peer_mut(id) else { return };
+        peer.readable = true;
+        peer.hangup |= hangup;
+        // A parked one reads on when its consumer has room.
+        if !peer.queued && peer.parked.is_none() {
+            peer.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    pub(crate) fn on_writable(&mut self, id: ConnectionId) {
+        let hub = self.hub.clone();
+        let Some(peer) = self.peer_mut(id) else { return };
+        let connection = &peer.shared;
+        if let Err(error) = connection.outbox.on_writable(&connection.socket, &hub.metrics) {
+            hub.break_connection(connection, format!("write failed: {error}"));
+        }
+    }
+
+    // --- a turn ---
+
+    /// Whether there is work that needs no event, or until when to wait at most.
+    pub(crate) fn wait_limit(&self, now: Instant) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let sweep = self.next_sweep.map(|at| at.saturating_duration_since(now));
+        let retry = (!self.parked.is_empty()).then_some(self.hub.options.busy_retry);
+        match (sweep, retry) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Does everything that is due and delivers what is ready. Returns the links that want a connection.
+    pub(crate) fn work(&mut self, now: Instant, inbound: &mut dyn Inbound) -> Vec<LinkId> {
+        for id in std::mem::take(&mut self.parked) {
+            if let Some(peer) = self.peer_mut(id) {
+                peer.queued = true;
+                self.ready.push_back(id);
+            }
+        }
+        // Only what is ready now: who has more comes again next turn, after the others.
+        for _ in 0..self.ready.len() {
+            if let Some(id) = self.ready.pop_front() {
+                self.serve(id, now, inbound);
+            }
+        }
+        if let Some(notes) = self.hub.take_notes() {
+            for (id, reason) in notes.broken {
+                self.close(id, &reason, now, inbound);
+            }
+            for id in notes.new_links {
+                // Links are numbered in the order of their making, but notes may overtake each other.
+                let count = self.links.len().max(id.0 as usize + 1);
+                self.links.resize_with(count, || Retry::new(now));
+                self.sweep_by(now);
+            }
+        }
+        if self.next_sweep.is_some_and(|at| at <= now) { self.sweep(now, inbound) } else { Vec::new() }
+    }
+
+    /// Ends a turn.
+    pub(crate) fn finish(&mut self, inbound: &mut dyn Inbound) -> TurnReport {
+        let delivered = std::mem::take(&mut self.delivered);
+        if delivered > 0 {
+            inbound.on_turn_end();
+        }
+        TurnReport { delivered, more: !self.ready.is_empty(), busy: self.parked.len() }
+    }
+
+    /// Closes every connection and fails every waiting request.
+    pub(crate) fn shutdown(&mut self, now: Instant, inbound: &mut dyn Inbound) {
+        self.hub.close();
+        for slot in 0..self.slots.len() {
+            if let Some(peer) = self.slots[slot].peer.take() {
+                self.bury(peer, "the loop was shut down", now, inbound);
+            }
+        }
+        self.ready.clear();
+        self.parked.clear();
+        self.links.clear();
+        self.next_sweep = None;
+        self.finish(inbound);
+    }
+
+    /// Closes every connection without telling anybody; for a loop that is dropped.
+    pub(crate) fn abandon(&mut self) {
+        struct Nobody;
+        impl Inbound for Nobody {
+            fn on_request(&mut self, _: ReplyHandle, _: RequestFrame) -> Accept {
+                Accept::Taken
+            }
+            fn on_response(&mut self, _: RequestContext, _: ResponseFrame) {}
+            fn on_request_failed(&mut self, _: RequestContext, _: &str) {}
+            fn on_connected(&mut self, _: LinkId, _: &Endpoint, _: ConnectionClass) {}
+        }
+        self.shutdown(Instant::now(), &mut Nobody);
+    }
+
+    fn serve(&mut self, id: ConnectionId, now: Instant, inbound: &mut dyn Inbound) {
+        if self.peer_mut(id).is_none() {
+            return;
+        }
+        let Some(mut peer) = self.slots[id.slot as usize].peer.take() else { return };
+        peer.queued = false;
+        let proven = peer.proven;
+        let served = self.read(&mut peer, now, inbound);
+        if peer.role == Role::Inbound && peer.proven && !proven {
+            self.unproven_count -= 1;
+        }
+        match served {
+            Served::Closed(reason) => return self.bury(peer, &reason, now, inbound),
+            Served::Idle => {
+                if peer.role == Role::Inbound && peer.buffered() > 0 {
+                    let deadline = peer.deadline(&self.hub.options);
+                    self.sweep_by(deadline);
+                }
+            }
+            Served::More => {
+                peer.queued = true;
+                self.ready.push_back(id);
+            }
+            Served::Busy => self.parked.push(id),
+        }
+        self.slots[id.slot as usize].peer = Some(peer);
+    }
+
+    fn read(&mut self, peer: &mut Peer<S>, now: Instant, inbound: &mut dyn Inbound) -> Served {
+        let metrics = self.hub.metrics.clone();
+        let mut bytes = self.hub.options.read_budget_bytes;
+        let mut frames = self.hub.options.read_budget_frames;
+        if let Some(frame) = peer.parked.take()
+            && !self.offer(peer, frame, inbound)
+        {
+            return Served::Busy;
+        }
+        loop {
+            loop {
+                let frame = match peer.next_frame(now) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(error) => {
+                        NetMetrics::add(&metrics.malformed_frames, 1);
+                        self.log_malformed(peer, &error.to_string(), now);
+                        return Served::Closed(format!("malformed frame: {error}"));
+                    }
+                };
+                NetMetrics::add(&metrics.frames_in, 1);
+                if !self.dispatch(peer, frame, inbound) {
+                    return Served::Busy;
+                }
+                frames -= 1;
+                if frames == 0 {
+                    return Served::More;
+                }
+            }
+            if !peer.readable {
+                return Served::Idle;
+            }
+            if bytes == 0 {
+                return Served::More;
+            }
+            let n = match peer.shared.socket.read(&mut self.scratch) {
+                Ok(0) if peer.buffered() > 0 => {
+                    return Served::Closed(format!(
+                        "closed by the peer after {} bytes of a frame",
+                        peer.buffered()
+                    ));
+                }
+                Ok(0) => return Served::Closed("closed by the peer".to_owned()),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    peer.readable = false;
+                    return Served::Idle;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Served::Closed(format!("read failed: {error}")),
+            };
+            NetMetrics::add(&metrics.bytes_in, n as u64);
+            bytes = bytes.saturating_sub(n);
+            // A short read emptied the socket: what comes later comes with its own edge.
+            if n < self.scratch.len() && !peer.hangup {
+                peer.readable = false;
+            }
+            peer.received(&self.scratch[..n], now);
+        }
+    }
+
+    /// `false`: the consumer is busy and the frame is parked.
+    fn dispatch(&mut self, peer: &mut Peer<S>, frame: Frame, inbound: &mut dyn Inbound) -> bool {
+        match (frame, peer.role) {
+            (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, inbound),
+            (Frame::Response(frame), Role::Outbound(link)) => {
+                let link = self.hub.link_at(link);
+                let context = link.and_then(|link| link.state.lock().pending.take(frame.id));
+                match context {
+                    Some(context) => {
+                        self.delivered += 1;
+                        inbound.on_response(context, frame);
+                    }
+                    None => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
+                }
+            }
+            (Frame::Heartbeat { id }, _) => {
+                // When the outbox is full the peer does not read and would not see the answer either.
+                if self.hub.push(&peer.shared, encode_heartbeat_ack(id)).is_ok() {
+                    self.hub.send(&peer.shared);
+                }
+            }
+            // That it came is all that matters, and `received` has noted it.
+            (Frame::HeartbeatAck { .. }, Role::Outbound(_)) => {}
+            _ => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
+        }
+        true
+    }
+
+    fn offer(&mut self, peer: &mut Peer<S>, frame: RequestFrame, inbound: &mut dyn Inbound) -> bool {
+        let id = peer.shared.id;
+        let generation = if frame.one_way { id.generation | ONE_WAY } else { id.generation };
+        let handle = ReplyHandle { connection: id.slot, generation, request: frame.id };
+        match inbound.on_request(handle, frame) {
+            Accept::Taken => {
+                self.delivered += 1;
+                true
+            }
+            Accept::Busy(frame) => {
+                NetMetrics::add(&self.hub.metrics.busy, 1);
+                peer.parked = Some(frame);
+                false
+            }
+        }
+    }
+
+    // --- the clock ---
+
+    fn sweep_by(&mut self, at: Instant) {
+        self.next_sweep = Some(self.next_sweep.map_or(at, |next| next.min(at)));
+    }
+
+    /// Looks at every connection and link, and finds out when to do so again. Deadlines move on without a trace, so
+    /// this runs about once in the shortest of them, not once an event.
+    fn sweep(&mut self, now: Instant, inbound: &mut dyn Inbound) -> Vec<LinkId> {
+        self.next_sweep = None;
+        let hub = self.hub.clone();
+        for slot in 0..self.slots.len() {
+            let Some(peer) = self.slots[slot].peer.as_deref_mut() else { continue };
+            let due = peer.check(now, &hub.options);
+            let deadline = peer.deadline(&hub.options);
+            let shared = peer.shared.clone();
+            match due {
+                Due::Close(reason) => {
+                    self.close(shared.id, reason, now, inbound);
+                    continue;
+                }
+                Due::Heartbeat(id) => {
+                    if hub.push(&shared, encode_heartbeat(id)).is_ok() {
+                        NetMetrics::add(&hub.metrics.heartbeats_sent, 1);
+                        hub.send(&shared);
+                    }
+                }
+                Due::Nothing => {}
+            }
+            self.sweep_by(deadline);
+        }
+        let mut due = Vec::new();
+        for index in 0..self.links.len() {
+            match self.links[index].due {
+                Some(at) if at <= now => {
+                    self.links[index].due = None;
+                    due.push(LinkId(index as u32));
+                }
+                Some(at) => self.sweep_by(at),
+                None => {}
+            }
+        }
+        if !self.links.is_empty() {
+            self.expire(now, inbound);
+            self.sweep_by(self.next_expiry);
+        }
+        due
+    }
+
+    fn expire(&mut self, now: Instant, inbound: &mut dyn Inbound) {
+        if now < self.next_expiry {
+            return;
+        }
+        self.next_expiry = now + self.hub.options.request_expiry / EXPIRY_SWEEPS;
+        let epoch = self.hub.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        for index in 0..self.links.len() {
+            let Some(link) = self.hub.link_at(LinkId(index as u32)) else { continue };
+            // One more than the full number, since the first epoch of a request was cut short.
+            let overdue = link.state.lock().pending.drain_expired(epoch, EXPIRY_SWEEPS + 1);
+            NetMetrics::add(&self.hub.metrics.expired_requests, overdue.len() as u64);
+            for context in overdue {
+                self.delivered += 1;
+                inbound.on_request_failed(context, "nobody answered within the limit");
+            }
+        }
+    }
+
+    /// Has every link that is down tried in the next turn.
+    pub(crate) fn retry_now(&mut self, now: Instant) {
+        for retry in &mut self.links {
+            if let Some(due) = &mut retry.due {
+                *due = now;
+            }
+        }
+        self.sweep_by(now);
+    }
+
+    fn log_malformed(&mut self, peer: &Peer<S>, error: &str, now: Instant) {
+        if self.last_log.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
+            self.unlogged += 1;
+            return;
+        }
+        self.last_log = Some(now);
+        let not_logged = std::mem::take(&mut self.unlogged);
+        tracing::warn!(peer = %peer.shared.peer, error, not_logged, "malformed frame; the connection is closed");
+    }
+}

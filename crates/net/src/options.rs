@@ -1,0 +1,236 @@
+//! Settings of an event loop.
+
+use std::time::Duration;
+
+use ringraft_proto::FrameLimits;
+
+/// Bounds and times of an event loop, TCP or in-process. Every queue of the loop has its bound here.
+#[derive(Clone, Debug)]
+pub struct NetLoopOptions {
+    /// How large the parts of a received frame may be. Checked before memory is taken.
+    pub frame_limits: FrameLimits,
+    /// Most bytes that wait to be sent on one connection (32 MiB). One frame is always taken when nothing waits.
+    pub max_outbound_bytes: usize,
+    /// Most frames that wait to be sent on one connection (65536).
+    pub max_outbound_frames: usize,
+    /// Most requests that wait for an answer on one link (65536; at most 2^20).
+    pub max_inflight_requests: usize,
+    /// A request that nobody answered for so long fails (6 min). This is the backstop against peers that drop
+    /// requests silently, as Bolt servers do with overdue ones; callers have shorter limits of their own.
+    pub request_expiry: Duration,
+    /// First pause before a connection is tried again (50 ms). Each failure doubles it; half of it is random.
+    pub reconnect_backoff_min: Duration,
+    /// Longest pause between attempts (2 s).
+    pub reconnect_backoff_max: Duration,
+    /// How long an attempt to connect may take (3 s).
+    pub connect_timeout: Duration,
+    /// A link on which nothing was read for so long sends a Bolt heartbeat (15 s).
+    pub heartbeat_interval: Duration,
+    /// How long the answer to a heartbeat may take before it counts as missing (1 s).
+    pub heartbeat_ack_timeout: Duration,
+    /// The link closes when so many heartbeats in a row got no answer and the next is due (3).
+    pub heartbeat_max_missed: u32,
+    /// An inbound connection on which nothing was read for so long is closed (90 s).
+    pub inbound_idle_limit: Duration,
+    /// An inbound connection must have sent one whole frame by then (5 s).
+    pub first_frame_deadline: Duration,
+    /// A frame that arrives in parts must keep 1 KiB/s on average over this time (10 s).
+    pub partial_frame_window: Duration,
+    /// Most inbound connections (4096). More are closed at once.
+    pub max_inbound_connections: usize,
+    /// Most inbound connections that have not sent a whole frame yet (64). More are closed at once.
+    pub max_unproven_connections: usize,
+    /// Bytes read with one system call (64 KiB). A connection's own buffer grows with what it received.
+    pub read_buffer_bytes: usize,
+    /// Bytes taken from one connection in one turn before the others have theirs (256 KiB).
+    pub read_budget_bytes: usize,
+    /// Frames delivered from one connection in one turn before the others have theirs (1024).
+    pub read_budget_frames: usize,
+    /// Pause after `accept` failed, for want of descriptors for example (100 ms).
+    pub accept_backoff: Duration,
+    /// Longest time until a request that was handed back is offered again (1 ms).
+    pub busy_retry: Duration,
+}
+
+impl Default for NetLoopOptions {
+    fn default() -> Self {
+        Self {
+            frame_limits: FrameLimits::default(),
+            max_outbound_bytes: 32 << 20,
+            max_outbound_frames: 65536,
+            max_inflight_requests: 65536,
+            request_expiry: Duration::from_secs(360),
+            reconnect_backoff_min: Duration::from_millis(50),
+            reconnect_backoff_max: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(3),
+            heartbeat_interval: Duration::from_secs(15),
+            heartbeat_ack_timeout: Duration::from_secs(1),
+            heartbeat_max_missed: 3,
+            inbound_idle_limit: Duration::from_secs(90),
+            first_frame_deadline: Duration::from_secs(5),
+            partial_frame_window: Duration::from_secs(10),
+            max_inbound_connections: 4096,
+            max_unproven_connections: 64,
+            read_buffer_bytes: 64 << 10,
+            read_budget_bytes: 256 << 10,
+            read_budget_frames: 1024,
+            accept_backoff: Duration::from_millis(100),
+            busy_retry: Duration::from_millis(1),
+        }
+    }
+}
+
+/// Why [`NetLoopOptions`] cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetOptionsError {
+    /// A size or a count is out of its range.
+    #[error("{name} is {value}; it must lie between {min} and {max}")]
+    Range {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// Smallest value that makes sense.
+        min: u64,
+        /// Largest value that makes sense.
+        max: u64,
+    },
+    /// A time must not be zero.
+    #[error("{name} is zero; give a time above zero")]
+    ZeroTime {
+        /// The option.
+        name: &'static str,
+    },
+    /// Two options contradict each other.
+    #[error(
+        "{lower} ({lower_value:?}) must not be larger than {upper} ({upper_value:?}); change one of them"
+    )]
+    Order {
+        /// The option that must be the smaller.
+        lower: &'static str,
+        /// Its value.
+        lower_value: Duration,
+        /// The option that must be the larger.
+        upper: &'static str,
+        /// Its value.
+        upper_value: Duration,
+    },
+}
+
+impl NetLoopOptions {
+    /// Checks every option.
+    ///
+    /// # Errors
+    /// The first rule that does not hold, with the option's name, its value and what would be right.
+    pub fn validate(&self) -> Result<(), NetOptionsError> {
+        let range = |name, value: usize, min: u64, max: u64| {
+            let value = value as u64;
+            if (min..=max).contains(&value) {
+                Ok(())
+            } else {
+                Err(NetOptionsError::Range { name, value, min, max })
+            }
+        };
+        range("frame_limits.class", self.frame_limits.class, 64, i16::MAX as u64)?;
+        range("frame_limits.header", self.frame_limits.header, 1 << 10, 64 << 10)?;
+        range("frame_limits.content", self.frame_limits.content, 1 << 10, i32::MAX as u64)?;
+        range("frame_limits.small_content", self.frame_limits.small_content, 1 << 10, i32::MAX as u64)?;
+        range("max_outbound_bytes", self.max_outbound_bytes, 1 << 10, 1 << 40)?;
+        range("max_outbound_frames", self.max_outbound_frames, 1, 1 << 30)?;
+        range("max_inflight_requests", self.max_inflight_requests, 1, 1 << 20)?;
+        range("heartbeat_max_missed", self.heartbeat_max_missed as usize, 1, 1000)?;
+        range("max_inbound_connections", self.max_inbound_connections, 1, 1 << 20)?;
+        range("max_unproven_connections", self.max_unproven_connections, 1, 1 << 20)?;
+        range("read_buffer_bytes", self.read_buffer_bytes, 512, 16 << 20)?;
+        range("read_budget_bytes", self.read_budget_bytes, 512, 1 << 30)?;
+        range("read_budget_frames", self.read_budget_frames, 1, 1 << 30)?;
+        for (name, value) in [
+            ("request_expiry", self.request_expiry),
+            ("reconnect_backoff_min", self.reconnect_backoff_min),
+            ("connect_timeout", self.connect_timeout),
+            ("heartbeat_interval", self.heartbeat_interval),
+            ("heartbeat_ack_timeout", self.heartbeat_ack_timeout),
+            ("inbound_idle_limit", self.inbound_idle_limit),
+            ("first_frame_deadline", self.first_frame_deadline),
+            ("partial_frame_window", self.partial_frame_window),
+            ("accept_backoff", self.accept_backoff),
+            ("busy_retry", self.busy_retry),
+        ] {
+            if value.is_zero() {
+                return Err(NetOptionsError::ZeroTime { name });
+            }
+        }
+        let order = |lower, lower_value, upper, upper_value| {
+            if lower_value <= upper_value {
+                Ok(())
+            } else {
+                Err(NetOptionsError::Order { lower, lower_value, upper, upper_value })
+            }
+        };
+        order(
+            "reconnect_backoff_min",
+            self.reconnect_backoff_min,
+            "reconnect_backoff_max",
+            self.reconnect_backoff_max,
+        )?;
+        order(
+            "heartbeat_ack_timeout",
+            self.heartbeat_ack_timeout,
+            "heartbeat_interval",
+            self.heartbeat_interval,
+        )?;
+        // Otherwise two healthy hosts with these options close each other's idle connections.
+        order("heartbeat_interval", self.heartbeat_interval, "inbound_idle_limit", self.inbound_idle_limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_pass() {
+        NetLoopOptions::default().validate().unwrap();
+    }
+
+    #[test]
+    fn each_rule_names_its_option() {
+        let zero = Duration::ZERO;
+        let mut cases: Vec<(NetLoopOptions, &str)> = Vec::new();
+        macro_rules! case {
+            ($field:ident, $value:expr) => {
+                cases.push((NetLoopOptions { $field: $value, ..Default::default() }, stringify!($field)))
+            };
+        }
+        case!(frame_limits, FrameLimits { class: 0, ..Default::default() });
+        case!(frame_limits, FrameLimits { header: 1 << 20, ..Default::default() });
+        case!(frame_limits, FrameLimits { content: 1 << 31, ..Default::default() });
+        case!(frame_limits, FrameLimits { small_content: 0, ..Default::default() });
+        case!(max_outbound_bytes, 0);
+        case!(max_outbound_frames, 0);
+        case!(max_inflight_requests, 0);
+        case!(max_inflight_requests, (1 << 20) + 1);
+        case!(heartbeat_max_missed, 0);
+        case!(max_inbound_connections, 0);
+        case!(max_unproven_connections, 0);
+        case!(read_buffer_bytes, 1);
+        case!(read_budget_bytes, 0);
+        case!(read_budget_frames, 0);
+        case!(request_expiry, zero);
+        case!(reconnect_backoff_min, zero);
+        case!(reconnect_backoff_max, zero);
+        case!(connect_timeout, zero);
+        case!(heartbeat_interval, zero);
+        case!(heartbeat_interval, Duration::from_secs(91));
+        case!(heartbeat_ack_timeout, Duration::from_secs(16));
+        case!(inbound_idle_limit, zero);
+        case!(first_frame_deadline, zero);
+        case!(partial_frame_window, zero);
+        case!(accept_backoff, zero);
+        case!(busy_retry, zero);
+        for (options, name) in cases {
+            let error = options.validate().expect_err(name).to_string();
+            assert!(error.contains(name), "{name}: {error}");
+        }
+    }
+}
