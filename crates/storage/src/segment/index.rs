@@ -1,0 +1,235 @@
+//! What the store knows of a group in memory: where its runs are, its hard state, its configurations.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use ringraft_core::{
+    Configuration, ConfigurationEntry, GroupId, HardState, LogId, LogIndex, RecoveredState, Term,
+};
+
+use super::format::{RunKind, SegmentHeader};
+use crate::disk::DiskFile;
+use crate::traits::GroupKey;
+
+/// One life of a segment file.
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) name: String,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// Bytes of runs that some group's log still needs.
+    pub(crate) live: AtomicU64,
+}
+
+impl Segment {
+    pub(crate) fn new(header: SegmentHeader, name: String, file: Arc<dyn DiskFile>) -> Arc<Segment> {
+        Arc::new(Segment { header, name, file, live: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.header.number
+    }
+
+    pub(crate) fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a run stands.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) offset: u64,
+    /// Bytes of the record with its padding.
+    pub(crate) len: u32,
+}
+
+/// Stored entries `first..=last` that still belong to the log; the record may hold more on both sides.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) first: LogIndex,
+    pub(crate) last: LogIndex,
+    pub(crate) term: Term,
+    /// Identity within the group's life, kept when the run is rewritten.
+    pub(crate) sequence: u64,
+    pub(crate) kind: RunKind,
+    pub(crate) place: Place,
+}
+
+/// Log and hard state of one group.
+#[derive(Default)]
+pub(crate) struct GroupIndex {
+    pub(crate) runs: VecDeque<Run>,
+    pub(crate) before_first: LogId,
+    pub(crate) hard_state: HardState,
+    /// The hard state of the last completed batch.
+    pub(crate) durable_hard_state: HardState,
+    /// Last index that readers may see.
+    pub(crate) durable_last: LogIndex,
+    pub(crate) configurations: VecDeque<ConfigurationEntry>,
+    /// Sequence of the next operation.
+    pub(crate) next_sequence: u64,
+}
+
+/// A group with its index, shared with readers.
+pub(crate) struct Group {
+    pub(crate) key: GroupKey,
+    pub(crate) name: GroupId,
+    pub(crate) index: Mutex<GroupIndex>,
+}
+
+impl GroupIndex {
+    pub(crate) fn last_index(&self) -> LogIndex {
+        self.runs.back().map_or(self.before_first.index, |r| r.last)
+    }
+
+    pub(crate) fn last_term(&self) -> Term {
+        self.runs.back().map_or(self.before_first.term, |r| r.term)
+    }
+
+    /// Takes the sequence for one more operation.
+    pub(crate) fn take_sequence(&mut self) -> u64 {
+        self.next_sequence += 1;
+        self.next_sequence - 1
+    }
+
+    /// Whether entries `first..` of `term` may be appended.
+    pub(crate) fn check_append(&self, first: LogIndex, term: Term) -> Result<(), String> {
+        let last = self.last_index();
+        if first != last + 1 {
+            return Err(format!("append at {first} after last index {last} leaves a gap or overlaps"));
+        }
+        if term < self.last_term() {
+            return Err(format!("append of term {term} after an entry of term {}", self.last_term()));
+        }
+        Ok(())
+    }
+
+    /// Adds a run that [`check_append`](GroupIndex::check_append) accepted.
+    pub(crate) fn append(&mut self, run: Run, configuration: Option<(Configuration, Configuration)>) {
+        if let Some((conf, old_conf)) = configuration {
+            let id = LogId::new(run.first, run.term);
+            self.configurations.push_back(ConfigurationEntry { id, conf, old_conf });
+        }
+        run.place.segment.live.fetch_add(u64::from(run.place.len), Ordering::Relaxed);
+        self.runs.push_back(run);
+    }
+
+    /// Whether the suffix from `from` on may be dropped.
+    pub(crate) fn check_truncate_suffix(&self, from: LogIndex) -> Result<(), String> {
+        if from <= self.before_first.index {
+            return Err(format!(
+                "suffix truncation at {from} reaches below first index {}",
+                self.first_index()
+            ));
+        }
+        Ok(())
+    }
+
+    /// First index of the log, or where it would start.
+    pub(crate) fn first_index(&self) -> LogIndex {
+        self.before_first.index + 1
+    }
+
+    /// Drops entries `from..`; a run that is cut keeps its lower part.
+    pub(crate) fn truncate_suffix(&mut self, from: LogIndex) {
+        while let Some(run) = self.runs.back_mut() {
+            if run.last < from {
+                break;
+            }
+            if run.first < from {
+                run.last = from - 1;
+                break;
+            }
+            release(run);
+            self.runs.pop_back();
+        }
+        while self.configurations.back().is_some_and(|c| c.id.index >= from) {
+            self.configurations.pop_back();
+        }
+        self.durable_last = self.durable_last.min(self.last_index());
+    }
+
+    /// Term of the entry at `index`, when the store knows it.
+    pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        if index == self.before_first.index {
+            return Some(self.before_first.term);
+        }
+        let at = self.runs.partition_point(|r| r.last < index);
+        self.runs.get(at).filter(|r| r.first <= index).map(|r| r.term)
+    }
+
+    /// Drops entries below `before.index + 1`, which then stand for `before`.
+    pub(crate) fn truncate_prefix(&mut self, before: LogId) {
+        if before.index <= self.before_first.index {
+            return;
+        }
+        while let Some(run) = self.runs.front_mut() {
+            if run.first > before.index {
+                break;
+            }
+            if run.last > before.index {
+                run.first = before.index + 1;
+                break;
+            }
+            release(run);
+            self.runs.pop_front();
+        }
+        while self.configurations.front().is_some_and(|c| c.id.index <= before.index) {
+            self.configurations.pop_front();
+        }
+        self.before_first = before;
+        self.durable_last = self.durable_last.max(before.index);
+    }
+
+    /// Everything up to here is durable.
+    pub(crate) fn mark_durable(&mut self) {
+        self.durable_last = self.last_index();
+        if self.durable_hard_state != self.hard_state {
+            self.durable_hard_state = self.hard_state.clone();
+        }
+    }
+
+    /// Gives up every run, as when the group is removed.
+    pub(crate) fn release_all(&mut self) {
+        self.runs.iter().for_each(release);
+        self.runs.clear();
+        self.configurations.clear();
+    }
+
+    /// Points the run of this identity at its new place; `false` when there is no such run with that range.
+    pub(crate) fn relocate(&mut self, sequence: u64, first: LogIndex, last: LogIndex, place: &Place) -> bool {
+        // A run that was split at a file's end gave each piece a sequence, so sequences ascend like indexes.
+        let at = self.runs.partition_point(|r| r.sequence < sequence);
+        let Some(run) = self.runs.get_mut(at) else { return false };
+        if (run.sequence, run.first, run.last) != (sequence, first, last) {
+            return false;
+        }
+        release(run);
+        run.place = place.clone();
+        place.segment.live.fetch_add(u64::from(place.len), Ordering::Relaxed);
+        true
+    }
+
+    /// What a node is told at start.
+    pub(crate) fn recovered(&self) -> RecoveredState {
+        let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+        for run in &self.runs {
+            if terms.last().is_none_or(|(_, term)| *term != run.term) {
+                terms.push((run.first, run.term));
+            }
+        }
+        RecoveredState {
+            hard_state: self.hard_state.clone(),
+            before_first: self.before_first,
+            last_index: self.last_index(),
+            terms,
+            configurations: self.configurations.iter().cloned().collect(),
+        }
+    }
+}
+
+fn release(run: &Run) {
+    run.place.segment.live.fetch_sub(u64::from(run.place.len), Ordering::Relaxed);
+}

@@ -1,0 +1,185 @@
+//! Housekeeping: prepares files, writes checkpoints, rewrites the last live runs of old files, frees files.
+
+use std::sync::Arc;
+
+use super::checkpoint::{self, slot_of};
+use super::format::stored_payload;
+use super::index::Group;
+use super::reader::read_run;
+use super::recovery::SlotNeeds;
+use super::stream::run_bound;
+use super::{InFlight, SegmentLog, append_run};
+use crate::traits::StorageError;
+
+/// What housekeeping remembers between calls.
+pub(crate) struct Maintenance {
+    /// Sequence of the newest checkpoint.
+    checkpoint: u64,
+    slots: [Option<SlotNeeds>; 2],
+    /// Stream bytes at the newest checkpoint.
+    written_at_checkpoint: u64,
+    /// Size of the newest checkpoint.
+    checkpoint_bytes: u64,
+    /// The file that is being emptied, and who may still have runs in it.
+    victim: Option<Victim>,
+}
+
+struct Victim {
+    file: u64,
+    groups: Vec<Arc<Group>>,
+}
+
+impl Maintenance {
+    pub(crate) fn new(checkpoint: u64, slots: [Option<SlotNeeds>; 2]) -> Maintenance {
+        Maintenance { checkpoint, slots, written_at_checkpoint: 0, checkpoint_bytes: 0, victim: None }
+    }
+
+    /// Whether a checkpoint slot would read this file at a start.
+    fn needs(&self, file: u64) -> bool {
+        self.slots.iter().flatten().any(|slot| slot.needs(file))
+    }
+}
+
+impl SegmentLog {
+    /// One bounded piece of housekeeping; nothing while a batch is in flight.
+    pub(super) fn do_maintenance(&mut self) -> Result<(), StorageError> {
+        if self.in_flight != InFlight::No {
+            return Ok(());
+        }
+        self.rewrite_some()?;
+        if self.checkpoint_is_due() {
+            self.write_checkpoint()?;
+        }
+        self.free_files()?;
+        self.stream.top_up()
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        let since = self.stream.written - self.maintenance.written_at_checkpoint;
+        if since >= self.options.checkpoint_bytes {
+            return true;
+        }
+        // Files without a live byte wait for both slots to let go of them; worth it when they are
+        // more than what the checkpoints cost.
+        let dead = self.dead_files().count() as u64 * self.options.file_bytes;
+        dead > 0 && dead >= 4 * self.maintenance.checkpoint_bytes
+    }
+
+    /// Files before the current one without a live run.
+    fn dead_files(&self) -> impl Iterator<Item = u64> + '_ {
+        let current = self.stream.position().file;
+        self.stream.segments.range(..current).filter(|(_, s)| s.live() == 0).map(|(number, _)| *number)
+    }
+
+    /// Writes the state as of now to the older slot.
+    fn write_checkpoint(&mut self) -> Result<(), StorageError> {
+        // Nothing in a checkpoint may be ahead of the stream on the disk.
+        self.stream.sync_now()?;
+        let position = self.stream.position();
+        let sequence = self.maintenance.checkpoint + 1;
+        let bytes = {
+            let groups = self.groups.read();
+            let mut sorted: Vec<&Arc<Group>> = groups.values().collect();
+            sorted.sort_by_key(|g| g.key);
+            checkpoint::encode(
+                sequence,
+                position,
+                self.next_number,
+                self.next_incarnation,
+                sorted.into_iter(),
+            )
+        };
+        checkpoint::write(&*self.disk, sequence, &bytes)?;
+        let live = self.stream.segments.values().filter(|s| s.live() > 0).map(|s| s.number());
+        let needs = SlotNeeds { from: position.file, files: live.collect() };
+        self.maintenance.slots[slot_of(sequence)] = Some(needs);
+        self.maintenance.checkpoint = sequence;
+        self.maintenance.checkpoint_bytes = bytes.len() as u64;
+        self.maintenance.written_at_checkpoint = self.stream.written;
+        Ok(())
+    }
+
+    /// Frees files that neither a run nor a checkpoint slot needs.
+    fn free_files(&mut self) -> Result<(), StorageError> {
+        let free: Vec<u64> = self.dead_files().filter(|f| !self.maintenance.needs(*f)).collect();
+        for number in free {
+            self.stream.free(number)?;
+        }
+        Ok(())
+    }
+
+    /// Moves live runs out of a file that few are left in, a bounded number of bytes a call.
+    fn rewrite_some(&mut self) -> Result<(), StorageError> {
+        let Some(mut victim) = self.maintenance.victim.take().or_else(|| self.choose_victim()) else {
+            return Ok(());
+        };
+        let mut budget = self.options.rewrite_bytes;
+        while budget > 0 {
+            let Some(group) = victim.groups.last().cloned() else { return Ok(()) };
+            let moved = self.rewrite_group(&group, victim.file, budget)?;
+            if moved == 0 {
+                victim.groups.pop();
+            }
+            budget = budget.saturating_sub(moved);
+        }
+        self.maintenance.victim = Some(victim);
+        Ok(())
+    }
+
+    /// The oldest file whose live share is small.
+    fn choose_victim(&self) -> Option<Victim> {
+        let current = self.stream.position().file;
+        let percent = u64::from(self.options.rewrite_live_percent);
+        let (file, _) = self.stream.segments.range(..current).find(|(_, s)| {
+            let live = s.live();
+            live > 0 && live * 100 <= s.header.bytes * percent
+        })?;
+        let has_run = |g: &Group| g.index.lock().runs.iter().any(|r| r.place.segment.number() == *file);
+        let groups = self.groups.read().values().filter(|g| has_run(g)).cloned().collect();
+        Some(Victim { file: *file, groups })
+    }
+
+    /// Copies runs of one group out of the file to the end of the stream, at most about `budget` bytes; returns how
+    /// many. Each copy keeps the identity of its run, and the index follows only after it is durable: whatever the
+    /// owner wrote later stands later in the stream and is never overridden.
+    fn rewrite_group(&mut self, group: &Arc<Group>, file: u64, budget: u64) -> Result<u64, StorageError> {
+        let mut chosen = Vec::new();
+        let mut bytes = 0;
+        {
+            let index = group.index.lock();
+            for run in index.runs.iter().filter(|r| r.place.segment.number() == file) {
+                if bytes >= budget {
+                    break;
+                }
+                bytes += u64::from(run.place.len);
+                chosen.push(run.clone());
+            }
+        }
+        if chosen.is_empty() {
+            return Ok(0);
+        }
+        let mut chunks = Vec::with_capacity(chosen.len());
+        let mut bound = 0;
+        for run in &chosen {
+            let chunk = read_run(group, run)?;
+            let payload = stored_payload(&Arc::new(chunk.clone()));
+            bound += run_bound(chunk.len(), payload.len());
+            chunks.push((chunk, payload));
+        }
+        self.stream.begin(bound)?;
+        let mut copies = Vec::with_capacity(chosen.len());
+        for (run, (chunk, payload)) in chosen.iter().zip(&chunks) {
+            copies.push(append_run(&mut self.stream, group.key, run.sequence, true, chunk, payload)?);
+        }
+        self.stream.finish()?;
+        self.stream.sync()?;
+        let mut index = group.index.lock();
+        for copy in &copies {
+            if !index.relocate(copy.sequence, copy.first, copy.last, &copy.place) {
+                let what = "a run changed while it was rewritten".to_owned();
+                return Err(StorageError::Invalid { group: group.key, what });
+            }
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,381 @@
+//! Opens a directory: reads the checkpoint, replays the stream after it, cuts a torn tail, tells it from damage,
+//! and makes what it found durable before anything of it counts.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::checkpoint::{self, Checkpoint, SLOTS, slot_of};
+use super::format::{
+    BATCH_HEADER, BatchHeader, DATA_START, RunView, SegmentHeader, decode_run, segment_name, segment_number,
+    u32_at,
+};
+use super::index::{Group, Place, Segment};
+use super::options::SegmentLogOptions;
+use super::prepare::{Spare, TEMPORARY, prepare};
+use super::replay::Replay;
+use super::stream::Position;
+use crate::disk::Disk;
+use crate::traits::StorageError;
+
+/// Files that a valid checkpoint slot needs: those from its position on, and those of its runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SlotNeeds {
+    pub(crate) from: u64,
+    pub(crate) files: FxHashSet<u64>,
+}
+
+impl SlotNeeds {
+    pub(crate) fn needs(&self, file: u64) -> bool {
+        file >= self.from || self.files.contains(&file)
+    }
+}
+
+/// What a directory holds.
+pub(crate) struct Recovered {
+    pub(crate) groups: FxHashMap<u32, Arc<Group>>,
+    pub(crate) next_number: u32,
+    pub(crate) next_incarnation: u32,
+    pub(crate) checkpoint: u64,
+    pub(crate) slots: [Option<SlotNeeds>; 2],
+    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    pub(crate) current: Arc<Segment>,
+    pub(crate) position: Position,
+    /// Files that nobody needs, with their sizes.
+    pub(crate) spares: Vec<(Spare, u64)>,
+    /// Number that no file has had.
+    pub(crate) next_file: u64,
+}
+
+/// Reads the directory and repairs its tail.
+pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Recovered, StorageError> {
+    let names = clean(disk)?;
+    let numbers: Vec<u64> = names.iter().filter_map(|n| segment_number(n)).collect();
+    let mut slots = read_slots(disk, &names, &numbers)?;
+    let needs: [Option<SlotNeeds>; 2] = std::array::from_fn(|slot| {
+        let c = slots.values().find(|c| slot_of(c.sequence) == slot)?;
+        Some(SlotNeeds { from: c.position.file, files: c.files() })
+    });
+    let Some((_, checkpoint)) = slots.pop_last() else {
+        return Err(damaged(disk.path(SLOTS[0]), 0, "no checkpoint"));
+    };
+    let start = checkpoint.position;
+
+    let mut segments = BTreeMap::new();
+    let mut spares = Vec::new();
+    for &number in &numbers {
+        let file = disk.open(&segment_name(number))?;
+        if needs.iter().flatten().any(|n| n.needs(number)) {
+            let header = read_header(&*file, number)?;
+            segments.insert(number, Segment::new(header, segment_name(number), file));
+        } else {
+            let bytes = file.len()?;
+            spares.push((Spare { name: segment_name(number), file }, bytes));
+        }
+    }
+    let next_file = numbers.iter().max().copied().unwrap_or(0).max(start.file) + 1;
+    if let Entry::Vacant(missing) = segments.entry(start.file) {
+        // A new store wrote its first checkpoint before its first file; any other time the file must be there.
+        if checkpoint.sequence != 1 || !numbers.is_empty() {
+            let path = disk.path(&segment_name(start.file));
+            return Err(damaged(path, 0, "missing; the stream goes on in it"));
+        }
+        missing.insert(prepare(disk, start.file, options.file_bytes, None)?);
+    }
+
+    let sequence = checkpoint.sequence;
+    let replay = Replay::new(checkpoint, |number| segments.get(&number).cloned())
+        .map_err(|(file, what)| damaged(disk.path(&segment_name(file)), 0, &what))?;
+    let mut scan = Scan::new(&segments, replay, start)?;
+    scan.run()?;
+    let tail = scan.tail()?;
+    tail.make_durable()?;
+
+    let position = tail.position;
+    let (groups, next_number, next_incarnation) =
+        (scan.replay.groups, scan.replay.next_number, scan.replay.next_incarnation);
+    groups.values().for_each(|g| g.index.lock().mark_durable());
+    let current = Arc::clone(&segments[&position.file]);
+    let beyond: Vec<u64> = segments.range((Excluded(position.file), Unbounded)).map(|(n, _)| *n).collect();
+    for number in beyond {
+        if let Some(segment) = segments.remove(&number) {
+            let spare = Spare { name: segment.name.clone(), file: Arc::clone(&segment.file) };
+            spares.push((spare, segment.header.bytes));
+        }
+    }
+    Ok(Recovered {
+        groups,
+        next_number,
+        next_incarnation,
+        checkpoint: sequence,
+        slots: needs,
+        segments,
+        current,
+        position,
+        spares,
+        next_file,
+    })
+}
+
+fn damaged(path: String, offset: u64, what: &str) -> StorageError {
+    StorageError::Damaged { path, offset, what: what.to_owned() }
+}
+
+/// Removes half-prepared files; returns the other names.
+fn clean(disk: &dyn Disk) -> Result<Vec<String>, StorageError> {
+    let (temporary, names): (Vec<_>, Vec<_>) =
+        disk.list()?.into_iter().partition(|n| n.ends_with(&format!(".seg{TEMPORARY}")));
+    for name in temporary {
+        disk.remove(&name)?;
+    }
+    Ok(names)
+}
+
+/// The readable checkpoints by sequence; at least one. A new store gets its first one here.
+fn read_slots(
+    disk: &dyn Disk,
+    names: &[String],
+    numbers: &[u64],
+) -> Result<BTreeMap<u64, Checkpoint>, StorageError> {
+    let slots = checkpoint::read(disk, names)?;
+    for (path, what) in &slots.invalid {
+        tracing::warn!(%path, %what, "a checkpoint slot cannot be read; the other one is used");
+    }
+    if !slots.valid.is_empty() {
+        return Ok(slots.valid);
+    }
+    // Only a crash in the middle of the very first checkpoint leaves this one slot alone and unreadable.
+    let second = names.iter().any(|n| n == SLOTS[1]);
+    if second || !numbers.is_empty() {
+        let path = disk.path(SLOTS[0]);
+        return Err(damaged(path, 0, "no checkpoint slot can be read though the store has been used"));
+    }
+    let initial = Checkpoint::initial(Position { file: 1, offset: DATA_START, sequence: 1 });
+    let bytes = checkpoint::encode(1, initial.position, 1, 1, [].into_iter());
+    checkpoint::write(disk, 1, &bytes)?;
+    Ok(BTreeMap::from([(1, initial)]))
+}
+
+fn read_header(file: &dyn crate::disk::DiskFile, number: u64) -> Result<SegmentHeader, StorageError> {
+    let mut sector = vec![0; DATA_START as usize];
+    file.read_exact_at(0, &mut sector)?;
+    let header = SegmentHeader::decode(&sector).map_err(|what| damaged(file.path(), 0, &what))?;
+    if header.number != number || header.bytes != file.len()? {
+        let what = format!("header of file {} with {} bytes", header.number, header.bytes);
+        return Err(damaged(file.path(), 0, &what));
+    }
+    Ok(header)
+}
+
+/// A file's bytes from `base` to its end.
+struct Loaded {
+    segment: Arc<Segment>,
+    base: u64,
+    bytes: Vec<u8>,
+}
+
+impl Loaded {
+    fn read(segment: &Arc<Segment>, base: u64) -> Result<Loaded, StorageError> {
+        let length = segment.header.bytes.checked_sub(base).ok_or_else(|| {
+            damaged(segment.file.path(), base, "the checkpoint's position is beyond the file's end")
+        })?;
+        let mut bytes = vec![0; length as usize];
+        segment.file.read_exact_at(base, &mut bytes)?;
+        Ok(Loaded { segment: Arc::clone(segment), base, bytes })
+    }
+
+    fn from(&self, offset: u64) -> &[u8] {
+        &self.bytes[(offset - self.base) as usize..]
+    }
+
+    fn header_at(&self, offset: u64) -> Option<BatchHeader> {
+        BatchHeader::decode(&self.segment.header, self.from(offset))
+    }
+}
+
+/// A part that was read.
+struct Part {
+    file: usize,
+    offset: u64,
+    len: u64,
+    header: BatchHeader,
+    /// Offset in the file of each run.
+    runs: Vec<(u64, RunView)>,
+}
+
+/// Reads and verifies the part at `offset`, which must have this sequence.
+fn read_part(loaded: &Loaded, file: usize, offset: u64, sequence: u64) -> Result<Part, &'static str> {
+    let header = loaded.header_at(offset).ok_or("no batch header")?;
+    if header.sequence != sequence {
+        return Err("a batch out of order");
+    }
+    let start = offset + BATCH_HEADER as u64;
+    let body = loaded.from(start).get(..header.body as usize).ok_or("a batch longer than the file")?;
+    let seed = loaded.segment.header.seed();
+    let (mut runs, mut at, mut digest) = (Vec::new(), 0, 0);
+    while at < body.len() {
+        let view = decode_run(seed, &body[at..])?;
+        digest = crc32c::crc32c_append(digest, &view.crc.to_le_bytes());
+        let len = view.len;
+        runs.push((start + at as u64, view));
+        at += len;
+    }
+    if digest != header.digest || runs.len() != header.runs as usize || at != body.len() {
+        return Err("a batch header that does not belong to its runs");
+    }
+    Ok(Part { file, offset, len: BATCH_HEADER as u64 + u64::from(header.body), header, runs })
+}
+
+/// Reads the stream from a position on.
+struct Scan {
+    files: Vec<Loaded>,
+    replay: Replay,
+    /// After the last whole batch.
+    position: Position,
+    position_file: usize,
+    /// Every part up to this sequence is known to have been durable.
+    synced: u64,
+    /// Parts beyond `synced` that were replayed.
+    suspects: Vec<(usize, u64, u64, u64)>,
+    /// Why the scan ended.
+    end: &'static str,
+}
+
+impl Scan {
+    fn new(
+        segments: &BTreeMap<u64, Arc<Segment>>,
+        replay: Replay,
+        start: Position,
+    ) -> Result<Scan, StorageError> {
+        let files = segments
+            .range(start.file..)
+            .map(|(number, s)| Loaded::read(s, if *number == start.file { start.offset } else { DATA_START }))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Scan {
+            files,
+            replay,
+            position: start,
+            position_file: 0,
+            synced: start.sequence - 1,
+            suspects: Vec::new(),
+            end: "no batch header",
+        })
+    }
+
+    /// Replays every whole batch.
+    fn run(&mut self) -> Result<(), StorageError> {
+        let (mut file, mut offset, mut sequence) = (0, self.position.offset, self.position.sequence);
+        let mut parts: Vec<Part> = Vec::new();
+        loop {
+            match read_part(&self.files[file], file, offset, sequence) {
+                Ok(part) => {
+                    self.synced = self.synced.max(part.header.synced);
+                    offset += part.len;
+                    sequence += 1;
+                    let more = part.header.more;
+                    parts.push(part);
+                    if !more {
+                        self.replay_batch(&parts)?;
+                        parts.clear();
+                        let number = self.files[file].segment.number();
+                        self.position = Position { file: number, offset, sequence };
+                        self.position_file = file;
+                    }
+                }
+                Err(why) => {
+                    self.end = why;
+                    let next = self.files.get(file + 1).and_then(|f| f.header_at(DATA_START));
+                    if next.is_none_or(|h| h.sequence != sequence) {
+                        return Ok(());
+                    }
+                    file += 1;
+                    offset = DATA_START;
+                }
+            }
+        }
+    }
+
+    fn replay_batch(&mut self, parts: &[Part]) -> Result<(), StorageError> {
+        for part in parts {
+            let loaded = &self.files[part.file];
+            for (offset, view) in &part.runs {
+                let place =
+                    Place { segment: Arc::clone(&loaded.segment), offset: *offset, len: view.len as u32 };
+                self.replay
+                    .apply(view, loaded.from(*offset), place)
+                    .map_err(|what| damaged(loaded.segment.file.path(), *offset, &what))?;
+            }
+            self.suspects.push((part.file, part.offset, part.len, part.header.sequence));
+        }
+        Ok(())
+    }
+
+    /// What to do about the end of the stream; `Damaged` when something after it proves that more was durable.
+    fn tail(&self) -> Result<Tail, StorageError> {
+        let mut stale = Vec::new();
+        let mut synced = self.synced;
+        for (i, loaded) in self.files.iter().enumerate().skip(self.position_file) {
+            let magic = loaded.segment.header.batch_magic();
+            let mut at = if i == self.position_file { self.position.offset } else { loaded.base };
+            while at + BATCH_HEADER as u64 <= loaded.segment.header.bytes {
+                if u32_at(loaded.from(at), 0) == magic
+                    && let Some(header) = loaded.header_at(at)
+                {
+                    synced = synced.max(header.synced);
+                    stale.push((Arc::clone(&loaded.segment), at));
+                }
+                at += 8;
+            }
+        }
+        if synced >= self.position.sequence {
+            let path = self.files[self.position_file].segment.file.path();
+            let what = format!(
+                "batch {} was durable and cannot be read ({}); the stream goes on up to batch {synced} at least",
+                self.position.sequence, self.end
+            );
+            return Err(damaged(path, self.position.offset, &what));
+        }
+        let suspects = self
+            .suspects
+            .iter()
+            .filter(|(.., sequence)| *sequence > synced)
+            .map(|(file, offset, len, _)| {
+                let loaded = &self.files[*file];
+                let bytes = loaded.from(*offset)[..*len as usize].to_vec();
+                (Arc::clone(&loaded.segment), *offset, bytes)
+            })
+            .collect();
+        Ok(Tail { position: self.position, suspects, stale })
+    }
+}
+
+/// The end of the stream and what must be written there before it counts.
+struct Tail {
+    position: Position,
+    /// Parts that were read but may only stand in the page cache: a failed fsync leaves clean pages that the disk
+    /// never got, so that reading them back proves nothing.
+    suspects: Vec<(Arc<Segment>, u64, Vec<u8>)>,
+    /// Batch headers beyond the end, which must never be taken for batches that follow.
+    stale: Vec<(Arc<Segment>, u64)>,
+}
+
+impl Tail {
+    fn make_durable(&self) -> Result<(), StorageError> {
+        let mut touched: BTreeMap<u64, &Arc<Segment>> = BTreeMap::new();
+        for (segment, offset, bytes) in &self.suspects {
+            segment.file.write_at(*offset, bytes)?;
+            touched.insert(segment.number(), segment);
+        }
+        for (segment, offset) in &self.stale {
+            segment.file.write_at(*offset, &[0; BATCH_HEADER])?;
+            touched.insert(segment.number(), segment);
+        }
+        for segment in touched.values() {
+            segment.file.sync_data()?;
+        }
+        Ok(())
+    }
+}

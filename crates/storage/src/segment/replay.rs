@@ -1,0 +1,142 @@
+//! Replays runs of the stream, in order, onto the groups of a checkpoint.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use ringraft_core::{GroupId, HardState, LogId};
+use rustc_hash::FxHashMap;
+
+use super::checkpoint::{Checkpoint, decode_vote};
+use super::format::{RunKind, RunView, decode_configuration};
+use super::index::{Group, GroupIndex, Place, Run, Segment};
+
+/// Groups while they are rebuilt.
+pub(crate) struct Replay {
+    pub(crate) groups: FxHashMap<u32, Arc<Group>>,
+    pub(crate) next_number: u32,
+    pub(crate) next_incarnation: u32,
+}
+
+impl Replay {
+    /// Starts from a checkpoint whose runs stand in `segment_of`.
+    ///
+    /// The error names what does not fit and the file number it concerns.
+    pub(crate) fn new(
+        checkpoint: Checkpoint,
+        segment_of: impl Fn(u64) -> Option<Arc<Segment>>,
+    ) -> Result<Replay, (u64, String)> {
+        let mut groups = FxHashMap::default();
+        for stored in checkpoint.groups {
+            let mut index = stored.index;
+            let configurations = std::mem::take(&mut index.configurations);
+            for run in stored.runs {
+                let segment = segment_of(run.file)
+                    .ok_or_else(|| (run.file, format!("missing; group {} needs it", stored.name)))?;
+                let fits = run.offset + u64::from(run.len) <= segment.header.bytes
+                    && run.first <= run.last
+                    && run.sequence < index.next_sequence
+                    && index.runs.back().is_none_or(|r| r.sequence < run.sequence);
+                index
+                    .check_append(run.first, run.term)
+                    .and_then(|()| if fits { Ok(()) } else { Err("a run that cannot be".to_owned()) })
+                    .map_err(|what| (run.file, format!("checkpoint of group {}: {what}", stored.name)))?;
+                let place = Place { segment, offset: run.offset, len: run.len };
+                let (first, last, term) = (run.first, run.last, run.term);
+                let run = Run { first, last, term, sequence: run.sequence, kind: run.kind, place };
+                index.append(run, None);
+            }
+            index.configurations = configurations;
+            let group = Group { key: stored.key, name: stored.name, index: Mutex::new(index) };
+            groups.insert(group.key.number.0, Arc::new(group));
+        }
+        Ok(Replay {
+            groups,
+            next_number: checkpoint.next_number,
+            next_incarnation: checkpoint.next_incarnation,
+        })
+    }
+
+    /// Applies one run; `bytes` starts with it.
+    pub(crate) fn apply(&mut self, view: &RunView, bytes: &[u8], place: Place) -> Result<(), String> {
+        let header = &view.header;
+        let payload = &bytes[view.payload.clone()];
+        if header.kind == RunKind::GroupCreated {
+            return self.create(view, payload);
+        }
+        let group = self
+            .groups
+            .get(&header.group.number.0)
+            .filter(|g| g.key == header.group)
+            .cloned()
+            .ok_or_else(|| format!("a run of unknown group {}", header.group))?;
+        let index = &mut *group.index.lock();
+        if header.rewritten {
+            let last = header.index + u64::from(header.count) - 1;
+            return if index.relocate(header.sequence, header.index, last, &place) {
+                Ok(())
+            } else {
+                Err(format!("group {}: a rewritten run has no original", header.group))
+            };
+        }
+        let expected = index.take_sequence();
+        if header.sequence != expected {
+            return Err(format!(
+                "group {}: operation {} where {expected} belongs",
+                header.group, header.sequence
+            ));
+        }
+        match header.kind {
+            RunKind::Data | RunKind::NoOp | RunKind::Configuration => {
+                index.check_append(header.index, header.term)?;
+                let configuration = match header.kind {
+                    RunKind::Configuration => Some(decode_configuration(payload)?),
+                    _ => None,
+                };
+                if header.count == 0 || (configuration.is_some() && header.count != 1) {
+                    return Err("a run with a wrong number of entries".to_owned());
+                }
+                let run = Run {
+                    first: header.index,
+                    last: header.index + u64::from(header.count) - 1,
+                    term: header.term,
+                    sequence: header.sequence,
+                    kind: header.kind,
+                    place,
+                };
+                index.append(run, configuration);
+            }
+            RunKind::HardState => {
+                let vote = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
+                index.hard_state = HardState { term: header.term, voted_for: decode_vote(vote)? };
+            }
+            RunKind::TruncateSuffix => {
+                index.check_truncate_suffix(header.index)?;
+                index.truncate_suffix(header.index);
+            }
+            RunKind::TruncatePrefix => {
+                let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;
+                index.truncate_prefix(LogId::new(before, header.term));
+            }
+            RunKind::GroupRemoved => index.release_all(),
+            RunKind::GroupCreated => {}
+        }
+        if header.kind == RunKind::GroupRemoved {
+            self.groups.remove(&header.group.number.0);
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, view: &RunView, payload: &[u8]) -> Result<(), String> {
+        let key = view.header.group;
+        if key.number.0 < self.next_number || key.incarnation.0 < self.next_incarnation {
+            return Err(format!("group {key} is created twice"));
+        }
+        let name = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
+        let name: GroupId = name.parse().map_err(|e: ringraft_core::InvalidGroupId| e.to_string())?;
+        self.next_number = key.number.0 + 1;
+        self.next_incarnation = key.incarnation.0 + 1;
+        let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
+        self.groups.insert(key.number.0, Arc::new(Group { key, name, index: Mutex::new(index) }));
+        Ok(())
+    }
+}
