@@ -5,12 +5,16 @@ mod append_entries;
 mod bolt;
 pub mod class;
 mod error;
+mod fields;
 mod frame;
 /// The messages of `/proto`, generated at build time: one module a file.
 #[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all)]
 pub mod generated {
     include!(concat!(env!("OUT_DIR"), "/generated/mod.rs"));
 }
+mod log_entry;
+mod messages;
+mod typed;
 mod wire;
 
 pub use append_entries::{
@@ -23,4 +27,14 @@ pub use bolt::{
 };
 pub use error::{DecodeError, Malformed};
 pub use frame::{Frame, OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
+pub use log_entry::{LogEntry, LogEntryError, crc64, decode_log_entry, encode_log_entry, entry_checksum};
+pub use messages::{
+    IncomingRequest, RequestKind, UnknownRequestKind, decode_error_response, decode_ping_response,
+    decode_raft_request, decode_raft_response, encode_ping, encode_raft_request, encode_raft_response,
+    group_of,
+};
 pub use protobuf;
+pub use typed::{
+    BoltMessage, EncodeError, decode_typed_request, decode_typed_response, encode_typed_request,
+    encode_typed_response, serialize,
+};

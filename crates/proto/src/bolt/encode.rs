@@ -154,7 +154,7 @@ pub fn encode_response_shared(
 }
 
 /// A successful answer whose content of `content_len` bytes `put` writes in place.
-pub(crate) fn encode_response_with(
+fn encode_response_with(
     id: u32,
     codec: u8,
     class: &str,

@@ -7,7 +7,6 @@ mod tests;
 
 pub use decode::{FrameDecoder, FrameError, FrameLimits};
 pub(crate) use encode::RequestHead;
-pub(crate) use encode::encode_response_with;
 pub use encode::{
     encode_error_response, encode_heartbeat, encode_heartbeat_ack, encode_request, encode_request_shared,
     encode_response, encode_response_shared, encode_status_response,

@@ -1,0 +1,346 @@
+//! Core's requests and responses to frames and back.
+
+use bytes::BufMut;
+use ringraft_core::{
+    AppendEntriesResponse, ConflictHint, LogId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
+    RequestVoteResponse, Status, TimeoutNowRequest, TimeoutNowResponse,
+};
+
+use crate::append_entries::{decode_append_entries, encode_append_entries};
+use crate::bolt::{encode_error_response, encode_request, encode_response};
+use crate::class;
+use crate::error::DecodeError;
+use crate::fields::Fields;
+use crate::frame::{OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
+use crate::wire::{put_delimited, put_varint};
+
+/// Tag of `errorResponse`, field 99 of every typed response.
+const ERROR_RESPONSE: u32 = 99 << 3 | 2;
+/// Tags of ringraft's own fields of AppendEntriesResponse.
+const CONFLICT_TERM: u32 = 1000 << 3;
+const CONFLICT_FIRST_INDEX: u32 = 1001 << 3;
+
+/// What was asked, so that the answer can be understood; travels with a request as one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RequestKind {
+    /// RequestVoteRequest, pre-vote or vote.
+    RequestVote = 0,
+    /// AppendEntriesRequest.
+    AppendEntries = 1,
+    /// TimeoutNowRequest.
+    TimeoutNow = 2,
+    /// PingRequest.
+    Ping = 3,
+    /// A CLI request or a user's own; its sender knows the message.
+    Typed = 4,
+}
+
+/// A byte that is no [`RequestKind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a kind of request")]
+pub struct UnknownRequestKind(pub u8);
+
+impl RequestKind {
+    /// The kind of a request of the core.
+    pub fn of(request: &RaftRequest) -> RequestKind {
+        match request {
+            RaftRequest::RequestVote(_) => RequestKind::RequestVote,
+            RaftRequest::AppendEntries(_) => RequestKind::AppendEntries,
+            RaftRequest::TimeoutNow(_) => RequestKind::TimeoutNow,
+        }
+    }
+
+    /// The kind of request that frames of this class carry; `None` for classes that are not handled here.
+    pub fn of_class(class: &[u8]) -> Option<RequestKind> {
+        match class::known(class)?.0 {
+            class::REQUEST_VOTE_REQUEST => Some(RequestKind::RequestVote),
+            class::APPEND_ENTRIES_REQUEST => Some(RequestKind::AppendEntries),
+            class::TIMEOUT_NOW_REQUEST => Some(RequestKind::TimeoutNow),
+            class::PING_REQUEST => Some(RequestKind::Ping),
+            _ => None,
+        }
+    }
+}
+
+impl From<RequestKind> for u8 {
+    fn from(kind: RequestKind) -> u8 {
+        kind as u8
+    }
+}
+
+impl TryFrom<u8> for RequestKind {
+    type Error = UnknownRequestKind;
+
+    fn try_from(byte: u8) -> Result<RequestKind, UnknownRequestKind> {
+        Ok(match byte {
+            0 => RequestKind::RequestVote,
+            1 => RequestKind::AppendEntries,
+            2 => RequestKind::TimeoutNow,
+            3 => RequestKind::Ping,
+            4 => RequestKind::Typed,
+            other => return Err(UnknownRequestKind(other)),
+        })
+    }
+}
+
+/// A received request of the core with its envelope, which borrows from the frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncomingRequest<'a> {
+    /// The group's id.
+    pub group: &'a str,
+    /// Peer id of the sender, as it writes it.
+    pub server_id: &'a str,
+    /// Peer id of the receiver, as the sender writes it.
+    pub peer_id: &'a str,
+    /// What is asked.
+    pub request: RaftRequest,
+}
+
+/// Encodes a request of the core. `server_id` and `peer_id` are the texts of sender and receiver.
+///
+/// # Panics
+/// As [`encode_append_entries`].
+pub fn encode_raft_request(
+    id: u32,
+    group: &str,
+    server_id: &str,
+    peer_id: &str,
+    timeout_ms: i32,
+    request: &RaftRequest,
+) -> OutFrame {
+    let mut content = Vec::new();
+    let mut put_envelope = || {
+        content.reserve(128);
+        put_delimited(&mut content, 10, group.as_bytes());
+        put_delimited(&mut content, 18, server_id.as_bytes());
+        put_delimited(&mut content, 26, peer_id.as_bytes());
+    };
+    match request {
+        RaftRequest::AppendEntries(request) => {
+            encode_append_entries(id, group, server_id, peer_id, timeout_ms, request)
+        }
+        RaftRequest::RequestVote(request) => {
+            put_envelope();
+            put_number(&mut content, 32, request.term);
+            put_number(&mut content, 40, request.last_log.term);
+            put_number(&mut content, 48, request.last_log.index);
+            put_number(&mut content, 56, u64::from(request.pre_vote));
+            encode_request(id, class::REQUEST_VOTE_REQUEST, timeout_ms, b"", &content)
+        }
+        RaftRequest::TimeoutNow(request) => {
+            put_envelope();
+            put_number(&mut content, 32, request.term);
+            encode_request(id, class::TIMEOUT_NOW_REQUEST, timeout_ms, b"", &content)
+        }
+    }
+}
+
+/// Encodes the answer to request `id`, whose codec byte it repeats.
+pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutFrame {
+    // Largest: six numbers, of which two have two-byte tags.
+    let mut room = [0; 80];
+    let mut rest = &mut room[..];
+    let class = match response {
+        RaftResponse::AppendEntries(response) => {
+            put_number(&mut rest, 8, response.term);
+            put_number(&mut rest, 16, u64::from(response.success));
+            if let Some(index) = response.last_log_index {
+                put_number(&mut rest, 24, index);
+            }
+            if let Some(hint) = response.conflict {
+                put_varint(&mut rest, u64::from(CONFLICT_TERM));
+                put_varint(&mut rest, hint.term);
+                put_varint(&mut rest, u64::from(CONFLICT_FIRST_INDEX));
+                put_varint(&mut rest, hint.first_index);
+            }
+            class::APPEND_ENTRIES_RESPONSE
+        }
+        RaftResponse::RequestVote(response) => {
+            put_number(&mut rest, 8, response.term);
+            put_number(&mut rest, 16, u64::from(response.granted));
+            class::REQUEST_VOTE_RESPONSE
+        }
+        RaftResponse::TimeoutNow(response) => {
+            put_number(&mut rest, 8, response.term);
+            put_number(&mut rest, 16, u64::from(response.success));
+            class::TIMEOUT_NOW_RESPONSE
+        }
+        RaftResponse::Error(status) => return encode_error_response(id, codec, Some(status)),
+    };
+    let left = rest.len();
+    encode_response(id, codec, ResponseStatus::Success, class, &room[..room.len() - left])
+}
+
+fn put_number(buf: &mut impl BufMut, tag: u8, value: u64) {
+    buf.put_u8(tag);
+    put_varint(buf, value);
+}
+
+/// The group that a raft request is for, without decoding the rest: field 1 of every raft request.
+///
+/// # Errors
+/// [`DecodeError`] when the content does not begin with a group id. (Senders write fields in ascending order.)
+pub fn group_of(frame: &RequestFrame) -> Result<&str, DecodeError> {
+    const MESSAGE: &str = "raft request";
+    let malformed = |reason| DecodeError::Malformed { message: MESSAGE, reason };
+    let mut reader = crate::wire::Reader::new(&frame.content);
+    match reader.tag().map_err(malformed)? {
+        Some(10) => reader.text().map_err(malformed),
+        _ => Err(DecodeError::Missing { message: MESSAGE, field: "group_id" }),
+    }
+}
+
+/// Decodes a request for the core.
+///
+/// # Errors
+/// [`DecodeError`]; of kind [`DecodeError::Class`] when the frame carries something else. The sender should get an
+/// error answer; the connection can go on.
+pub fn decode_raft_request(frame: &RequestFrame) -> Result<IncomingRequest<'_>, DecodeError> {
+    match RequestKind::of_class(&frame.class) {
+        Some(RequestKind::AppendEntries) => {
+            let incoming = decode_append_entries(frame)?;
+            Ok(IncomingRequest {
+                group: incoming.group,
+                server_id: incoming.server_id,
+                peer_id: incoming.peer_id,
+                request: RaftRequest::AppendEntries(incoming.request),
+            })
+        }
+        Some(RequestKind::RequestVote) => {
+            let fields = Fields::read("RequestVoteRequest", &frame.content, [10, 18, 26, 32, 40, 48, 56])?;
+            let last_log =
+                LogId::new(fields.count(48, "last_log_index")?, fields.count(40, "last_log_term")?);
+            let pre_vote = fields.flag(56, "pre_vote")?;
+            let term = fields.count(32, "term")?;
+            envelope(&fields, RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote }))
+        }
+        Some(RequestKind::TimeoutNow) => {
+            let fields = Fields::read("TimeoutNowRequest", &frame.content, [10, 18, 26, 32])?;
+            let term = fields.count(32, "term")?;
+            envelope(&fields, RaftRequest::TimeoutNow(TimeoutNowRequest { term }))
+        }
+        _ => Err(unexpected(&frame.class)),
+    }
+}
+
+fn envelope<'a, const N: usize>(
+    fields: &Fields<'a, N>,
+    request: RaftRequest,
+) -> Result<IncomingRequest<'a>, DecodeError> {
+    Ok(IncomingRequest {
+        group: fields.text(10, "group_id")?,
+        server_id: fields.text(18, "server_id")?,
+        peer_id: fields.text(26, "peer_id")?,
+        request,
+    })
+}
+
+pub(crate) fn unexpected(class: &[u8]) -> DecodeError {
+    DecodeError::Class(String::from_utf8_lossy(class).into_owned())
+}
+
+/// Decodes the answer to a request of the core.
+///
+/// An `ErrorResponse` in place of the typed response, and one in its field 99, is
+/// [`RaftResponse::Error`]. Numbers that have no meaning here are kept as [`RaftError::Other`].
+///
+/// # Errors
+/// [`DecodeError::Status`] when the frame has no success, [`DecodeError::Class`] when it answers another kind of
+/// request (so does [`RequestKind::Ping`] and [`RequestKind::Typed`], which the core does not send) or says OK
+/// without the answer, and others for damaged content. All mean the same: there is no answer.
+pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<RaftResponse, DecodeError> {
+    if frame.status != ResponseStatus::Success {
+        return Err(DecodeError::Status(frame.status));
+    }
+    if frame.class == class::ERROR_RESPONSE {
+        return match decode_error_response(&frame.content)? {
+            Some(status) => Ok(RaftResponse::Error(status)),
+            None => Err(unexpected(&frame.class)),
+        };
+    }
+    let (expected, message) = match kind {
+        RequestKind::RequestVote => (class::REQUEST_VOTE_RESPONSE, "RequestVoteResponse"),
+        RequestKind::AppendEntries => (class::APPEND_ENTRIES_RESPONSE, "AppendEntriesResponse"),
+        RequestKind::TimeoutNow => (class::TIMEOUT_NOW_RESPONSE, "TimeoutNowResponse"),
+        RequestKind::Ping | RequestKind::Typed => return Err(unexpected(&frame.class)),
+    };
+    if frame.class != expected {
+        return Err(unexpected(&frame.class));
+    }
+    let tags = [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX];
+    let fields = Fields::read(message, &frame.content, tags)?;
+    if let Some(error) = fields.bytes(ERROR_RESPONSE)
+        && let Some(status) = decode_error_response(error)?
+    {
+        return Ok(RaftResponse::Error(status));
+    }
+    let term = fields.count(8, "term")?;
+    Ok(match kind {
+        RequestKind::RequestVote => {
+            RaftResponse::RequestVote(RequestVoteResponse { term, granted: fields.flag(16, "granted")? })
+        }
+        RequestKind::TimeoutNow => {
+            RaftResponse::TimeoutNow(TimeoutNowResponse { term, success: fields.flag(16, "success")? })
+        }
+        _ => {
+            let hint_term = fields.optional_count(CONFLICT_TERM, "conflict_term")?;
+            let hint_index = fields.optional_count(CONFLICT_FIRST_INDEX, "conflict_first_index")?;
+            let conflict = match (hint_term, hint_index) {
+                (Some(term), Some(first_index)) => Some(ConflictHint { term, first_index }),
+                (None, None) => None,
+                (Some(_), None) => return Err(DecodeError::Alone { message, field: "conflict_term" }),
+                (None, Some(_)) => {
+                    return Err(DecodeError::Alone { message, field: "conflict_first_index" });
+                }
+            };
+            RaftResponse::AppendEntries(AppendEntriesResponse {
+                term,
+                success: fields.flag(16, "success")?,
+                last_log_index: fields.optional_count(24, "last_log_index")?,
+                conflict,
+            })
+        }
+    })
+}
+
+/// Decodes the content of an `ErrorResponse`; `None` is OK.
+///
+/// # Errors
+/// [`DecodeError`] when it is damaged or its code is no 32-bit number.
+pub fn decode_error_response(content: &[u8]) -> Result<Option<Status>, DecodeError> {
+    const MESSAGE: &str = "ErrorResponse";
+    let fields = Fields::read(MESSAGE, content, [8, 18])?;
+    let code = fields.number(8).ok_or(DecodeError::Missing { message: MESSAGE, field: "errorCode" })?;
+    let code = i32::try_from(code as i64)
+        .map_err(|_| DecodeError::Malformed { message: MESSAGE, reason: crate::error::Malformed::Number })?;
+    let text = fields.optional_text(18)?.unwrap_or("");
+    Ok((code != 0).then(|| Status::new(RaftError::from_code(code), text)))
+}
+
+/// A Ping, which a client sends first on a new connection. Answer it with [`encode_error_response`] and no error.
+///
+/// `now_ms` is the wall clock in milliseconds since the epoch; receivers do not look at it.
+pub fn encode_ping(id: u32, timeout_ms: i32, now_ms: u64) -> OutFrame {
+    let mut content = Vec::with_capacity(11);
+    put_number(&mut content, 8, now_ms);
+    encode_request(id, class::PING_REQUEST, timeout_ms, b"", &content)
+}
+
+/// The answer to a Ping: `None` when the peer is there and well, else what it complains of.
+///
+/// # Errors
+/// [`DecodeError`] when the frame is no answer to a Ping.
+pub fn decode_ping_response(frame: &ResponseFrame) -> Result<Option<Status>, DecodeError> {
+    match frame.status {
+        ResponseStatus::Success if frame.class == class::ERROR_RESPONSE => {
+            decode_error_response(&frame.content)
+        }
+        ResponseStatus::Success => Err(unexpected(&frame.class)),
+        status => Err(DecodeError::Status(status)),
+    }
+}
+
+#[cfg(test)]
+#[path = "messages_tests.rs"]
+mod tests;

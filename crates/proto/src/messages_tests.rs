@@ -1,0 +1,248 @@
+//! Votes, answers and errors: captured bytes, and the generated code as the other side.
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+use protobuf::Message;
+
+use super::*;
+use crate::bolt::{FrameDecoder, FrameLimits};
+use crate::frame::Frame;
+use crate::generated::rpc;
+
+const GROUP: &str = "grp";
+const SERVER: &str = "127.0.0.1:28083";
+const PEER: &str = "127.0.0.1:28082";
+
+fn receive(frame: &OutFrame) -> Frame {
+    let mut buf = BytesMut::from(&frame.parts.concat()[..]);
+    FrameDecoder::new(FrameLimits::default()).decode(&mut buf).unwrap().unwrap()
+}
+
+fn as_request(request: &RaftRequest) -> RequestFrame {
+    match receive(&encode_raft_request(4, GROUP, SERVER, PEER, 1000, request)) {
+        Frame::Request(frame) => frame,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn as_response(response: &RaftResponse) -> ResponseFrame {
+    match receive(&encode_raft_response(4, 1, response)) {
+        Frame::Response(frame) => frame,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn with(class: &'static str, content: Vec<u8>) -> ResponseFrame {
+    ResponseFrame {
+        id: 4,
+        status: ResponseStatus::Success,
+        class: Bytes::from_static(class.as_bytes()),
+        content: content.into(),
+    }
+}
+
+fn vote(term: u64, pre_vote: bool) -> RaftRequest {
+    RaftRequest::RequestVote(RequestVoteRequest { term, last_log: LogId::default(), pre_vote })
+}
+
+fn append(success: bool, last_log_index: Option<u64>) -> RaftResponse {
+    RaftResponse::AppendEntries(AppendEntriesResponse { term: 1, success, last_log_index, conflict: None })
+}
+
+#[test]
+fn captured_messages_are_written_as_java_does() {
+    let ids = "0a03677270120f3132372e302e302e313a32383038331a0f3132372e302e302e313a3238303832";
+    let pre_vote = encode_raft_request(4, GROUP, SERVER, PEER, 1000, &vote(1, true));
+    let head = hex(&pre_vote.parts[0][..22]);
+    assert_eq!(head, "01010001010000000401000003e8003800000000002f");
+    assert_eq!(hex(&as_request(&vote(1, true)).content), format!("{ids}2001280030003801"));
+    assert_eq!(hex(&as_request(&vote(1, false)).content), format!("{ids}2001280030003800"));
+    let now = RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 });
+    assert_eq!(hex(&as_request(&now).content), format!("{ids}2001"));
+    assert_eq!(as_request(&now).class.len(), 0x37);
+
+    let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 0, granted: true });
+    let head = hex(&encode_raft_response(4, 1, &granted).parts[0][..20]);
+    assert_eq!(head, "0100000201000000040100000039000000000004");
+    for (response, content) in [
+        (granted, "08001001"),
+        (append(true, Some(0)), "080110011800"),
+        (append(true, None), "08011001"),
+        (append(false, Some(5)), "080110001805"),
+        (RaftResponse::TimeoutNow(TimeoutNowResponse { term: 2, success: true }), "08021001"),
+    ] {
+        assert_eq!(hex(&as_response(&response).content), content);
+    }
+    assert_eq!(hex(&receive_ping()), "08eea3d285a034");
+}
+
+fn receive_ping() -> Bytes {
+    match receive(&encode_ping(1, 1000, 1_795_308_163_566)) {
+        Frame::Request(frame) => frame.content,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn any_request() -> impl Strategy<Value = RaftRequest> {
+    let number = 0..=i64::MAX as u64;
+    (number.clone(), number.clone(), number, any::<Option<bool>>()).prop_map(|(term, index, last, kind)| {
+        match kind {
+            Some(pre_vote) => {
+                let last_log = LogId::new(index, last);
+                RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote })
+            }
+            None => RaftRequest::TimeoutNow(TimeoutNowRequest { term }),
+        }
+    })
+}
+
+fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
+    let number = || 0..=i64::MAX as u64;
+    let hint = (number(), number()).prop_map(|(term, first_index)| ConflictHint { term, first_index });
+    let appended = (number(), any::<bool>(), proptest::option::of(number()), proptest::option::of(hint));
+    prop_oneof![
+        (number(), any::<bool>()).prop_map(|(term, granted)| (
+            RequestKind::RequestVote,
+            RaftResponse::RequestVote(RequestVoteResponse { term, granted })
+        )),
+        (number(), any::<bool>()).prop_map(|(term, success)| (
+            RequestKind::TimeoutNow,
+            RaftResponse::TimeoutNow(TimeoutNowResponse { term, success })
+        )),
+        appended.prop_map(|(term, success, last_log_index, conflict)| (
+            RequestKind::AppendEntries,
+            RaftResponse::AppendEntries(AppendEntriesResponse { term, success, last_log_index, conflict })
+        )),
+        (any::<i32>(), ".{0,20}").prop_filter("0 is no error", |(code, _)| *code != 0).prop_map(
+            |(code, text)| (
+                RequestKind::AppendEntries,
+                RaftResponse::Error(Status::new(RaftError::from_code(code), text))
+            )
+        ),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn requests_round_trip_and_mean_the_same_to_the_generated_code(request in any_request()) {
+        let frame = as_request(&request);
+        let incoming = decode_raft_request(&frame).unwrap();
+        prop_assert_eq!((incoming.group, incoming.server_id, incoming.peer_id), (GROUP, SERVER, PEER));
+        prop_assert_eq!(&incoming.request, &request);
+        prop_assert_eq!(group_of(&frame).unwrap(), GROUP);
+        let again = match request {
+            RaftRequest::RequestVote(vote) => {
+                let message = rpc::RequestVoteRequest::parse_from_tokio_bytes(&frame.content).unwrap();
+                prop_assert_eq!(message.term() as u64, vote.term);
+                prop_assert_eq!(message.last_log_term() as u64, vote.last_log.term);
+                prop_assert_eq!(message.last_log_index() as u64, vote.last_log.index);
+                prop_assert_eq!(message.pre_vote(), vote.pre_vote);
+                message.write_to_bytes().unwrap()
+            }
+            _ => rpc::TimeoutNowRequest::parse_from_tokio_bytes(&frame.content).unwrap().write_to_bytes().unwrap(),
+        };
+        prop_assert_eq!(&frame.content[..], &again[..]);
+    }
+
+    #[test]
+    fn responses_round_trip_and_mean_the_same_to_the_generated_code((kind, response) in any_response()) {
+        let frame = as_response(&response);
+        prop_assert_eq!(decode_raft_response(kind, &frame), Ok(response.clone()));
+        let content = &frame.content;
+        let again = match &response {
+            RaftResponse::RequestVote(_) => {
+                rpc::RequestVoteResponse::parse_from_tokio_bytes(content).unwrap().write_to_bytes().unwrap()
+            }
+            RaftResponse::TimeoutNow(_) => {
+                rpc::TimeoutNowResponse::parse_from_tokio_bytes(content).unwrap().write_to_bytes().unwrap()
+            }
+            RaftResponse::AppendEntries(response) => {
+                let message = rpc::AppendEntriesResponse::parse_from_tokio_bytes(content).unwrap();
+                prop_assert_eq!(message.last_log_index.map(|i| i as u64), response.last_log_index);
+                prop_assert_eq!(message.conflict_term, response.conflict.map(|hint| hint.term));
+                prop_assert_eq!(message.conflict_first_index, response.conflict.map(|hint| hint.first_index));
+                message.write_to_bytes().unwrap()
+            }
+            RaftResponse::Error(status) => {
+                let message = rpc::ErrorResponse::parse_from_tokio_bytes(content).unwrap();
+                prop_assert_eq!((message.errorCode(), message.errorMsg()), (status.error.code(), &status.message[..]));
+                message.write_to_bytes().unwrap()
+            }
+        };
+        prop_assert_eq!(&content[..], &again[..]);
+    }
+
+    #[test]
+    fn noise_never_panics(content in proptest::collection::vec(any::<u8>(), 0..60)) {
+        for class in [class::APPEND_ENTRIES_RESPONSE, class::REQUEST_VOTE_RESPONSE, class::ERROR_RESPONSE] {
+            let frame = with(class, content.clone());
+            let _ = decode_raft_response(RequestKind::AppendEntries, &frame);
+            let _ = decode_raft_response(RequestKind::RequestVote, &frame);
+            let _ = decode_ping_response(&frame);
+        }
+        for class in [class::REQUEST_VOTE_REQUEST, class::TIMEOUT_NOW_REQUEST, class::APPEND_ENTRIES_REQUEST] {
+            let frame = RequestFrame { class: Bytes::from_static(class.as_bytes()), content: content.clone().into(), ..as_request(&vote(1, true)) };
+            let _ = decode_raft_request(&frame);
+            let _ = group_of(&frame);
+        }
+    }
+}
+
+#[test]
+fn field_99_is_an_error_unless_it_says_ok() {
+    let mut error = rpc::ErrorResponse::new();
+    error.set_errorCode(1012);
+    error.set_errorMsg("no such group".into());
+    let mut message = rpc::AppendEntriesResponse::new();
+    message.set_term(3);
+    message.set_success(true);
+    message.errorResponse = Some(error).into();
+    let decode = |message: &rpc::AppendEntriesResponse| {
+        let frame = with(class::APPEND_ENTRIES_RESPONSE, message.write_to_bytes().unwrap());
+        decode_raft_response(RequestKind::AppendEntries, &frame).unwrap()
+    };
+    let status = Status::new(RaftError::NotFound, "no such group");
+    assert_eq!(decode(&message), RaftResponse::Error(status));
+    message.errorResponse.mut_or_insert_default().set_errorCode(0);
+    assert!(matches!(decode(&message), RaftResponse::AppendEntries(r) if r.term == 3 && r.success));
+}
+
+#[test]
+fn what_is_no_answer_is_refused() {
+    let decode = |frame: &ResponseFrame| decode_raft_response(RequestKind::AppendEntries, frame);
+    let good = as_response(&append(true, None));
+    let failed = ResponseFrame { status: ResponseStatus::ServerSerialException, ..good.clone() };
+    assert_eq!(decode(&failed), Err(DecodeError::Status(ResponseStatus::ServerSerialException)));
+    let other = as_response(&RaftResponse::RequestVote(RequestVoteResponse { term: 1, granted: true }));
+    assert!(matches!(decode(&other), Err(DecodeError::Class(_))));
+    let ok = with(class::ERROR_RESPONSE, vec![8, 0]);
+    assert!(matches!(decode(&ok), Err(DecodeError::Class(_))), "OK is no answer to an append");
+    assert_eq!(decode_ping_response(&ok), Ok(None));
+    assert!(matches!(decode_raft_response(RequestKind::Typed, &good), Err(DecodeError::Class(_))));
+
+    let content = |bytes: &[u8]| decode(&with(class::APPEND_ENTRIES_RESPONSE, bytes.to_vec()));
+    assert!(matches!(content(&[8, 1]), Err(DecodeError::Missing { field: "success", .. })));
+    let mut negative = vec![16, 1, 8];
+    negative.extend_from_slice(&[0xff; 9]);
+    negative.push(1);
+    assert!(matches!(content(&negative), Err(DecodeError::Negative { field: "term", value: -1, .. })));
+    let alone = content(&[8, 1, 16, 0, 0xc0, 0x3e, 5]);
+    assert!(matches!(alone, Err(DecodeError::Alone { field: "conflict_term", .. })));
+}
+
+#[test]
+fn kinds_travel_as_a_byte() {
+    for byte in 0..5 {
+        assert_eq!(u8::from(RequestKind::try_from(byte).unwrap()), byte);
+    }
+    assert_eq!(RequestKind::try_from(5), Err(UnknownRequestKind(5)));
+    assert_eq!(RequestKind::of(&vote(1, true)), RequestKind::RequestVote);
+    assert_eq!(RequestKind::of_class(class::PING_REQUEST.as_bytes()), Some(RequestKind::Ping));
+    assert_eq!(RequestKind::of_class(b"x"), None);
+}
