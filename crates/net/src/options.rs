@@ -40,6 +40,9 @@ pub struct NetLoopOptions {
     pub max_inbound_connections: usize,
     /// Most inbound connections that have not sent a whole frame yet (64). More are closed at once.
     pub max_unproven_connections: usize,
+    /// Most bytes of incomplete frames on all connections together (256 MiB). The connection that goes beyond it
+    /// is closed.
+    pub max_buffered_bytes: usize,
     /// Bytes read with one system call (64 KiB). A connection's own buffer grows with what it received.
     pub read_buffer_bytes: usize,
     /// Bytes taken from one connection in one turn before the others have theirs (256 KiB).
@@ -71,6 +74,7 @@ impl Default for NetLoopOptions {
             partial_frame_window: Duration::from_secs(10),
             max_inbound_connections: 4096,
             max_unproven_connections: 64,
+            max_buffered_bytes: 256 << 20,
             read_buffer_bytes: 64 << 10,
             read_budget_bytes: 256 << 10,
             read_budget_frames: 1024,
@@ -141,6 +145,7 @@ impl NetLoopOptions {
         range("heartbeat_max_missed", self.heartbeat_max_missed as usize, 1, 1000)?;
         range("max_inbound_connections", self.max_inbound_connections, 1, 1 << 20)?;
         range("max_unproven_connections", self.max_unproven_connections, 1, 1 << 20)?;
+        range("max_buffered_bytes", self.max_buffered_bytes, 1 << 10, 1 << 40)?;
         range("read_buffer_bytes", self.read_buffer_bytes, 512, 16 << 20)?;
         range("read_budget_bytes", self.read_budget_bytes, 512, 1 << 30)?;
         range("read_budget_frames", self.read_budget_frames, 1, 1 << 30)?;
@@ -213,6 +218,7 @@ mod tests {
         case!(heartbeat_max_missed, 0);
         case!(max_inbound_connections, 0);
         case!(max_unproven_connections, 0);
+        case!(max_buffered_bytes, 0);
         case!(read_buffer_bytes, 1);
         case!(read_budget_bytes, 0);
         case!(read_budget_frames, 0);

@@ -37,6 +37,8 @@ pub(crate) struct Peer<S> {
     pub(crate) queued: bool,
     /// The request that the consumer handed back.
     pub(crate) parked: Option<RequestFrame>,
+    /// What the loop has counted of `buffer`.
+    pub(crate) counted: usize,
     opened: Instant,
     last_read: Instant,
     bytes_in: u64,
@@ -79,6 +81,7 @@ impl<S> Peer<S> {
             hangup: false,
             queued: false,
             parked: None,
+            counted: 0,
             opened: now,
             last_read: now,
             bytes_in: 0,

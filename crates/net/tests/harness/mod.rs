@@ -16,21 +16,21 @@ use ringraft_proto::{
 };
 
 /// Longer than any of this may take on a busy machine; reached only by a failure.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A class that the decoder does not know.
-pub const CLASS: &str = "net.test.Message";
+pub(crate) const CLASS: &str = "net.test.Message";
 
 /// Keeps everything it is told.
 #[derive(Default)]
-pub struct Recorder {
-    pub requests: Vec<(ReplyHandle, RequestFrame)>,
-    pub responses: Vec<(RequestContext, ResponseFrame)>,
-    pub failed: Vec<(RequestContext, String)>,
-    pub connected: Vec<(LinkId, Endpoint, ConnectionClass)>,
-    pub turn_ends: usize,
+pub(crate) struct Recorder {
+    pub(crate) requests: Vec<(ReplyHandle, RequestFrame)>,
+    pub(crate) responses: Vec<(RequestContext, ResponseFrame)>,
+    pub(crate) failed: Vec<(RequestContext, String)>,
+    pub(crate) connected: Vec<(LinkId, Endpoint, ConnectionClass)>,
+    pub(crate) turn_ends: usize,
     /// How many more requests are taken; all when `None`.
-    pub room: Option<usize>,
+    pub(crate) room: Option<usize>,
 }
 
 impl Inbound for Recorder {
@@ -62,55 +62,55 @@ impl Inbound for Recorder {
 }
 
 /// One host under test.
-pub struct Host {
-    pub endpoint: Endpoint,
-    pub event_loop: Box<dyn EventLoop>,
-    pub transport: Arc<dyn Transport>,
-    pub metrics: Arc<NetMetrics>,
-    pub seen: Recorder,
+pub(crate) struct Host {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) event_loop: Box<dyn EventLoop>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) metrics: Arc<NetMetrics>,
+    pub(crate) seen: Recorder,
 }
 
 impl Host {
-    pub fn turn(&mut self, timeout: Duration) {
+    pub(crate) fn turn(&mut self, timeout: Duration) {
         self.event_loop.turn(Some(timeout), &mut self.seen).unwrap();
     }
 
-    pub fn send(&self, link: LinkId, ticket: u64, content: Bytes) -> Result<(), SendError> {
+    pub(crate) fn send(&self, link: LinkId, ticket: u64, content: Bytes) -> Result<(), SendError> {
         self.transport.request(link, context(ticket), &mut |id| request(id, content.clone()))
     }
 
-    pub fn reply(&self, handle: ReplyHandle, content: Bytes) -> Result<(), SendError> {
+    pub(crate) fn reply(&self, handle: ReplyHandle, content: Bytes) -> Result<(), SendError> {
         self.transport.reply(handle, response(handle, content))
     }
 
-    pub fn metric(&self, name: &str) -> u64 {
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         self.metrics.values().find(|(of, _)| *of == name).unwrap_or_else(|| panic!("no metric {name}")).1
     }
 
-    pub fn tickets(&self) -> Vec<u64> {
+    pub(crate) fn tickets(&self) -> Vec<u64> {
         self.seen.responses.iter().map(|(context, _)| context.ticket).collect()
     }
 }
 
-pub fn context(ticket: u64) -> RequestContext {
+pub(crate) fn context(ticket: u64) -> RequestContext {
     RequestContext { lane: 1, kind: 2, slot: 3, generation: 4, ticket }
 }
 
-pub fn request(id: u32, content: Bytes) -> OutFrame {
+pub(crate) fn request(id: u32, content: Bytes) -> OutFrame {
     encode_request_shared(id, CLASS, 5000, &[], content)
 }
 
-pub fn response(handle: ReplyHandle, content: Bytes) -> OutFrame {
+pub(crate) fn response(handle: ReplyHandle, content: Bytes) -> OutFrame {
     encode_response_shared(handle.request, 1, ResponseStatus::Success, CLASS, content)
 }
 
 /// Bytes of an encoded frame.
-pub fn bytes_of(frame: &OutFrame) -> Vec<u8> {
+pub(crate) fn bytes_of(frame: &OutFrame) -> Vec<u8> {
     frame.parts.concat()
 }
 
 /// Recognisable content.
-pub fn pattern(seed: u64, len: usize) -> Bytes {
+pub(crate) fn pattern(seed: u64, len: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -123,7 +123,7 @@ pub fn pattern(seed: u64, len: usize) -> Bytes {
 
 /// Turns all hosts until the condition holds.
 #[track_caller]
-pub fn drive(hosts: &mut [&mut Host], what: &str, mut done: impl FnMut(&mut [&mut Host]) -> bool) {
+pub(crate) fn drive(hosts: &mut [&mut Host], what: &str, mut done: impl FnMut(&mut [&mut Host]) -> bool) {
     let start = Instant::now();
     while !done(hosts) {
         assert!(start.elapsed() < PATIENCE, "not reached: {what}");
@@ -134,7 +134,7 @@ pub fn drive(hosts: &mut [&mut Host], what: &str, mut done: impl FnMut(&mut [&mu
 }
 
 /// A way to make hosts.
-pub trait World {
+pub(crate) trait World {
     fn new() -> Self;
 
     /// A host under a new name.
@@ -148,7 +148,7 @@ pub trait World {
 }
 
 /// Options whose pauses are short, so that tests need not wait.
-pub fn quick() -> NetLoopOptions {
+pub(crate) fn quick() -> NetLoopOptions {
     NetLoopOptions {
         reconnect_backoff_min: Duration::from_millis(1),
         reconnect_backoff_max: Duration::from_millis(20),
@@ -156,7 +156,7 @@ pub fn quick() -> NetLoopOptions {
     }
 }
 
-pub struct Tcp;
+pub(crate) struct Tcp;
 
 impl Tcp {
     fn listen(address: &str, options: NetLoopOptions) -> Host {
@@ -192,8 +192,8 @@ impl World for Tcp {
     }
 }
 
-pub struct Inproc {
-    pub network: Network,
+pub(crate) struct Inproc {
+    pub(crate) network: Network,
     names: std::cell::Cell<u32>,
 }
 
@@ -225,7 +225,7 @@ impl World for Inproc {
 }
 
 /// Two hosts, the first with a link to the second that is up.
-pub fn linked<W: World>(world: &W, options: NetLoopOptions) -> (Host, Host, LinkId) {
+pub(crate) fn linked<W: World>(world: &W, options: NetLoopOptions) -> (Host, Host, LinkId) {
     let mut client = world.host(options.clone());
     let mut server = world.host(options);
     let link = client.transport.link(&server.endpoint, ConnectionClass::Log);

@@ -4,25 +4,20 @@
 //! the connections that it asks for.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ringraft_proto::{Frame, RequestFrame, ResponseFrame, encode_heartbeat, encode_heartbeat_ack};
+use ringraft_proto::{RequestFrame, ResponseFrame};
 
 use crate::backoff::Retry;
 use crate::hub::{Connection, ConnectionId, Hub, ONE_WAY};
 use crate::metrics::NetMetrics;
-use crate::peer::{Due, Peer, Role};
+use crate::peer::{Peer, Role};
 use crate::socket::Socket;
 use crate::{Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, TurnReport};
 
-/// Sweeps for overdue requests within one expiry time.
-const EXPIRY_SWEEPS: u32 = 8;
-
-/// Least time between two log lines about bad peers.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+mod clock;
+mod serve;
 
 pub(crate) struct Engine<S> {
     pub(crate) hub: Arc<Hub<S>>,
@@ -41,6 +36,8 @@ pub(crate) struct Engine<S> {
     delivered: usize,
     inbound_count: usize,
     unproven_count: usize,
+    /// Bytes of incomplete frames, of all connections.
+    buffered: usize,
     last_log: Option<Instant>,
     unlogged: u64,
 }
@@ -50,22 +47,11 @@ struct Slot<S> {
     peer: Option<Box<Peer<S>>>,
 }
 
-/// How the service of one connection ended.
-enum Served {
-    /// Nothing more to read.
-    Idle,
-    /// The turn's share is used up.
-    More,
-    /// The consumer is full.
-    Busy,
-    Closed(String),
-}
-
 impl<S: Socket> Engine<S> {
     pub(crate) fn new(hub: Arc<Hub<S>>, now: Instant) -> Self {
         let options = &hub.options;
         let scratch = vec![0; options.read_buffer_bytes].into_boxed_slice();
-        let next_expiry = now + options.request_expiry / EXPIRY_SWEEPS;
+        let next_expiry = now + options.request_expiry / clock::EXPIRY_SWEEPS;
         Self {
             hub,
             slots: Vec::new(),
@@ -79,6 +65,7 @@ impl<S: Socket> Engine<S> {
             delivered: 0,
             inbound_count: 0,
             unproven_count: 0,
+            buffered: 0,
             last_log: None,
             unlogged: 0,
         }
@@ -201,6 +188,7 @@ impl<S: Socket> Engine<S> {
         let id = shared.id;
         shared.outbox.close();
         shared.socket.shutdown();
+        self.buffered -= peer.counted;
         let slot = &mut self.slots[id.slot as usize];
         slot.generation = (slot.generation + 1) % ONE_WAY;
         self.free.push(id.slot);
@@ -353,226 +341,5 @@ impl<S: Socket> Engine<S> {
             fn on_connected(&mut self, _: LinkId, _: &Endpoint, _: ConnectionClass) {}
         }
         self.shutdown(Instant::now(), &mut Nobody);
-    }
-
-    fn serve(&mut self, id: ConnectionId, now: Instant, inbound: &mut dyn Inbound) {
-        if self.peer_mut(id).is_none() {
-            return;
-        }
-        let Some(mut peer) = self.slots[id.slot as usize].peer.take() else { return };
-        peer.queued = false;
-        let proven = peer.proven;
-        let served = self.read(&mut peer, now, inbound);
-        if peer.role == Role::Inbound && peer.proven && !proven {
-            self.unproven_count -= 1;
-        }
-        match served {
-            Served::Closed(reason) => return self.bury(peer, &reason, now, inbound),
-            Served::Idle => {
-                if peer.role == Role::Inbound && peer.buffered() > 0 {
-                    let deadline = peer.deadline(&self.hub.options);
-                    self.sweep_by(deadline);
-                }
-            }
-            Served::More => {
-                peer.queued = true;
-                self.ready.push_back(id);
-            }
-            Served::Busy => self.parked.push(id),
-        }
-        self.slots[id.slot as usize].peer = Some(peer);
-    }
-
-    fn read(&mut self, peer: &mut Peer<S>, now: Instant, inbound: &mut dyn Inbound) -> Served {
-        let metrics = self.hub.metrics.clone();
-        let mut bytes = self.hub.options.read_budget_bytes;
-        let mut frames = self.hub.options.read_budget_frames;
-        if let Some(frame) = peer.parked.take()
-            && !self.offer(peer, frame, inbound)
-        {
-            return Served::Busy;
-        }
-        loop {
-            loop {
-                let frame = match peer.next_frame(now) {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => break,
-                    Err(error) => {
-                        NetMetrics::add(&metrics.malformed_frames, 1);
-                        self.log_malformed(peer, &error.to_string(), now);
-                        return Served::Closed(format!("malformed frame: {error}"));
-                    }
-                };
-                NetMetrics::add(&metrics.frames_in, 1);
-                if !self.dispatch(peer, frame, inbound) {
-                    return Served::Busy;
-                }
-                frames -= 1;
-                if frames == 0 {
-                    return Served::More;
-                }
-            }
-            if !peer.readable {
-                return Served::Idle;
-            }
-            if bytes == 0 {
-                return Served::More;
-            }
-            let n = match peer.shared.socket.read(&mut self.scratch) {
-                Ok(0) if peer.buffered() > 0 => {
-                    return Served::Closed(format!(
-                        "closed by the peer after {} bytes of a frame",
-                        peer.buffered()
-                    ));
-                }
-                Ok(0) => return Served::Closed("closed by the peer".to_owned()),
-                Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    peer.readable = false;
-                    return Served::Idle;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Served::Closed(format!("read failed: {error}")),
-            };
-            NetMetrics::add(&metrics.bytes_in, n as u64);
-            bytes = bytes.saturating_sub(n);
-            // A short read emptied the socket: what comes later comes with its own edge.
-            if n < self.scratch.len() && !peer.hangup {
-                peer.readable = false;
-            }
-            peer.received(&self.scratch[..n], now);
-        }
-    }
-
-    /// `false`: the consumer is busy and the frame is parked.
-    fn dispatch(&mut self, peer: &mut Peer<S>, frame: Frame, inbound: &mut dyn Inbound) -> bool {
-        match (frame, peer.role) {
-            (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, inbound),
-            (Frame::Response(frame), Role::Outbound(link)) => {
-                let link = self.hub.link_at(link);
-                let context = link.and_then(|link| link.state.lock().pending.take(frame.id));
-                match context {
-                    Some(context) => {
-                        self.delivered += 1;
-                        inbound.on_response(context, frame);
-                    }
-                    None => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
-                }
-            }
-            (Frame::Heartbeat { id }, _) => {
-                // When the outbox is full the peer does not read and would not see the answer either.
-                if self.hub.push(&peer.shared, encode_heartbeat_ack(id)).is_ok() {
-                    self.hub.send(&peer.shared);
-                }
-            }
-            // That it came is all that matters, and `received` has noted it.
-            (Frame::HeartbeatAck { .. }, Role::Outbound(_)) => {}
-            _ => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
-        }
-        true
-    }
-
-    fn offer(&mut self, peer: &mut Peer<S>, frame: RequestFrame, inbound: &mut dyn Inbound) -> bool {
-        let id = peer.shared.id;
-        let generation = if frame.one_way { id.generation | ONE_WAY } else { id.generation };
-        let handle = ReplyHandle { connection: id.slot, generation, request: frame.id };
-        match inbound.on_request(handle, frame) {
-            Accept::Taken => {
-                self.delivered += 1;
-                true
-            }
-            Accept::Busy(frame) => {
-                NetMetrics::add(&self.hub.metrics.busy, 1);
-                peer.parked = Some(frame);
-                false
-            }
-        }
-    }
-
-    // --- the clock ---
-
-    fn sweep_by(&mut self, at: Instant) {
-        self.next_sweep = Some(self.next_sweep.map_or(at, |next| next.min(at)));
-    }
-
-    /// Looks at every connection and link, and finds out when to do so again. Deadlines move on without a trace, so
-    /// this runs about once in the shortest of them, not once an event.
-    fn sweep(&mut self, now: Instant, inbound: &mut dyn Inbound) -> Vec<LinkId> {
-        self.next_sweep = None;
-        let hub = self.hub.clone();
-        for slot in 0..self.slots.len() {
-            let Some(peer) = self.slots[slot].peer.as_deref_mut() else { continue };
-            let due = peer.check(now, &hub.options);
-            let deadline = peer.deadline(&hub.options);
-            let shared = peer.shared.clone();
-            match due {
-                Due::Close(reason) => {
-                    self.close(shared.id, reason, now, inbound);
-                    continue;
-                }
-                Due::Heartbeat(id) => {
-                    if hub.push(&shared, encode_heartbeat(id)).is_ok() {
-                        NetMetrics::add(&hub.metrics.heartbeats_sent, 1);
-                        hub.send(&shared);
-                    }
-                }
-                Due::Nothing => {}
-            }
-            self.sweep_by(deadline);
-        }
-        let mut due = Vec::new();
-        for index in 0..self.links.len() {
-            match self.links[index].due {
-                Some(at) if at <= now => {
-                    self.links[index].due = None;
-                    due.push(LinkId(index as u32));
-                }
-                Some(at) => self.sweep_by(at),
-                None => {}
-            }
-        }
-        if !self.links.is_empty() {
-            self.expire(now, inbound);
-            self.sweep_by(self.next_expiry);
-        }
-        due
-    }
-
-    fn expire(&mut self, now: Instant, inbound: &mut dyn Inbound) {
-        if now < self.next_expiry {
-            return;
-        }
-        self.next_expiry = now + self.hub.options.request_expiry / EXPIRY_SWEEPS;
-        let epoch = self.hub.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-        for index in 0..self.links.len() {
-            let Some(link) = self.hub.link_at(LinkId(index as u32)) else { continue };
-            // One more than the full number, since the first epoch of a request was cut short.
-            let overdue = link.state.lock().pending.drain_expired(epoch, EXPIRY_SWEEPS + 1);
-            NetMetrics::add(&self.hub.metrics.expired_requests, overdue.len() as u64);
-            for context in overdue {
-                self.delivered += 1;
-                inbound.on_request_failed(context, "nobody answered within the limit");
-            }
-        }
-    }
-
-    /// Has every link that is down tried in the next turn.
-    pub(crate) fn retry_now(&mut self, now: Instant) {
-        for retry in &mut self.links {
-            if let Some(due) = &mut retry.due {
-                *due = now;
-            }
-        }
-        self.sweep_by(now);
-    }
-
-    fn log_malformed(&mut self, peer: &Peer<S>, error: &str, now: Instant) {
-        if self.last_log.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
-            self.unlogged += 1;
-            return;
-        }
-        self.last_log = Some(now);
-        let not_logged = std::mem::take(&mut self.unlogged);
-        tracing::warn!(peer = %peer.shared.peer, error, not_logged, "malformed frame; the connection is closed");
     }
 }

@@ -1,0 +1,179 @@
+//! Reading a connection and delivering what came.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use ringraft_proto::{Frame, RequestFrame, encode_heartbeat_ack};
+
+use super::Engine;
+use crate::hub::{ConnectionId, ONE_WAY};
+use crate::metrics::NetMetrics;
+use crate::peer::{Peer, Role};
+use crate::socket::Socket;
+use crate::{Accept, Inbound, ReplyHandle};
+
+/// Least time between two log lines about bad peers.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How the service of one connection ended.
+enum Served {
+    /// Nothing more to read.
+    Idle,
+    /// The turn's share is used up.
+    More,
+    /// The consumer is full.
+    Busy,
+    Closed(String),
+}
+
+impl<S: Socket> Engine<S> {
+    pub(super) fn serve(&mut self, id: ConnectionId, now: Instant, inbound: &mut dyn Inbound) {
+        if self.peer_mut(id).is_none() {
+            return;
+        }
+        let Some(mut peer) = self.slots[id.slot as usize].peer.take() else { return };
+        peer.queued = false;
+        let proven = peer.proven;
+        let served = self.read(&mut peer, now, inbound);
+        if peer.role == Role::Inbound && peer.proven && !proven {
+            self.unproven_count -= 1;
+        }
+        self.buffered = self.buffered - peer.counted + peer.buffered();
+        peer.counted = peer.buffered();
+        match served {
+            Served::Idle if self.buffered > self.hub.options.max_buffered_bytes => {
+                let reason = "the incomplete frames of all connections take too much memory";
+                return self.bury(peer, reason, now, inbound);
+            }
+            Served::Closed(reason) => return self.bury(peer, &reason, now, inbound),
+            Served::Idle => {
+                if peer.role == Role::Inbound && peer.buffered() > 0 {
+                    let deadline = peer.deadline(&self.hub.options);
+                    self.sweep_by(deadline);
+                }
+            }
+            Served::More => {
+                peer.queued = true;
+                self.ready.push_back(id);
+            }
+            Served::Busy => self.parked.push(id),
+        }
+        self.slots[id.slot as usize].peer = Some(peer);
+    }
+
+    fn read(&mut self, peer: &mut Peer<S>, now: Instant, inbound: &mut dyn Inbound) -> Served {
+        let metrics = self.hub.metrics.clone();
+        let mut bytes = self.hub.options.read_budget_bytes;
+        let mut frames = self.hub.options.read_budget_frames;
+        if let Some(frame) = peer.parked.take()
+            && !self.offer(peer, frame, inbound)
+        {
+            return Served::Busy;
+        }
+        loop {
+            loop {
+                let frame = match peer.next_frame(now) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(error) => {
+                        NetMetrics::add(&metrics.malformed_frames, 1);
+                        self.log_malformed(peer, &error.to_string(), now);
+                        return Served::Closed(format!("malformed frame: {error}"));
+                    }
+                };
+                NetMetrics::add(&metrics.frames_in, 1);
+                if !self.dispatch(peer, frame, inbound) {
+                    return Served::Busy;
+                }
+                frames -= 1;
+                if frames == 0 {
+                    return Served::More;
+                }
+            }
+            if !peer.readable {
+                return Served::Idle;
+            }
+            if bytes == 0 {
+                return Served::More;
+            }
+            let n = match peer.shared.socket.read(&mut self.scratch) {
+                Ok(0) if peer.buffered() > 0 => {
+                    return Served::Closed(format!(
+                        "closed by the peer after {} bytes of a frame",
+                        peer.buffered()
+                    ));
+                }
+                Ok(0) => return Served::Closed("closed by the peer".to_owned()),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    peer.readable = false;
+                    return Served::Idle;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Served::Closed(format!("read failed: {error}")),
+            };
+            NetMetrics::add(&metrics.bytes_in, n as u64);
+            bytes = bytes.saturating_sub(n);
+            // A short read emptied the socket: what comes later comes with its own edge.
+            if n < self.scratch.len() && !peer.hangup {
+                peer.readable = false;
+            }
+            peer.received(&self.scratch[..n], now);
+        }
+    }
+
+    /// `false`: the consumer is busy and the frame is parked.
+    fn dispatch(&mut self, peer: &mut Peer<S>, frame: Frame, inbound: &mut dyn Inbound) -> bool {
+        match (frame, peer.role) {
+            (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, inbound),
+            (Frame::Response(frame), Role::Outbound(link)) => {
+                let link = self.hub.link_at(link);
+                let context = link.and_then(|link| link.state.lock().pending.take(frame.id));
+                match context {
+                    Some(context) => {
+                        self.delivered += 1;
+                        inbound.on_response(context, frame);
+                    }
+                    None => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
+                }
+            }
+            (Frame::Heartbeat { id }, _) => {
+                // When the outbox is full the peer does not read and would not see the answer either.
+                if self.hub.push(&peer.shared, encode_heartbeat_ack(id)).is_ok() {
+                    self.hub.send(&peer.shared);
+                }
+            }
+            // That it came is all that matters, and `received` has noted it.
+            (Frame::HeartbeatAck { .. }, Role::Outbound(_)) => {}
+            _ => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
+        }
+        true
+    }
+
+    fn offer(&mut self, peer: &mut Peer<S>, frame: RequestFrame, inbound: &mut dyn Inbound) -> bool {
+        let id = peer.shared.id;
+        let generation = if frame.one_way { id.generation | ONE_WAY } else { id.generation };
+        let handle = ReplyHandle { connection: id.slot, generation, request: frame.id };
+        match inbound.on_request(handle, frame) {
+            Accept::Taken => {
+                self.delivered += 1;
+                true
+            }
+            Accept::Busy(frame) => {
+                NetMetrics::add(&self.hub.metrics.busy, 1);
+                peer.parked = Some(frame);
+                false
+            }
+        }
+    }
+
+    fn log_malformed(&mut self, peer: &Peer<S>, error: &str, now: Instant) {
+        if self.last_log.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
+            self.unlogged += 1;
+            return;
+        }
+        self.last_log = Some(now);
+        let not_logged = std::mem::take(&mut self.unlogged);
+        tracing::warn!(peer = %peer.shared.peer, error, not_logged, "malformed frame; the connection is closed");
+    }
+}

@@ -1,0 +1,480 @@
+//! What comes from a socket is trusted for nothing.
+
+mod harness;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::*;
+use ringraft_net::tcp::{ListenError, NetLoop};
+use ringraft_net::{ConnectionClass, Endpoint, EventLoop, NetLoopOptions, Transport};
+use ringraft_proto::{FrameLimits, ResponseStatus, encode_heartbeat, encode_heartbeat_ack, encode_response};
+
+fn raw(host: &Host) -> TcpStream {
+    let stream = TcpStream::connect(&*host.endpoint.0).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// A connection that the host has seen.
+fn joined(host: &mut Host) -> TcpStream {
+    let before = host.metric("accepted");
+    let stream = raw(host);
+    drive(&mut [host], "the connection is accepted", |hosts| hosts[0].metric("accepted") == before + 1);
+    stream
+}
+
+/// Drives the host until the other end is closed. Returns what came before.
+fn until_closed(host: &mut Host, stream: &mut TcpStream) -> Vec<u8> {
+    let mut seen = Vec::new();
+    stream.set_nonblocking(true).unwrap();
+    drive(&mut [host], "the connection is closed", |_| {
+        loop {
+            let mut buffer = [0; 4096];
+            match stream.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(n) => seen.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(_) => return true,
+            }
+        }
+    });
+    seen
+}
+
+/// Drives the host until so many bytes came.
+fn receive(host: &mut Host, stream: &mut TcpStream, len: usize) -> Vec<u8> {
+    let mut seen = Vec::new();
+    stream.set_nonblocking(true).unwrap();
+    drive(&mut [host], "bytes arrive", |_| {
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer) {
+            Ok(0) => panic!("closed after {} of {len} bytes", seen.len()),
+            Ok(n) => seen.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+        seen.len() >= len
+    });
+    stream.set_nonblocking(false).unwrap();
+    assert_eq!(seen.len(), len);
+    seen
+}
+
+/// A request with whatever lengths.
+fn head(class_len: u16, header_len: u16, content_len: u32) -> Vec<u8> {
+    let mut head = vec![1, 1, 0, 1, 1, 0, 0, 0, 9, 1, 0, 0, 0x13, 0x88];
+    head.extend_from_slice(&class_len.to_be_bytes());
+    head.extend_from_slice(&header_len.to_be_bytes());
+    head.extend_from_slice(&content_len.to_be_bytes());
+    head
+}
+
+fn one_way(id: u32, content: Bytes) -> Vec<u8> {
+    let mut bytes = bytes_of(&request(id, content));
+    bytes[1] = 2;
+    bytes
+}
+
+#[test]
+fn frames_split_at_every_byte_are_whole() {
+    let mut host = Tcp::new().host(quick());
+    let mut stream = joined(&mut host);
+    let mut bytes = bytes_of(&request(1, pattern(1, 50)));
+    bytes.extend(bytes_of(&encode_heartbeat(2)));
+    bytes.extend(bytes_of(&request(3, pattern(3, 20))));
+    for (n, byte) in bytes.iter().enumerate() {
+        stream.write_all(&[*byte]).unwrap();
+        drive(&mut [&mut host], "the byte arrives", |hosts| hosts[0].metric("bytes_in") == n as u64 + 1);
+    }
+    let contents: Vec<_> = host.seen.requests.iter().map(|(_, frame)| frame.content.clone()).collect();
+    assert_eq!(contents, [pattern(1, 50), pattern(3, 20)]);
+    assert_eq!(receive(&mut host, &mut stream, 20), bytes_of(&encode_heartbeat_ack(2)));
+}
+
+#[test]
+fn two_pieces_at_every_place_are_whole() {
+    let mut host = Tcp::new().host(quick());
+    let mut stream = joined(&mut host);
+    let bytes = bytes_of(&request(1, pattern(1, 30)));
+    let mut sent = 0;
+    for at in 1..bytes.len() {
+        for piece in [&bytes[..at], &bytes[at..]] {
+            stream.write_all(piece).unwrap();
+            sent += piece.len() as u64;
+            drive(&mut [&mut host], "the piece arrives", |hosts| hosts[0].metric("bytes_in") == sent);
+        }
+        assert_eq!(host.seen.requests.len(), at);
+    }
+    assert!(host.seen.requests.iter().all(|(_, frame)| frame.content == pattern(1, 30)));
+}
+
+#[test]
+fn merged_frames_are_told_apart() {
+    let mut host = Tcp::new().host(quick());
+    let mut stream = joined(&mut host);
+    let bytes: Vec<u8> = (0..1000).flat_map(|id| bytes_of(&request(id, pattern(id.into(), 40)))).collect();
+    stream.write_all(&bytes).unwrap();
+    drive(&mut [&mut host], "all arrive", |hosts| hosts[0].seen.requests.len() == 1000);
+    for (id, (handle, frame)) in host.seen.requests.iter().enumerate() {
+        assert_eq!((handle.request, frame.id), (id as u32, id as u32));
+        assert_eq!(frame.content, pattern(id as u64, 40));
+    }
+}
+
+#[test]
+fn a_truncated_frame_ends_with_its_connection() {
+    let mut host = Tcp::new().host(quick());
+    let bytes = bytes_of(&request(1, pattern(1, 30)));
+    for len in [1, 15, 21, 22, 30, bytes.len() - 1] {
+        let mut stream = joined(&mut host);
+        stream.write_all(&bytes[..len]).unwrap();
+        drop(stream);
+        drive(&mut [&mut host], "it closes", |hosts| hosts[0].metric("inbound_connections") == 0);
+    }
+    assert!(host.seen.requests.is_empty());
+    assert_eq!(host.metric("malformed_frames"), 0);
+}
+
+#[test]
+fn lengths_beyond_the_limits_close_at_once() {
+    let limits = FrameLimits { content: 100_000, ..FrameLimits::default() };
+    let mut host = Tcp::new().host(NetLoopOptions { frame_limits: limits, ..quick() });
+    let mut good = joined(&mut host);
+    let hostile = [
+        head(5, 0, 100_001),
+        head(5, 0, i32::MAX as u32),
+        head(5, 0, 0x8000_0000),
+        head(5, 0, u32::MAX),
+        head(257, 0, 0),
+        head(0xffff, 0, 0),
+        head(5, 0x8000, 0),
+        head(5, 0xffff, 0xffff_ffff),
+    ];
+    for (n, bytes) in hostile.iter().enumerate() {
+        let mut stream = joined(&mut host);
+        stream.write_all(bytes).unwrap();
+        assert!(until_closed(&mut host, &mut stream).is_empty());
+        assert_eq!(host.metric("malformed_frames"), n as u64 + 1, "{bytes:?}");
+    }
+    // Only the offender pays.
+    good.write_all(&bytes_of(&request(1, pattern(1, 100_000)))).unwrap();
+    drive(&mut [&mut host], "a good frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
+}
+
+#[test]
+fn garbage_closes_its_connection_only() {
+    let mut host = Tcp::new().host(quick());
+    let mut good = joined(&mut host);
+    let mut hostile: Vec<Vec<u8>> = vec![
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3],
+        vec![0],
+        vec![0xff; 100],
+    ];
+    let valid = bytes_of(&request(1, pattern(1, 30)));
+    for (at, value) in [(0, 13), (1, 3), (2, 9), (3, 9)] {
+        let mut bytes = valid.clone();
+        bytes[at] = value;
+        hostile.push(bytes);
+    }
+    // A good frame first, so that what follows is in the middle of a conversation.
+    hostile.push([&valid[..], b"rubbish"].concat());
+    for bytes in &hostile {
+        let mut stream = joined(&mut host);
+        stream.write_all(bytes).unwrap();
+        assert!(until_closed(&mut host, &mut stream).is_empty());
+    }
+    assert_eq!(host.metric("malformed_frames"), hostile.len() as u64);
+    assert_eq!(host.seen.requests.len(), 1);
+    good.write_all(&valid).unwrap();
+    drive(&mut [&mut host], "a good frame arrives", |hosts| hosts[0].seen.requests.len() == 2);
+}
+
+#[test]
+fn random_bytes_never_harm() {
+    let mut host = Tcp::new().host(quick());
+    for seed in 0..200 {
+        let mut stream = joined(&mut host);
+        let mut bytes = pattern(seed, 1 + seed as usize * 7);
+        if seed % 2 == 0 {
+            // Past the first checks.
+            bytes = [&[1, 1, 0, 1, 1][..], &bytes].concat().into();
+        }
+        // The host may close before all is written.
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        until_closed(&mut host, &mut stream);
+    }
+    assert_eq!(host.metric("inbound_connections"), 0);
+}
+
+/// Pages of address space of this process.
+#[cfg(target_os = "linux")]
+fn address_space() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn stated_lengths_take_no_memory() {
+    let mut host = Tcp::new().host(quick());
+    let before = address_space();
+    let mut streams: Vec<TcpStream> = Vec::new();
+    // 60 x 64 MiB are stated, a few bytes each are sent.
+    for _ in 0..60 {
+        let mut stream = joined(&mut host);
+        stream.write_all(&head(5, 0, 64 << 20)).unwrap();
+        stream.write_all(b"Class and a little more").unwrap();
+        streams.push(stream);
+    }
+    let sent = 60 * (22 + 23);
+    drive(&mut [&mut host], "all bytes arrive", |hosts| hosts[0].metric("bytes_in") == sent);
+    let grown = address_space().saturating_sub(before);
+    // Other tests of this process run beside this one, hence the room.
+    assert!(grown < 1 << 30, "{grown} bytes more than before");
+    assert_eq!(host.metric("inbound_connections"), 60);
+}
+
+#[test]
+fn incomplete_frames_share_a_bound() {
+    let options = NetLoopOptions { max_buffered_bytes: 100_000, ..quick() };
+    let mut host = Tcp::new().host(options);
+    let mut streams: Vec<TcpStream> = (0..5).map(|_| joined(&mut host)).collect();
+    for stream in &mut streams {
+        stream.write_all(&head(5, 0, 1 << 20)).unwrap();
+        stream.write_all(&[b'x'; 30_000]).unwrap();
+    }
+    drive(&mut [&mut host], "some are closed", |hosts| hosts[0].metric("inbound_connections") == 3);
+    // Their bytes are free again: another connection can send as much.
+    drop(streams);
+    drive(&mut [&mut host], "all are closed", |hosts| hosts[0].metric("inbound_connections") == 0);
+    let mut stream = joined(&mut host);
+    stream.write_all(&bytes_of(&request(1, pattern(1, 90_000)))).unwrap();
+    drive(&mut [&mut host], "a large frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
+}
+
+#[test]
+fn silent_and_stuck_newcomers_are_closed() {
+    let options = NetLoopOptions { first_frame_deadline: Duration::from_millis(20), ..quick() };
+    let mut host = Tcp::new().host(options);
+    let mut silent = joined(&mut host);
+    until_closed(&mut host, &mut silent);
+    let mut stuck = joined(&mut host);
+    stuck.write_all(&bytes_of(&request(1, pattern(1, 30)))[..40]).unwrap();
+    until_closed(&mut host, &mut stuck);
+    assert!(host.seen.requests.is_empty());
+}
+
+#[test]
+fn a_frame_that_trickles_is_closed() {
+    let options = NetLoopOptions { partial_frame_window: Duration::from_millis(20), ..quick() };
+    let mut host = Tcp::new().host(options);
+    let mut stream = joined(&mut host);
+    let frame = bytes_of(&request(1, pattern(1, 30)));
+    stream.write_all(&frame).unwrap();
+    drive(&mut [&mut host], "a whole frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
+    stream.write_all(&frame[..10]).unwrap();
+    until_closed(&mut host, &mut stream);
+}
+
+#[test]
+fn idle_connections_are_closed() {
+    let options = NetLoopOptions {
+        inbound_idle_limit: Duration::from_millis(20),
+        heartbeat_interval: Duration::from_millis(20),
+        heartbeat_ack_timeout: Duration::from_millis(20),
+        ..quick()
+    };
+    let mut host = Tcp::new().host(options);
+    let mut stream = joined(&mut host);
+    stream.write_all(&bytes_of(&request(1, Bytes::new()))).unwrap();
+    until_closed(&mut host, &mut stream);
+    assert_eq!(host.seen.requests.len(), 1);
+}
+
+#[test]
+fn connections_beyond_a_cap_are_closed_at_once() {
+    let options = NetLoopOptions { max_inbound_connections: 2, ..quick() };
+    let mut host = Tcp::new().host(options);
+    let first = joined(&mut host);
+    let _second = joined(&mut host);
+    let mut third = raw(&host);
+    until_closed(&mut host, &mut third);
+    assert_eq!(host.metric("refused"), 1);
+    drop(first);
+    drive(&mut [&mut host], "one leaves", |hosts| hosts[0].metric("inbound_connections") == 1);
+    joined(&mut host);
+}
+
+#[test]
+fn newcomers_have_a_cap_of_their_own() {
+    let options = NetLoopOptions { max_unproven_connections: 2, ..quick() };
+    let mut host = Tcp::new().host(options);
+    let mut first = joined(&mut host);
+    let _second = joined(&mut host);
+    let mut third = raw(&host);
+    until_closed(&mut host, &mut third);
+    // Who has sent a frame is no newcomer.
+    first.write_all(&bytes_of(&request(1, Bytes::new()))).unwrap();
+    drive(&mut [&mut host], "a frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
+    let fourth = joined(&mut host);
+    // Newcomers that leave make room.
+    drop(fourth);
+    drive(&mut [&mut host], "one leaves", |hosts| hosts[0].metric("inbound_connections") == 2);
+    joined(&mut host);
+}
+
+#[test]
+fn one_way_requests_get_no_answer() {
+    let mut host = Tcp::new().host(quick());
+    let mut stream = joined(&mut host);
+    stream.write_all(&one_way(7, pattern(7, 5))).unwrap();
+    stream.write_all(&bytes_of(&request(8, pattern(8, 5)))).unwrap();
+    drive(&mut [&mut host], "both arrive", |hosts| hosts[0].seen.requests.len() == 2);
+    assert!(host.seen.requests[0].1.one_way);
+    let expected = bytes_of(&response(host.seen.requests[1].0, pattern(9, 5)));
+    for n in 0..2 {
+        let handle = host.seen.requests[n].0;
+        host.reply(handle, pattern(9, 5)).unwrap();
+        host.transport.flush_reply(handle);
+    }
+    assert_eq!(receive(&mut host, &mut stream, expected.len()), expected);
+}
+
+#[test]
+fn answers_on_an_inbound_connection_are_dropped() {
+    let mut host = Tcp::new().host(quick());
+    let mut stream = joined(&mut host);
+    let stray = encode_response(5, 1, ResponseStatus::Success, CLASS, b"x");
+    stream.write_all(&bytes_of(&stray)).unwrap();
+    stream.write_all(&bytes_of(&encode_heartbeat_ack(5))).unwrap();
+    stream.write_all(&bytes_of(&request(1, Bytes::new()))).unwrap();
+    drive(&mut [&mut host], "the request arrives", |hosts| hosts[0].seen.requests.len() == 1);
+    assert_eq!(host.metric("unexpected_frames"), 2);
+}
+
+#[test]
+fn garbage_as_an_answer_fails_the_request_and_reconnects() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut host = Tcp::new().host(quick());
+    let endpoint = Endpoint(listener.local_addr().unwrap().to_string().into());
+    let link = host.transport.link(&endpoint, ConnectionClass::Control);
+    for round in 1..4 {
+        drive(&mut [&mut host], "the link comes up", |hosts| hosts[0].seen.connected.len() == round);
+        host.send(link, round as u64, pattern(1, 10)).unwrap();
+        host.transport.flush(link);
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap();
+        drive(&mut [&mut host], "the request fails", |hosts| hosts[0].seen.failed.len() == round);
+        let (context, reason) = host.seen.failed.last().unwrap();
+        assert_eq!(context.ticket, round as u64);
+        assert!(reason.contains("malformed"), "{reason}");
+    }
+}
+
+#[test]
+fn requests_on_a_link_are_not_served() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut host = Tcp::new().host(quick());
+    let endpoint = Endpoint(listener.local_addr().unwrap().to_string().into());
+    host.transport.link(&endpoint, ConnectionClass::Control);
+    drive(&mut [&mut host], "the link comes up", |hosts| hosts[0].seen.connected.len() == 1);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.write_all(&bytes_of(&request(1, Bytes::new()))).unwrap();
+    drive(&mut [&mut host], "it is dropped", |hosts| hosts[0].metric("unexpected_frames") == 1);
+    assert!(host.seen.requests.is_empty());
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let host = Tcp::new().host(quick());
+    let (mut event_loop, _transport) = NetLoop::new(quick()).unwrap();
+    let address = host.endpoint.0.parse().unwrap();
+    let error = event_loop.listen(address).unwrap_err();
+    assert!(matches!(error, ListenError::InUse(at) if at == address), "{error:?}");
+    assert!(error.to_string().contains(&*host.endpoint.0), "{error}");
+    // Not an address of this machine.
+    let error = event_loop.listen("192.0.2.1:7000".parse().unwrap()).unwrap_err();
+    assert!(matches!(error, ListenError::Io { .. }), "{error:?}");
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let error = NetLoop::new(NetLoopOptions { read_buffer_bytes: 0, ..quick() }).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("read_buffer_bytes"), "{error}");
+}
+
+#[test]
+fn names_are_resolved() {
+    let mut server = Tcp::new().host(quick());
+    let mut client = Tcp::new().host(quick());
+    let port = server.endpoint.0.rsplit(':').next().unwrap().to_owned();
+    let link = client.transport.link(&Endpoint(format!("localhost:{port}").into()), ConnectionClass::Log);
+    drive(&mut [&mut client, &mut server], "the link comes up", |hosts| hosts[0].seen.connected.len() == 1);
+    assert_eq!(client.seen.connected[0].0, link);
+}
+
+#[test]
+fn names_without_an_address_are_tried_again() {
+    let mut client = Tcp::new().host(quick());
+    client.transport.link(&Endpoint("no port".into()), ConnectionClass::Log);
+    drive(&mut [&mut client], "attempts fail", |hosts| hosts[0].metric("connect_failures") >= 3);
+}
+
+#[test]
+fn a_turn_gives_each_connection_its_share() {
+    let options = NetLoopOptions { read_budget_frames: 10, ..quick() };
+    let mut host = Tcp::new().host(options);
+    let mut streams: Vec<TcpStream> = (0..3).map(|_| joined(&mut host)).collect();
+    for (n, stream) in streams.iter_mut().enumerate() {
+        let count = if n == 0 { 95 } else { 10 };
+        let bytes: Vec<u8> = (0..count).flat_map(|id| bytes_of(&request(id, Bytes::new()))).collect();
+        stream.write_all(&bytes).unwrap();
+    }
+    let mut turns = 0;
+    while host.seen.requests.len() < 115 {
+        let before = host.seen.requests.len();
+        let report = host.event_loop.turn(Some(PATIENCE), &mut host.seen).unwrap();
+        let new = &host.seen.requests[before..];
+        assert_eq!(report.delivered, new.len());
+        for connection in 0..3 {
+            assert!(new.iter().filter(|(handle, _)| handle.connection == connection).count() <= 10);
+        }
+        turns += 1;
+    }
+    assert!(turns >= 10, "{turns}");
+}
+
+#[test]
+fn a_loop_runs_on_its_own_thread() {
+    let mut server = Tcp::new().host(quick());
+    let (event_loop, transport) = NetLoop::new(quick()).unwrap();
+    let waker = event_loop.waker();
+    let stop = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut seen = Recorder::default();
+            event_loop.run(&mut seen, &stop).unwrap();
+            seen
+        });
+        // The link is made while the loop sleeps without a limit.
+        let link = transport.link(&server.endpoint, ConnectionClass::Bulk);
+        drive(&mut [&mut server], "the link comes up", |_| {
+            transport.request(link, context(1), &mut |id| request(id, Bytes::new())).is_ok()
+        });
+        transport.flush(link);
+        drive(&mut [&mut server], "the request arrives", |hosts| hosts[0].seen.requests.len() == 1);
+        stop.store(true, Ordering::Release);
+        waker.wake();
+        thread.join().unwrap()
+    });
+    assert_eq!(seen.connected.len(), 1);
+    assert_eq!(seen.failed.len(), 1);
+}
