@@ -288,9 +288,9 @@ fn full_ring_versus_drain() {
     });
 }
 
-#[test]
-fn two_producers_wait_for_room() {
-    model_awake(|| {
+/// Two producers wait for room, and the consumer frees two slots, `at_once` or one after the other.
+fn two_producers_wait(at_once: usize) {
+    model_awake(move || {
         let (producer, mut consumer) = ring(2);
         producer.try_publish(0).unwrap();
         producer.try_publish(1).unwrap();
@@ -301,8 +301,9 @@ fn two_producers_wait_for_room() {
             })
             .collect();
         let mut out = Vec::new();
-        consumer.drain(1, &mut out);
-        consumer.drain(1, &mut out);
+        while out.len() < 2 {
+            consumer.drain(at_once, &mut out);
+        }
         for thread in blocked {
             thread.join().unwrap();
         }
@@ -310,6 +311,16 @@ fn two_producers_wait_for_room() {
         out.sort_unstable();
         assert_eq!(out, [0, 1, 2, 3]);
     });
+}
+
+#[test]
+fn two_producers_wait_and_each_slot_wakes_one() {
+    two_producers_wait(1);
+}
+
+#[test]
+fn two_producers_wait_and_one_drain_wakes_both() {
+    two_producers_wait(2);
 }
 
 #[test]
@@ -368,6 +379,19 @@ fn shutdown_versus_a_producer_that_waits_for_room() {
         let blocked = thread::spawn(move || producer.publish(Box::new(2)));
         drop(consumer);
         assert_eq!(blocked.join().unwrap(), Err(Closed(Box::new(2))));
+    });
+}
+
+#[test]
+fn close_versus_a_producer_that_waits_for_room() {
+    model_awake(|| {
+        let (producer, mut consumer) = ring(2);
+        producer.try_publish(0).unwrap();
+        producer.try_publish(1).unwrap();
+        let blocked = thread::spawn(move || producer.publish(2));
+        consumer.close();
+        assert_eq!(blocked.join().unwrap(), Err(Closed(2)), "no drain, only the close can wake it");
+        assert_eq!(consumer.into_undrained(), [0, 1]);
     });
 }
 
