@@ -32,13 +32,16 @@ pub struct NetLoopOptions {
     pub heartbeat_max_missed: u32,
     /// An inbound connection on which nothing was read for so long is closed (90 s).
     pub inbound_idle_limit: Duration,
-    /// An inbound connection must have sent one whole frame by then (5 s).
+    /// How long the first frame of an inbound connection may take from its first byte (5 s). A connection that says
+    /// nothing has one `heartbeat_interval` more: Bolt clients reconnect in the background and then are silent
+    /// until their first heartbeat.
     pub first_frame_deadline: Duration,
     /// A frame that arrives in parts must keep 1 KiB/s on average over this time (10 s).
     pub partial_frame_window: Duration,
     /// Most inbound connections (4096). More are closed at once.
     pub max_inbound_connections: usize,
-    /// Most inbound connections that have not sent a whole frame yet (64). More are closed at once.
+    /// Most inbound connections that have not sent a whole frame yet (1024). More are closed at once. A Java process
+    /// opens one for each of its groups, all together after a restart; such a connection costs little memory.
     pub max_unproven_connections: usize,
     /// Most bytes of incomplete frames on all connections together (256 MiB). The connection that goes beyond it
     /// is closed.
@@ -73,7 +76,7 @@ impl Default for NetLoopOptions {
             first_frame_deadline: Duration::from_secs(5),
             partial_frame_window: Duration::from_secs(10),
             max_inbound_connections: 4096,
-            max_unproven_connections: 64,
+            max_unproven_connections: 1024,
             max_buffered_bytes: 256 << 20,
             read_buffer_bytes: 64 << 10,
             read_budget_bytes: 256 << 10,

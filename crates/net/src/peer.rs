@@ -91,12 +91,13 @@ impl<S> Peer<S> {
         }
     }
 
-    /// The connection that was being opened is up.
-    pub(crate) fn established(&mut self, link: LinkId, now: Instant) {
+    /// The connection that was being opened is up. Returns the id of the heartbeat to begin with: it shows the peer
+    /// that we are no idle stranger, and us that the peer speaks Bolt.
+    pub(crate) fn established(&mut self, link: LinkId, now: Instant) -> u32 {
         self.role = Role::Outbound(link);
         self.opened = now;
         self.last_read = now;
-        self.heartbeat.last = now;
+        self.next_heartbeat(now)
     }
 
     /// Keeps received bytes. The buffer grows with them, never with what a frame says about itself.
@@ -142,7 +143,10 @@ impl<S> Peer<S> {
                 Some(sent) => sent + options.heartbeat_ack_timeout,
                 None => self.last_read.max(self.heartbeat.last) + options.heartbeat_interval,
             },
-            Role::Inbound if !self.proven => self.opened + options.first_frame_deadline,
+            Role::Inbound if !self.proven => match self.partial {
+                Some((since, _)) => since + options.first_frame_deadline,
+                None => self.opened + options.heartbeat_interval + options.first_frame_deadline,
+            },
             Role::Inbound => {
                 let idle = self.last_read + options.inbound_idle_limit;
                 self.partial.map_or(idle, |(since, _)| idle.min(since + options.partial_frame_window))
@@ -186,18 +190,22 @@ impl<S> Peer<S> {
     }
 
     fn check_heartbeat(&mut self, now: Instant, options: &NetLoopOptions) -> Due {
-        let heartbeat = &mut self.heartbeat;
-        if heartbeat.unanswered.take().is_some() {
-            heartbeat.missed += 1;
+        if self.heartbeat.unanswered.take().is_some() {
+            self.heartbeat.missed += 1;
             return Due::Nothing;
         }
-        if heartbeat.missed >= options.heartbeat_max_missed {
+        if self.heartbeat.missed >= options.heartbeat_max_missed {
             return Due::Close("the peer does not answer heartbeats");
         }
+        Due::Heartbeat(self.next_heartbeat(now))
+    }
+
+    fn next_heartbeat(&mut self, now: Instant) -> u32 {
+        let heartbeat = &mut self.heartbeat;
         let id = heartbeat.next_id;
         heartbeat.next_id = heartbeat.next_id.wrapping_add(1);
         heartbeat.last = now;
         heartbeat.unanswered = Some(now);
-        Due::Heartbeat(id)
+        id
     }
 }

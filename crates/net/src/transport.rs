@@ -85,6 +85,7 @@ pub trait Transport: Send + Sync {
     fn link(&self, endpoint: &Endpoint, class: ConnectionClass) -> LinkId;
 
     /// Queues a request. The id in `encode`'s argument is the Bolt request id that the frame must carry.
+    /// `encode` runs under the link's lock: it must not call the transport.
     /// Exactly one of [`Inbound::on_response`] and [`Inbound::on_request_failed`] follows when this is `Ok`.
     ///
     /// # Errors
@@ -96,7 +97,7 @@ pub trait Transport: Send + Sync {
         encode: &mut dyn FnMut(u32) -> OutFrame,
     ) -> Result<(), SendError>;
 
-    /// Queues the answer to a request.
+    /// Queues the answer to a request. The answer to a one-way request is dropped, and that is `Ok`.
     ///
     /// # Errors
     /// [`SendError::Closed`] when the connection is gone, [`SendError::Full`] closes it.
@@ -114,10 +115,11 @@ pub trait Inbound: Send {
     /// A request arrived. `Busy` hands it back: the loop stops reading that connection and offers it again later.
     fn on_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept;
 
-    /// The answer to a request.
+    /// The answer to a request, whatever its status says.
     fn on_response(&mut self, context: RequestContext, frame: ResponseFrame);
 
-    /// A request that will not be answered: the connection broke or the peer answered garbage.
+    /// A request that will not be answered: the connection broke, the peer answered garbage, or nobody answered
+    /// within the transport's own limit. In no particular order.
     fn on_request_failed(&mut self, context: RequestContext, reason: &str);
 
     /// A link came up (first or again).

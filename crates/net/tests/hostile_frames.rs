@@ -223,7 +223,7 @@ fn address_space() -> usize {
 #[cfg(target_os = "linux")]
 #[test]
 fn stated_lengths_take_no_memory() {
-    let mut host = Tcp::new().host(quick());
+    let mut host = Tcp::new().host(NetLoopOptions { first_frame_deadline: PATIENCE * 2, ..quick() });
     let before = address_space();
     let mut streams: Vec<TcpStream> = Vec::new();
     // 60 x 64 MiB are stated, a few bytes each are sent.
@@ -261,10 +261,17 @@ fn incomplete_frames_share_a_bound() {
 
 #[test]
 fn silent_and_stuck_newcomers_are_closed() {
-    let options = NetLoopOptions { first_frame_deadline: Duration::from_millis(20), ..quick() };
-    let mut host = Tcp::new().host(options);
+    let options = NetLoopOptions {
+        first_frame_deadline: Duration::from_millis(20),
+        heartbeat_interval: Duration::from_millis(20),
+        heartbeat_ack_timeout: Duration::from_millis(20),
+        ..quick()
+    };
+    let mut host = Tcp::new().host(options.clone());
     let mut silent = joined(&mut host);
     until_closed(&mut host, &mut silent);
+    // Once it has begun, it must go on.
+    let mut host = Tcp::new().host(NetLoopOptions { heartbeat_interval: PATIENCE * 2, ..options });
     let mut stuck = joined(&mut host);
     stuck.write_all(&bytes_of(&request(1, pattern(1, 30)))[..40]).unwrap();
     until_closed(&mut host, &mut stuck);

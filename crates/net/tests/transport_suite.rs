@@ -2,7 +2,7 @@
 
 mod harness;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -371,10 +371,11 @@ fn any_thread_may_send_and_flush<W: World>() {
     let tickets: HashSet<u64> = client.tickets().into_iter().collect();
     assert_eq!(tickets.len() as u64, THREADS * EACH);
     // Per sender the order holds.
+    let tickets: HashMap<Bytes, u64> =
+        (0..THREADS * EACH).map(|ticket| (pattern(ticket, 300), ticket)).collect();
     let mut last = vec![None; THREADS as usize];
     for (_, frame) in &server.seen.requests {
-        let ticket = (0..THREADS * EACH).find(|ticket| frame.content == pattern(*ticket, 300));
-        let ticket = ticket.expect("a content that was sent");
+        let ticket = tickets[&frame.content];
         let last = &mut last[(ticket / EACH) as usize];
         assert!(last.is_none_or(|last| last < ticket));
         *last = Some(ticket);
@@ -418,6 +419,16 @@ fn idle_links_send_heartbeats_and_live<W: World>() {
     assert!(server.seen.requests.is_empty());
 }
 
+fn a_new_link_proves_itself_at_once<W: World>() {
+    let world = W::new();
+    let options = NetLoopOptions { first_frame_deadline: Duration::from_millis(1), ..quick() };
+    let (mut client, mut server, _) = linked(&world, options);
+    drive(&mut [&mut client, &mut server], "a heartbeat and its answer", |hosts| {
+        hosts[1].metric("frames_in") == 1 && hosts[0].metric("frames_in") == 1
+    });
+    assert_eq!(client.metric("heartbeats_sent"), 1);
+}
+
 fn a_peer_that_does_not_answer_heartbeats_is_left<W: World>() {
     let world = W::new();
     let options = NetLoopOptions {
@@ -442,8 +453,14 @@ fn shutdown_fails_what_waits_and_ends_sending<W: World>() {
     assert_eq!(client.seen.failed.len(), 1);
     assert_eq!(client.send(link, 2, Bytes::new()), Err(SendError::Closed));
     drive(&mut [&mut server], "the server sees the end", |hosts| hosts[0].metric("inbound_connections") == 0);
-    client.turn(Duration::ZERO);
-    assert_eq!(client.seen.failed.len(), 1);
+    let late = client.transport.link(&server.endpoint, ConnectionClass::Bulk);
+    for _ in 0..10 {
+        client.turn(Duration::ZERO);
+        server.turn(Duration::ZERO);
+    }
+    assert_eq!(client.send(late, 3, Bytes::new()), Err(SendError::Closed));
+    assert_eq!((client.seen.failed.len(), client.seen.connected.len()), (1, 1));
+    assert_eq!(server.metric("accepted"), 1);
 }
 
 fn a_waker_ends_a_wait<W: World>() {
@@ -493,6 +510,7 @@ suite! {
     any_thread_may_send_and_flush
     overdue_requests_fail
     idle_links_send_heartbeats_and_live
+    a_new_link_proves_itself_at_once
     a_peer_that_does_not_answer_heartbeats_is_left
     shutdown_fails_what_waits_and_ends_sending
     a_waker_ends_a_wait

@@ -6,6 +6,7 @@ use std::time::Instant;
 use ringraft_proto::encode_heartbeat;
 
 use super::Engine;
+use crate::hub::Connection;
 use crate::metrics::NetMetrics;
 use crate::peer::Due;
 use crate::socket::Socket;
@@ -35,10 +36,7 @@ impl<S: Socket> Engine<S> {
                     continue;
                 }
                 Due::Heartbeat(id) => {
-                    if hub.push(&shared, encode_heartbeat(id)).is_ok() {
-                        NetMetrics::add(&hub.metrics.heartbeats_sent, 1);
-                        hub.send(&shared);
-                    }
+                    self.send_heartbeat(&shared, id);
                 }
                 Due::Nothing => {}
             }
@@ -60,6 +58,14 @@ impl<S: Socket> Engine<S> {
             self.sweep_by(self.next_expiry);
         }
         due
+    }
+
+    pub(super) fn send_heartbeat(&self, connection: &Connection<S>, id: u32) {
+        // With a full outbox none can be sent; it counts as unanswered then, rightly.
+        if self.hub.push(connection, encode_heartbeat(id)).is_ok() {
+            NetMetrics::add(&self.hub.metrics.heartbeats_sent, 1);
+            self.hub.send(connection);
+        }
     }
 
     fn expire(&mut self, now: Instant, inbound: &mut dyn Inbound) {

@@ -136,11 +136,12 @@ impl<S: Socket> Engine<S> {
         let hub = self.hub.clone();
         let Some(peer) = self.peer_mut(id) else { return };
         let Role::Connecting(link_id) = peer.role else { return };
-        peer.established(link_id, now);
+        let heartbeat = peer.established(link_id, now);
         let shared = peer.shared.clone();
         let deadline = peer.deadline(&hub.options);
         self.sweep_by(deadline);
         let Some(link) = self.hub.link_at(link_id) else { return };
+        self.send_heartbeat(&shared, heartbeat);
         link.state.lock().connection = Some(shared);
         let metrics = &self.hub.metrics;
         NetMetrics::add(&metrics.connected, 1);
@@ -295,7 +296,8 @@ impl<S: Socket> Engine<S> {
             for (id, reason) in notes.broken {
                 self.close(id, &reason, now, inbound);
             }
-            for id in notes.new_links {
+            let new_links = if self.hub.is_closed() { Vec::new() } else { notes.new_links };
+            for id in new_links {
                 // Links are numbered in the order of their making, but notes may overtake each other.
                 let count = self.links.len().max(id.0 as usize + 1);
                 self.links.resize_with(count, || Retry::new(now));

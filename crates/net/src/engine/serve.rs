@@ -37,6 +37,8 @@ impl<S: Socket> Engine<S> {
         let served = self.read(&mut peer, now, inbound);
         if peer.role == Role::Inbound && peer.proven && !proven {
             self.unproven_count -= 1;
+            let deadline = peer.deadline(&self.hub.options);
+            self.sweep_by(deadline);
         }
         self.buffered = self.buffered - peer.counted + peer.buffered();
         peer.counted = peer.buffered();
