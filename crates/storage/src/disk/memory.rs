@@ -221,6 +221,24 @@ impl MemoryDisk {
         Some(state.inodes[inode].current.clone())
     }
 
+    /// A directory of its own with the same contents, all of it durable and nothing planned to fail.
+    pub fn fork(&self) -> MemoryDisk {
+        let state = self.state.lock();
+        let copy = |inode: &Inode| Inode {
+            current: inode.current.clone(),
+            durable: inode.current.clone(),
+            dirty: BTreeSet::new(),
+        };
+        let fork = State {
+            names: state.names.clone(),
+            durable_names: state.names.clone(),
+            inodes: state.inodes.iter().map(|(id, inode)| (*id, copy(inode))).collect(),
+            next_inode: state.next_inode,
+            ..State::default()
+        };
+        MemoryDisk { state: Arc::new(Mutex::new(fork)) }
+    }
+
     /// Power comes back: of what was not synced, each sector and a prefix of the directory changes survive by
     /// chance; open handles are dead, locks free, and all faults but the byte limit forgotten.
     pub fn crash(&self, seed: u64) {

@@ -223,7 +223,8 @@ pub(crate) struct Slots {
     pub(crate) invalid: Vec<(String, String)>,
 }
 
-/// Reads both slots.
+/// Reads both slots, and makes those that can be read durable: after a failed fsync they may stand in the page
+/// cache only.
 pub(crate) fn read(disk: &dyn Disk, names: &[String]) -> Result<Slots, StorageError> {
     let mut slots = Slots::default();
     for name in SLOTS.iter().filter(|slot| names.iter().any(|n| n == *slot)) {
@@ -232,6 +233,8 @@ pub(crate) fn read(disk: &dyn Disk, names: &[String]) -> Result<Slots, StorageEr
         file.read_exact_at(0, &mut bytes)?;
         match decode(&bytes) {
             Ok(checkpoint) => {
+                file.write_at(0, &bytes)?;
+                file.sync_data()?;
                 slots.valid.insert(checkpoint.sequence, checkpoint);
             }
             Err(what) => slots.invalid.push((disk.path(name), what)),

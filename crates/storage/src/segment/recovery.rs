@@ -131,6 +131,8 @@ fn clean(disk: &dyn Disk) -> Result<Vec<String>, StorageError> {
     for name in temporary {
         disk.remove(&name)?;
     }
+    // The names that were found may not be durable when an earlier sync of the directory failed.
+    disk.sync_dir()?;
     Ok(names)
 }
 
@@ -287,11 +289,14 @@ impl Scan {
                 }
                 Err(why) => {
                     self.end = why;
-                    let next = self.files.get(file + 1).and_then(|f| f.header_at(DATA_START));
-                    if next.is_none_or(|h| h.sequence != sequence) {
+                    // The stream goes on in a later file, not always the very next: files that an earlier
+                    // start left over may stand between.
+                    let goes_on =
+                        |f: &Loaded| f.header_at(DATA_START).is_some_and(|h| h.sequence == sequence);
+                    let Some(skipped) = self.files[file + 1..].iter().position(goes_on) else {
                         return Ok(());
-                    }
-                    file += 1;
+                    };
+                    file += 1 + skipped;
                     offset = DATA_START;
                 }
             }

@@ -1,0 +1,272 @@
+//! A model of a log store, and random work for both.
+#![allow(dead_code)] // each test binary uses a part of it
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringraft_core::{ChunkBuilder, EntryChunk, GroupId, HardState, LogId, LogOp};
+use ringraft_storage::{
+    GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError, WriteBatch,
+};
+
+/// Deterministic random numbers.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// What a group should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupModel {
+    pub(crate) before_first: LogId,
+    pub(crate) entries: Vec<(u64, Vec<u8>)>,
+    pub(crate) hard_state: HardState,
+}
+
+impl GroupModel {
+    pub(crate) fn last(&self) -> u64 {
+        self.before_first.index + self.entries.len() as u64
+    }
+
+    fn last_term(&self) -> u64 {
+        self.entries.last().map_or(self.before_first.term, |e| e.0)
+    }
+
+    fn apply(&mut self, op: &LogOp) {
+        match op {
+            LogOp::HardState(state) => self.hard_state = state.clone(),
+            LogOp::Append(chunk) => {
+                assert_eq!(chunk.first_index(), self.last() + 1);
+                self.entries.extend((0..chunk.len()).map(|i| (chunk.term(), chunk.entry(i).to_vec())));
+            }
+            LogOp::TruncateSuffix { from } => {
+                self.entries.truncate((from - 1 - self.before_first.index) as usize);
+            }
+            LogOp::TruncatePrefix { first_kept } => {
+                let before = first_kept - 1;
+                if before <= self.before_first.index {
+                    return;
+                }
+                let drop = (before - self.before_first.index) as usize;
+                let term = drop.checked_sub(1).and_then(|i| self.entries.get(i)).map_or(0, |e| e.0);
+                self.entries.drain(..drop.min(self.entries.len()));
+                self.before_first = LogId::new(before, term);
+            }
+        }
+    }
+}
+
+/// What a whole store should hold.
+pub(crate) type StoreModel = BTreeMap<String, GroupModel>;
+
+/// One step of work, made from the model alone.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Open(String),
+    Remove(String),
+    Write(Vec<(String, Vec<LogOp>)>),
+    Maintain,
+}
+
+fn chunk(random: &mut Random, first: u64, term: u64) -> Arc<EntryChunk> {
+    let mut builder = ChunkBuilder::new();
+    let (count, equal) = (1 + random.below(6), random.below(2) == 0);
+    for _ in 0..count {
+        let size = match (equal, random.below(30)) {
+            (true, _) => 16,
+            (false, 0) => 1500,
+            (false, _) => random.below(40) as usize,
+        };
+        let byte = random.next() as u8;
+        builder.push(&vec![byte; size]);
+    }
+    Arc::new(builder.take(first, term).unwrap())
+}
+
+fn ops(random: &mut Random, group: &GroupModel, lagging: bool) -> Vec<LogOp> {
+    let mut state = group.clone();
+    let mut ops = Vec::new();
+    for _ in 0..1 + random.below(3) {
+        let op = match random.below(12) {
+            0..=1 => LogOp::HardState(HardState {
+                term: state.hard_state.term + random.below(2),
+                voted_for: (random.below(2) == 0).then(|| "127.0.0.1:8081:1:100".parse().unwrap()),
+            }),
+            2 if !state.entries.is_empty() => {
+                let from = state.before_first.index + 1 + random.below(state.entries.len() as u64);
+                LogOp::TruncateSuffix { from }
+            }
+            3..=5 if !state.entries.is_empty() && !lagging => {
+                let first_kept = state.before_first.index + 1 + random.below(state.entries.len() as u64 + 2);
+                LogOp::TruncatePrefix { first_kept }
+            }
+            _ => {
+                let term = state.last_term() + random.below(2);
+                LogOp::Append(chunk(random, state.last() + 1, term))
+            }
+        };
+        state.apply(&op);
+        ops.push(op);
+    }
+    ops
+}
+
+/// The next step for a store that holds `model`.
+pub(crate) fn next_step(random: &mut Random, model: &StoreModel) -> Step {
+    let name = format!("g{}", random.below(4));
+    match random.below(20) {
+        0 if model.contains_key(&name) && name != "g0" => Step::Remove(name),
+        0..=1 => Step::Open(name),
+        2..=6 => Step::Maintain,
+        _ if model.is_empty() => Step::Open(name),
+        _ => {
+            let names: Vec<&String> = model.keys().collect();
+            let mut after = model.clone();
+            let mut writes = Vec::new();
+            for _ in 0..1 + random.below(3) {
+                let name = names[random.below(names.len() as u64) as usize];
+                let group = after.get_mut(name).unwrap();
+                // The first group appends little and is never compacted much: it lags.
+                let lagging = name == "g0" && random.below(8) > 0;
+                if lagging && random.below(3) > 0 {
+                    continue;
+                }
+                let ops = ops(random, group, lagging);
+                ops.iter().for_each(|op| group.apply(op));
+                writes.push((name.clone(), ops));
+            }
+            Step::Write(writes)
+        }
+    }
+}
+
+/// The model after the step.
+pub(crate) fn after(model: &StoreModel, step: &Step) -> StoreModel {
+    let mut model = model.clone();
+    match step {
+        Step::Open(name) => {
+            model.entry(name.clone()).or_default();
+        }
+        Step::Remove(name) => {
+            model.remove(name);
+        }
+        Step::Write(writes) => {
+            for (name, ops) in writes {
+                let group = model.get_mut(name).unwrap();
+                ops.iter().for_each(|op| group.apply(op));
+            }
+        }
+        Step::Maintain => {}
+    }
+    model
+}
+
+fn key_of(log: &SegmentLog, name: &str) -> GroupKey {
+    log.groups().into_iter().find(|(n, _)| n.as_str() == name).unwrap().1
+}
+
+/// Does the step on the store.
+pub(crate) fn perform(log: &mut SegmentLog, step: &Step) -> Result<(), StorageError> {
+    match step {
+        Step::Open(name) => log.open_group(&name.parse::<GroupId>().unwrap()).map(drop),
+        Step::Remove(name) => log.remove_group(key_of(log, name)),
+        Step::Write(writes) => {
+            let writes = writes
+                .iter()
+                .map(|(name, ops)| GroupWrite { group: key_of(log, name), ops: ops.clone() })
+                .collect();
+            log.submit(&WriteBatch { writes })?;
+            log.complete()
+        }
+        Step::Maintain => log.maintain(),
+    }
+}
+
+/// What the store holds, read entry by entry.
+pub(crate) fn contents(log: &mut SegmentLog) -> Result<StoreModel, StorageError> {
+    let reader = log.reader();
+    let mut model = StoreModel::new();
+    for (name, key) in log.groups() {
+        let (same, state) = log.open_group(&name)?;
+        assert_eq!(same, key);
+        let mut entries = Vec::new();
+        let mut next = state.before_first.index + 1;
+        while next <= state.last_index {
+            for chunk in reader.read(key, next, state.last_index, 300)? {
+                assert_eq!(chunk.first_index(), next);
+                entries.extend((0..chunk.len()).map(|i| (chunk.term(), chunk.entry(i).to_vec())));
+                next = chunk.last_index() + 1;
+            }
+        }
+        // The terms that it reports are those of the entries.
+        for (i, (term, _)) in entries.iter().enumerate() {
+            let index = state.before_first.index + 1 + i as u64;
+            let at = state.terms.partition_point(|(first, _)| *first <= index);
+            assert_eq!(state.terms[at - 1].1, *term);
+        }
+        let group = GroupModel { before_first: state.before_first, entries, hard_state: state.hard_state };
+        model.insert(name.as_str().to_owned(), group);
+    }
+    Ok(model)
+}
+
+/// Tiny files and constant housekeeping, everything on the calling thread.
+pub(crate) fn tiny() -> SegmentLogOptions {
+    SegmentLogOptions {
+        file_bytes: 4 << 10,
+        checkpoint_bytes: 1 << 10,
+        rewrite_bytes: 512,
+        rewrite_live_percent: 40,
+        recycled_files: 2,
+        background: false,
+        ..SegmentLogOptions::default()
+    }
+}
+
+pub(crate) fn open(disk: &MemoryDisk, options: &SegmentLogOptions) -> Result<SegmentLog, StorageError> {
+    SegmentLog::open(Arc::new(disk.clone()), options.clone())
+}
+
+/// Works until `steps` are done or one fails; the models before and after the last step.
+pub(crate) struct Run {
+    pub(crate) before: StoreModel,
+    pub(crate) after: StoreModel,
+    pub(crate) error: Option<StorageError>,
+    /// The store, when it could be opened.
+    pub(crate) log: Option<SegmentLog>,
+}
+
+/// Opens the store, which holds `model`, and works on it.
+pub(crate) fn work(
+    disk: &MemoryDisk,
+    options: &SegmentLogOptions,
+    random: &mut Random,
+    model: StoreModel,
+    steps: usize,
+) -> Run {
+    let mut log = match open(disk, options) {
+        Ok(log) => log,
+        Err(error) => return Run { before: model.clone(), after: model, error: Some(error), log: None },
+    };
+    let mut before = model;
+    for _ in 0..steps {
+        let step = next_step(random, &before);
+        let next = after(&before, &step);
+        if let Err(error) = perform(&mut log, &step) {
+            return Run { before, after: next, error: Some(error), log: Some(log) };
+        }
+        before = next;
+    }
+    Run { after: before.clone(), before, error: None, log: Some(log) }
+}
