@@ -164,7 +164,7 @@ fn progress_and_its_wake_are_never_missed() {
     let other = thread::spawn({
         let (progress, seen) = (progress.clone(), seen.clone());
         move || {
-            for step in 1..=20_000 {
+            for step in 1..=5_000 {
                 progress.store(step, Ordering::Relaxed);
                 waker.wake();
                 while seen.load(Ordering::Acquire) != step {
@@ -173,7 +173,7 @@ fn progress_and_its_wake_are_never_missed() {
             }
         }
     });
-    while seen.load(Ordering::Relaxed) < 20_000 {
+    while seen.load(Ordering::Relaxed) < 5_000 {
         assert_eq!(consumer.wait(None), WaitOutcome::Ready);
         seen.store(progress.load(Ordering::Relaxed), Ordering::Release);
     }
@@ -182,7 +182,7 @@ fn progress_and_its_wake_are_never_missed() {
 
 #[test]
 fn shutdown_under_fire_loses_and_doubles_nothing() {
-    for round in 0..200 {
+    for round in 0..60 {
         let (producer, mut consumer) = ring(8);
         let taken: Arc<AtomicUsize> = Arc::default();
         let alive: Arc<()> = Arc::default();
@@ -197,7 +197,10 @@ fn shutdown_under_fire_loses_and_doubles_nothing() {
                         } else {
                             match producer.try_publish(alive.clone()) {
                                 Ok(()) => None,
-                                Err(TryPublishError::Full(_)) => continue,
+                                Err(TryPublishError::Full(_)) => {
+                                    thread::yield_now();
+                                    continue;
+                                }
                                 Err(TryPublishError::Closed(event)) => Some(event),
                             }
                         };
