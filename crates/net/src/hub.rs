@@ -109,9 +109,7 @@ impl<S: Socket> Hub<S> {
             if *error == PushError::Full {
                 NetMetrics::add(&self.metrics.outbox_full, 1);
             }
-        })?;
-        NetMetrics::add(&self.metrics.frames_out, 1);
-        Ok(())
+        })
     }
 
     /// Sends what the connection's outbox holds; a failure reaches the loop as a broken connection.
@@ -190,7 +188,9 @@ impl<S: Socket> Transport for Hub<S> {
         context: RequestContext,
         encode: &mut dyn FnMut(u32) -> OutFrame,
     ) -> Result<(), SendError> {
-        let Some(link) = self.link_at(link) else { return Err(SendError::Closed) };
+        // Held throughout instead of cloning the link: nobody takes this lock while holding a link's.
+        let links = self.links.read();
+        let Some(link) = links.get(link.0 as usize) else { return Err(SendError::Closed) };
         let mut state = link.state.lock();
         let state = &mut *state;
         let Some(connection) = &state.connection else {

@@ -40,7 +40,7 @@ counters! {
     frames_in,
     /// Bytes received.
     bytes_in,
-    /// Frames queued for sending.
+    /// Frames the other side's buffer took whole.
     frames_out,
     /// Bytes the other side's buffer took.
     bytes_out,

@@ -187,6 +187,7 @@ impl Outbox {
                 return Ok(());
             }
             (bytes, frames) = writer.write(socket, metrics)?;
+            NetMetrics::add(&metrics.frames_out, frames as u64);
         }
     }
 }

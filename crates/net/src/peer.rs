@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use ringraft_proto::{Frame, FrameDecoder, FrameError, RequestFrame};
 
-use crate::hub::Connection;
+use crate::hub::{Connection, Link};
 use crate::{LinkId, NetLoopOptions};
 
 /// Bytes a second that a frame in parts must bring.
@@ -27,6 +27,8 @@ pub(crate) enum Role {
 pub(crate) struct Peer<S> {
     pub(crate) shared: Arc<Connection<S>>,
     pub(crate) role: Role,
+    /// The link of an outbound connection that is up.
+    pub(crate) link: Option<Arc<Link<S>>>,
     decoder: FrameDecoder,
     buffer: BytesMut,
     /// There may be something to read: the edge came and the socket was not read empty since.
@@ -35,6 +37,8 @@ pub(crate) struct Peer<S> {
     pub(crate) hangup: bool,
     /// It is in the loop's ready list.
     pub(crate) queued: bool,
+    /// The loop queued answers of its own here, which leave when the connection was served.
+    pub(crate) answered: bool,
     /// The request that the consumer handed back.
     pub(crate) parked: Option<RequestFrame>,
     /// What the loop has counted of `buffer`.
@@ -75,11 +79,13 @@ impl<S> Peer<S> {
         Self {
             shared,
             role,
+            link: None,
             decoder: FrameDecoder::new(options.frame_limits),
             buffer: BytesMut::new(),
             readable: false,
             hangup: false,
             queued: false,
+            answered: false,
             parked: None,
             counted: 0,
             opened: now,
@@ -93,8 +99,9 @@ impl<S> Peer<S> {
 
     /// The connection that was being opened is up. Returns the id of the heartbeat to begin with: it shows the peer
     /// that we are no idle stranger, and us that the peer speaks Bolt.
-    pub(crate) fn established(&mut self, link: LinkId, now: Instant) -> u32 {
-        self.role = Role::Outbound(link);
+    pub(crate) fn established(&mut self, id: LinkId, link: Arc<Link<S>>, now: Instant) -> u32 {
+        self.role = Role::Outbound(id);
+        self.link = Some(link);
         self.opened = now;
         self.last_read = now;
         self.next_heartbeat(now)

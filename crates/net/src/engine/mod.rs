@@ -136,11 +136,11 @@ impl<S: Socket> Engine<S> {
         let hub = self.hub.clone();
         let Some(peer) = self.peer_mut(id) else { return };
         let Role::Connecting(link_id) = peer.role else { return };
-        let heartbeat = peer.established(link_id, now);
+        let Some(link) = hub.link_at(link_id) else { return };
+        let heartbeat = peer.established(link_id, link.clone(), now);
         let shared = peer.shared.clone();
         let deadline = peer.deadline(&hub.options);
         self.sweep_by(deadline);
-        let Some(link) = self.hub.link_at(link_id) else { return };
         self.send_heartbeat(&shared, heartbeat);
         link.state.lock().connection = Some(shared);
         let metrics = &self.hub.metrics;

@@ -34,7 +34,12 @@ impl<S: Socket> Engine<S> {
         let Some(mut peer) = self.slots[id.slot as usize].peer.take() else { return };
         peer.queued = false;
         let proven = peer.proven;
-        let served = self.read(&mut peer, now, inbound);
+        let mut frames = 0;
+        let served = self.read(&mut peer, &mut frames, now, inbound);
+        NetMetrics::add(&self.hub.metrics.frames_in, frames as u64);
+        if std::mem::take(&mut peer.answered) {
+            self.hub.send(&peer.shared);
+        }
         if peer.role == Role::Inbound && peer.proven && !proven {
             self.unproven_count -= 1;
             let deadline = peer.deadline(&self.hub.options);
@@ -63,10 +68,15 @@ impl<S: Socket> Engine<S> {
         self.slots[id.slot as usize].peer = Some(peer);
     }
 
-    fn read(&mut self, peer: &mut Peer<S>, now: Instant, inbound: &mut dyn Inbound) -> Served {
-        let metrics = self.hub.metrics.clone();
+    /// Reads and delivers until the socket is empty or the share is used up; counts the frames.
+    fn read(
+        &mut self,
+        peer: &mut Peer<S>,
+        frames: &mut usize,
+        now: Instant,
+        inbound: &mut dyn Inbound,
+    ) -> Served {
         let mut bytes = self.hub.options.read_budget_bytes;
-        let mut frames = self.hub.options.read_budget_frames;
         if let Some(frame) = peer.parked.take()
             && !self.offer(peer, frame, inbound)
         {
@@ -78,17 +88,16 @@ impl<S: Socket> Engine<S> {
                     Ok(Some(frame)) => frame,
                     Ok(None) => break,
                     Err(error) => {
-                        NetMetrics::add(&metrics.malformed_frames, 1);
+                        NetMetrics::add(&self.hub.metrics.malformed_frames, 1);
                         self.log_malformed(peer, &error.to_string(), now);
                         return Served::Closed(format!("malformed frame: {error}"));
                     }
                 };
-                NetMetrics::add(&metrics.frames_in, 1);
+                *frames += 1;
                 if !self.dispatch(peer, frame, inbound) {
                     return Served::Busy;
                 }
-                frames -= 1;
-                if frames == 0 {
+                if *frames == self.hub.options.read_budget_frames {
                     return Served::More;
                 }
             }
@@ -114,7 +123,7 @@ impl<S: Socket> Engine<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Served::Closed(format!("read failed: {error}")),
             };
-            NetMetrics::add(&metrics.bytes_in, n as u64);
+            NetMetrics::add(&self.hub.metrics.bytes_in, n as u64);
             bytes = bytes.saturating_sub(n);
             // A short read emptied the socket: what comes later comes with its own edge.
             if n < self.scratch.len() && !peer.hangup {
@@ -128,10 +137,9 @@ impl<S: Socket> Engine<S> {
     fn dispatch(&mut self, peer: &mut Peer<S>, frame: Frame, inbound: &mut dyn Inbound) -> bool {
         match (frame, peer.role) {
             (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, inbound),
-            (Frame::Response(frame), Role::Outbound(link)) => {
-                let link = self.hub.link_at(link);
-                let context = link.and_then(|link| link.state.lock().pending.take(frame.id));
-                match context {
+            (Frame::Response(frame), Role::Outbound(_)) => {
+                let link = peer.link.as_deref();
+                match link.and_then(|link| link.state.lock().pending.take(frame.id)) {
                     Some(context) => {
                         self.delivered += 1;
                         inbound.on_response(context, frame);
@@ -141,9 +149,7 @@ impl<S: Socket> Engine<S> {
             }
             (Frame::Heartbeat { id }, _) => {
                 // When the outbox is full the peer does not read and would not see the answer either.
-                if self.hub.push(&peer.shared, encode_heartbeat_ack(id)).is_ok() {
-                    self.hub.send(&peer.shared);
-                }
+                peer.answered |= self.hub.push(&peer.shared, encode_heartbeat_ack(id)).is_ok();
             }
             // That it came is all that matters, and `received` has noted it.
             (Frame::HeartbeatAck { .. }, Role::Outbound(_)) => {}
