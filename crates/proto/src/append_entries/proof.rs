@@ -440,8 +440,27 @@ fn too_many_entries_are_refused() {
     };
     assert_eq!(decode(&full), Ok(MAX_APPEND_ENTRIES));
     let mut over = full.clone();
-    over.entries.push(full.entries[0].clone());
-    assert_eq!(decode(&over), Err(DecodeError::TooManyEntries(MAX_APPEND_ENTRIES)));
+    for _ in 0..20 {
+        over.entries.push(full.entries[0].clone());
+        assert_eq!(decode(&over), Err(DecodeError::TooManyEntries(MAX_APPEND_ENTRIES)));
+    }
+}
+
+#[test]
+fn stated_lengths_cannot_overflow() {
+    // 16,384 entries of almost 2 MiB each state 32 GiB.
+    let mut message = generated(&request(vec![chunk(2, &[b"x"])]));
+    message.entries[0].set_data_len((1 << 21) - 1);
+    message.entries = vec![message.entries[0].clone(); MAX_APPEND_ENTRIES];
+    let content = message.write_to_bytes().unwrap().into();
+    let refused = decode_content(&content);
+    assert!(
+        matches!(refused, Err(DecodeError::PayloadLength { stated, .. }) if stated < 1 << 22),
+        "{refused:?}"
+    );
+    message.entries[1].set_data_len(i64::MAX);
+    let content = message.write_to_bytes().unwrap().into();
+    assert!(matches!(decode_content(&content), Err(DecodeError::PayloadLength { .. })));
 }
 
 #[test]
