@@ -110,6 +110,8 @@ pub struct NodeImpl {
     vote_sequence: u64,
     /// Write that makes the current term and vote durable.
     hard_state_sequence: u64,
+    /// Whether the recovered term was behind the log, so that the one it starts in is not on disk yet.
+    hard_state_lost: bool,
 
     election_timer: RepeatedTimer,
     vote_timer: RepeatedTimer,
@@ -147,7 +149,8 @@ impl NodeImpl {
         let before_first = recovered.before_first;
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
-        if hard_state.term < log.last_id().term {
+        let hard_state_lost = hard_state.term < log.last_id().term;
+        if hard_state_lost {
             // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
             hard_state = HardState { term: log.last_id().term + 1, voted_for: None };
         }
@@ -165,6 +168,7 @@ impl NodeImpl {
             vote_round: Ticket(1),
             vote_sequence: 0,
             hard_state_sequence: 0,
+            hard_state_lost,
             election_timer: RepeatedTimer::default(),
             vote_timer: RepeatedTimer::default(),
             step_down_timer: RepeatedTimer::default(),
@@ -259,6 +263,10 @@ impl NodeImpl {
         debug_assert!(self.state == NodeState::Uninitialized, "a node starts once");
         self.state = NodeState::Follower;
         self.last_leader_timestamp = now;
+        if std::mem::take(&mut self.hard_state_lost) {
+            // The entry that tells of the term may be truncated before anything else writes it.
+            self.persist_hard_state(fx);
+        }
         self.restart_election_timer(now);
         let conf = self.log.configuration();
         if !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(&self.options.server_id) {
