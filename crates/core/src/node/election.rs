@@ -281,9 +281,7 @@ impl NodeImpl {
         self.reset_leader_id(status, fx);
         self.vote_timer.stop();
         self.state = NodeState::Follower;
-        // Late grants of this candidacy must not be taken for pre-votes.
-        self.vote_round = Ticket(self.last_ticket + 1);
-        self.prev_vote_ctx.init();
+        self.end_vote_round();
         if term > self.hard_state.term {
             self.hard_state.term = term;
             self.hard_state.voted_for = None;
@@ -291,6 +289,13 @@ impl NodeImpl {
             self.persist_hard_state(fx);
         }
         self.restart_election_timer(now);
+    }
+
+    /// Late grants count for nothing: those of a candidacy are no pre-votes, and pre-votes that come when a leader
+    /// was heard of must not depose it.
+    pub(super) fn end_vote_round(&mut self) {
+        self.vote_round = Ticket(self.last_ticket + 1);
+        self.prev_vote_ctx.init();
     }
 
     /// Forgets the leader that was followed, if any.

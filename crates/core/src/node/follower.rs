@@ -96,6 +96,7 @@ impl NodeImpl {
             None => {
                 tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, term, "follows");
                 self.leader_id = Some(from.clone());
+                self.end_vote_round();
                 fx.fsm.push(FsmEvent::StartFollowing { leader: from.clone(), term });
                 None
             }
