@@ -108,6 +108,11 @@ impl Replicator {
         newest
     }
 
+    /// Whether the request of this ticket is unanswered and not forgotten.
+    pub(crate) fn awaits(&self, ticket: Ticket) -> bool {
+        self.inflights.iter().any(|i| i.ticket == ticket)
+    }
+
     /// When the oldest unanswered request was sent.
     pub(crate) fn oldest_sent_at(&self) -> Option<Time> {
         self.inflights.front().map(|i| i.sent_at)

@@ -294,7 +294,7 @@ impl NodeImpl {
             return;
         }
         // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
-        if r.answered(ticket).is_some() {
+        if r.awaits(ticket) {
             if r.consecutive_errors.is_multiple_of(10) {
                 tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, peer = %from, %status,
                     errors = r.consecutive_errors, "replication failed, probing again after a pause");
