@@ -31,7 +31,8 @@ fn main() {
         .run_from_script();
 
     // The generator calls the module of enum.proto `enum_`, but lists it under the keyword.
-    let list = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("generated/mod.rs");
+    let list =
+        PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("generated/mod.rs");
     let text = std::fs::read_to_string(&list).expect("the generator wrote its module list");
     std::fs::write(&list, text.replace("pub mod enum;", "pub mod enum_;")).expect("OUT_DIR is writable");
 }

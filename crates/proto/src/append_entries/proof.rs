@@ -398,7 +398,9 @@ fn the_three_shapes_are_told_apart_by_data() {
     let conf = "127.0.0.1:28081,127.0.0.1:28082,127.0.0.1:28083".parse().unwrap();
     let conf = Arc::new(EntryChunk::configuration(LogId::new(1, 1), conf, Configuration::default()));
     let entries = shape(AppendKind::Entries, LogId::default(), 0, vec![conf]);
-    assert!(entries.starts_with("2001280030003a3908011003") && entries.ends_with("20004000"), "{entries}");
+    let hex = |text: String| text.bytes().map(|b| format!("{b:02x}")).collect::<String>();
+    let peers: String = (1..=3).map(|n| "1a0f".to_owned() + &hex(format!("127.0.0.1:2808{n}"))).collect();
+    assert_eq!(entries, format!("2001280030003a3908011003{peers}20004000"));
     assert_eq!(
         shape(AppendKind::Entries, LogId::new(1, 1), 1, vec![chunk(2, &[b""])]),
         "2001280130013a060801100220004001"
