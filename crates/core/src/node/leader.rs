@@ -164,7 +164,8 @@ impl NodeImpl {
                     let read = LogRead {
                         ticket: self.next_ticket(),
                         from,
-                        to: self.log.stable_index(),
+                        // No more than one request may carry.
+                        to: self.log.stable_index().min(from.saturating_add((entries as u64).saturating_sub(1))),
                         max_bytes: bytes,
                     };
                     if let Some(r) = self.replicators.at(position) {
