@@ -5,7 +5,7 @@ mod harness;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use harness::*;
@@ -264,6 +264,29 @@ fn a_busy_consumer_gets_everything_later_in_order<W: World>() {
     }
 }
 
+fn a_busy_consumer_is_not_asked_without_pause<W: World>() {
+    let pause = Duration::from_millis(5);
+    let options = NetLoopOptions { busy_retry: pause, ..quick() };
+    let world = W::new();
+    let (mut client, mut server, link) = linked(&world, options);
+    server.seen.room = Some(0);
+    client.send(link, 1, Bytes::new()).unwrap();
+    client.transport.flush(link);
+    drive(&mut [&mut client, &mut server], "the consumer is busy", |hosts| hosts[1].metric("busy") > 0);
+    let (start, before) = (Instant::now(), server.metric("busy"));
+    for _ in 0..10 {
+        server.event_loop.turn(None, &mut server.seen).unwrap();
+    }
+    assert_eq!(server.metric("busy"), before + 10);
+    // Ten pauses; half of them would be enough to show that it waits.
+    assert!(start.elapsed() > pause * 5);
+    // A turn for any other reason offers at once.
+    server.seen.room = None;
+    server.event_loop.waker().wake();
+    server.event_loop.turn(None, &mut server.seen).unwrap();
+    assert_eq!(server.seen.requests.len(), 1);
+}
+
 fn a_busy_consumer_does_not_stop_other_connections<W: World>() {
     let world = W::new();
     let (mut first, mut server, link) = linked(&world, quick());
@@ -406,8 +429,6 @@ fn idle_links_send_heartbeats_and_live<W: World>() {
     let options = NetLoopOptions {
         heartbeat_interval: Duration::from_millis(5),
         heartbeat_ack_timeout: Duration::from_millis(5),
-        // Much, since a busy machine may leave a thread out for a while.
-        heartbeat_max_missed: 1000,
         ..quick()
     };
     let (mut client, mut server, _) = linked(&world, options);
@@ -504,6 +525,7 @@ suite! {
     too_many_requests_in_flight_are_refused
     unread_answers_close_the_connection_when_the_outbox_is_full
     a_busy_consumer_gets_everything_later_in_order
+    a_busy_consumer_is_not_asked_without_pause
     a_busy_consumer_does_not_stop_other_connections
     classes_do_not_share_a_connection
     large_frames_of_many_parts_arrive_whole

@@ -190,6 +190,9 @@ impl NetLoop {
 
     fn take_resolved(&mut self, now: Instant) {
         while let Some((link, resolved)) = self.resolver.next() {
+            if self.engine.hub.is_closed() {
+                continue;
+            }
             match resolved {
                 Ok(address) => {
                     if let Some(endpoint) = self.engine.hub.link_at(link).map(|link| link.endpoint.clone()) {
