@@ -37,6 +37,9 @@ pub enum HostOptionsError {
     /// Out of range.
     #[error("max_task_bytes is {0}; it must be between 1 and 67108864")]
     TaskBytes(usize),
+    /// A bound or time of the network loop.
+    #[error("net: {0}")]
+    Net(String),
 }
 
 /// Why a host or a group did not start.
@@ -72,17 +75,13 @@ pub enum StartError {
          membership changes are there, or restore its directory from before the loss"
     )]
     RejoinUnsupported,
-    /// The directory belongs to another member.
-    #[error(
-        "{dir} belongs to {owner}, not to {wanted}: give each host its own directory, or start it as {owner}"
-    )]
+    /// The directory belongs to another member or cluster, or another process uses it.
+    #[error("{dir}: {reason}")]
     ForeignDirectory {
         /// The directory.
         dir: PathBuf,
-        /// Whose it is.
-        owner: String,
-        /// Who wanted to use it.
-        wanted: String,
+        /// Whose it is, and what to do.
+        reason: String,
     },
     /// The log store cannot be opened or used.
     #[error("log store: {0}")]
@@ -107,14 +106,6 @@ pub enum StartError {
         server: PeerId,
         /// The host's endpoint.
         endpoint: String,
-    },
-    /// The group runs here already under this server id.
-    #[error("group {group} is already running on this host as {server}; stop it first")]
-    AlreadyRunning {
-        /// Which group.
-        group: GroupId,
-        /// Under which id.
-        server: PeerId,
     },
     /// One store holds one replica of a group.
     #[error(

@@ -23,20 +23,26 @@ struct Shared<T> {
 }
 
 /// The side that fills the slot.
-pub(crate) struct Promise<T>(Arc<Shared<T>>);
+pub struct Promise<T>(Arc<Shared<T>>);
+
+impl<T> std::fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Promise")
+    }
+}
 
 /// The side that waits.
-pub(crate) struct Waiter<T>(Arc<Shared<T>>);
+pub struct Waiter<T>(Arc<Shared<T>>);
 
 /// An empty slot.
-pub(crate) fn promise<T>() -> (Promise<T>, Waiter<T>) {
+pub fn promise<T>() -> (Promise<T>, Waiter<T>) {
     let shared = Arc::new(Shared { slot: Mutex::new(Slot::Empty(None)), filled: Condvar::new() });
     (Promise(Arc::clone(&shared)), Waiter(shared))
 }
 
 impl<T> Promise<T> {
     /// Fills the slot and wakes whoever waits. Whoever holds a promise fills it: dropping it leaves the waiter to its time-out.
-    pub(crate) fn fulfil(self, value: T) {
+    pub fn fulfil(self, value: T) {
         let before = std::mem::replace(&mut *self.0.slot.lock(), Slot::Full(value));
         self.0.filled.notify_all();
         if let Slot::Empty(Some(waker)) = before {
@@ -47,7 +53,7 @@ impl<T> Promise<T> {
 
 impl<T> Waiter<T> {
     /// Waits for the value; `None` when the time is over first, or when it was taken before.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<T> {
+    pub fn wait(&self, timeout: Option<Duration>) -> Option<T> {
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut slot = self.0.slot.lock();
         loop {

@@ -1,16 +1,40 @@
 //! The host: a fixed set of threads that runs any number of groups.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use ringraft_core::{GroupId, PeerId};
+use parking_lot::Mutex;
+use ringraft_core::{GroupId, NodeDescription, PeerId, Status};
+use ringraft_net::tcp::NetLoop;
+use ringraft_net::{Endpoint, LoopWaker, Transport};
+use ringraft_ring::{Consumer, Producer, Wake, ring, ring_with_wake};
 
 use crate::completion::{CompletionSink, SinkId};
 use crate::error::StartError;
-use crate::host_options::HostOptions;
-use crate::node::Node;
+use crate::future::promise;
+use crate::handler::{
+    Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, LaneEvent, LaneLimits,
+    LogEntryAndClosureHandler, OpenGroup,
+};
+use crate::host_options::{HostOptions, TransportOptions};
+use crate::node::{Node, NodeShared, NodeStatus};
 use crate::options::NodeOptions;
+use crate::pipeline::{
+    DiskEvent, DiskLoop, FsmLoop, HostLoop, LaneLoop, LaneParts, LaneShared, NetThread, ReadLoop, Running,
+    Threads, on_host_thread,
+};
 use crate::rpc::user::UserProcessor;
+use crate::rpc::{LaneSink, Outbox, Processors, RoutingTable, UserProcessors};
 use crate::state_machine::StateMachine;
+use crate::store;
+
+/// Slots of a read worker's ring; a lane keeps what does not fit.
+const READ_RING: usize = 256;
 
 /// Runs raft groups in this process: lanes, state-machine workers, one log store, one network endpoint. A handle: clones name
 /// the same host, and the last one that goes shuts it down.
@@ -19,6 +43,33 @@ pub struct RaftHost(Arc<Inner>);
 
 struct Inner {
     endpoint: String,
+    max_task_bytes: usize,
+    fsm_workers: usize,
+    lanes: Vec<(Producer<LaneEvent>, Arc<LaneShared>)>,
+    disk: Producer<DiskEvent>,
+    routes: Arc<RoutingTable>,
+    users: Arc<UserProcessors>,
+    listen_address: Option<SocketAddr>,
+    threads: Threads,
+    groups: Mutex<Groups>,
+}
+
+/// Groups that run or are being started or stopped.
+#[derive(Default)]
+struct Groups {
+    by_id: BTreeMap<GroupId, PeerId>,
+    /// Groups started so far: spreads them over lanes and workers.
+    started: usize,
+    closing: bool,
+}
+
+/// Wakes an owner that sleeps in the event loop it drives.
+struct LoopWake(LoopWaker);
+
+impl Wake for LoopWake {
+    fn wake(&self) {
+        self.0.wake();
+    }
 }
 
 impl RaftHost {
@@ -28,12 +79,119 @@ impl RaftHost {
     /// [`StartError`] says what is wrong and what to do; nothing is left running.
     pub fn start(options: HostOptions) -> Result<RaftHost, StartError> {
         options.validate()?;
-        Ok(RaftHost(Arc::new(Inner { endpoint: options.endpoint })))
+        let storage = store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
+        let (event_loop, transport, listen_address) =
+            open_network(&options.transport, &options.endpoint, options.net)?;
+        let net_waker = event_loop.waker();
+
+        let (mut lane_rings, mut lane_consumers, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..options.lanes {
+            let (producer, consumer) = if options.fuse_net {
+                ring_with_wake(options.apply_ring_size, Arc::new(LoopWake(net_waker.clone())))
+            } else {
+                ring(options.apply_ring_size)
+            };
+            lanes.push(Arc::new(LaneShared::new(consumer.waker())));
+            lane_rings.push(producer);
+            lane_consumers.push(consumer);
+        }
+        let (disk, disk_consumer) = ring(options.disk_ring_size);
+        let (fsm, fsm_consumers) = rings(options.fsm_workers, options.fsm_ring_size);
+        let (reads, read_consumers) = rings(options.read_workers, READ_RING);
+        let reader = storage.reader();
+
+        let routes = Arc::new(RoutingTable::new());
+        let users = Arc::new(UserProcessors::default());
+        let sink = if options.fuse_net {
+            LaneSink::Local { events: Vec::new(), room: options.turn_events }
+        } else {
+            LaneSink::Rings(lane_rings.clone())
+        };
+        let processors =
+            Processors::new(Arc::clone(&routes), Arc::clone(&users), Arc::clone(&transport), sink);
+
+        let threads = Threads::default();
+        let wake_net: Arc<dyn Fn() + Send + Sync> = Arc::new(move || net_waker.wake());
+        let (stages_running, mut stage_guards) = Running::new(1 + options.fsm_workers, wake_net);
+        let close_stages: Arc<dyn Fn() + Send + Sync> = {
+            let (disk, fsm, reads) = (disk.clone(), fsm.clone(), reads.clone());
+            Arc::new(move || {
+                disk.close();
+                fsm.iter().for_each(Producer::close);
+                reads.iter().for_each(Producer::close);
+            })
+        };
+        let (_, lane_guards) = Running::new(options.lanes, close_stages);
+        let host = RaftHost(Arc::new(Inner {
+            endpoint: options.endpoint,
+            max_task_bytes: options.max_task_bytes,
+            fsm_workers: options.fsm_workers,
+            lanes: lane_rings.iter().cloned().zip(lanes.iter().cloned()).collect(),
+            disk: disk.clone(),
+            routes,
+            users,
+            listen_address,
+            threads,
+            groups: Mutex::default(),
+        }));
+        // From here on a failure drops the host, which ends what was started.
+        let threads = &host.0.threads;
+        let mut net = Some((event_loop, processors));
+        for ((number, ring), guard) in lane_consumers.into_iter().enumerate().zip(lane_guards) {
+            let handler = LogEntryAndClosureHandler::new(
+                number as u16,
+                LaneLimits { deferred: options.turn_events, ..LaneLimits::default() },
+                Arc::clone(&transport),
+            );
+            let parts = LaneParts {
+                handler,
+                ring,
+                shared: Arc::clone(&lanes[number]),
+                outbox: Outbox::new(Arc::clone(&transport)),
+                disk: disk.clone(),
+                fsm: fsm.clone(),
+                reads: reads.clone(),
+                turn_events: options.turn_events,
+                guard,
+                stages_running: stages_running.clone(),
+                net: if options.fuse_net { net.take() } else { None },
+            };
+            threads.spawn(format!("rr-lane-{number}"), move || LaneLoop::new(parts).run())?;
+        }
+        if let Some((event_loop, processors)) = net {
+            let net = NetThread { event_loop, processors, running: stages_running.clone() };
+            threads.spawn("rr-net".to_owned(), move || net.run())?;
+        }
+        let Some(disk_guard) = stage_guards.pop() else { return Err(StartError::HostStopped) };
+        let disk_loop = DiskLoop {
+            ring: disk_consumer,
+            storage,
+            outbox: Outbox::new(transport),
+            lanes: lanes.clone(),
+            lane_rings: lane_rings.clone(),
+            _guard: disk_guard,
+        };
+        threads.spawn("rr-disk".to_owned(), move || disk_loop.run())?;
+        for ((number, ring), guard) in fsm_consumers.into_iter().enumerate().zip(stage_guards) {
+            let fsm_loop = FsmLoop { ring, lanes: lanes.clone(), _guard: guard };
+            threads.spawn(format!("rr-fsm-{number}"), move || fsm_loop.run())?;
+        }
+        for (number, ring) in read_consumers.into_iter().enumerate() {
+            let (lanes, lane_rings) = (lanes.clone(), lane_rings.clone());
+            let read_loop = ReadLoop { ring, reader: Arc::clone(&reader), lanes, lane_rings };
+            threads.spawn(format!("rr-read-{number}"), move || read_loop.run())?;
+        }
+        Ok(host)
     }
 
     /// `ip:port` under which others reach this host.
     pub fn endpoint(&self) -> &str {
         &self.0.endpoint
+    }
+
+    /// Where the host listens; `None` in-process.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.0.listen_address
     }
 
     /// Starts a replica of a group on this host. Waits until the group is opened in the store.
@@ -47,8 +205,25 @@ impl RaftHost {
         options: NodeOptions,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<Node, StartError> {
-        let _ = (state_machine, group_id, server_id, options);
-        Err(StartError::HostStopped)
+        if on_host_thread() {
+            return Err(StartError::OwnThread);
+        }
+        options
+            .validate_for(&server_id)
+            .map_err(|error| StartError::Options { group: group_id.clone(), error })?;
+        let inner = &*self.0;
+        if server_id.endpoint() != inner.endpoint {
+            return Err(StartError::WrongEndpoint { server: server_id, endpoint: inner.endpoint.clone() });
+        }
+        let number = inner.reserve(&group_id, &server_id)?;
+        let started = inner.open_group(number, &group_id, &server_id, options, state_machine);
+        match &started {
+            Ok(node) => inner.routes.insert_node(node.clone()),
+            Err(_) => {
+                inner.groups.lock().by_id.remove(&group_id);
+            }
+        }
+        started
     }
 
     /// Stops a group: every completion that waits is answered, its state machine gets `on_shutdown`. Its log stays in the store, and
@@ -57,25 +232,31 @@ impl RaftHost {
     /// # Errors
     /// [`StartError::OwnThread`] on a thread of the host.
     pub fn stop_group(&self, group_id: &GroupId) -> Result<bool, StartError> {
-        let _ = group_id;
-        Ok(false)
+        if on_host_thread() {
+            return Err(StartError::OwnThread);
+        }
+        let inner = &*self.0;
+        let Some(node) = inner.routes.node(group_id.as_str()) else { return Ok(false) };
+        inner.routes.remove(group_id);
+        let stopped = inner.control(node.handle(), |answer| Control::Close { handle: node.handle(), answer });
+        inner.groups.lock().by_id.remove(group_id);
+        Ok(stopped.unwrap_or(false))
     }
 
     /// The running replica of a group.
     pub fn node(&self, group_id: &GroupId) -> Option<Node> {
-        let _ = group_id;
-        None
+        self.0.routes.node(group_id.as_str())
     }
 
     /// Every running replica, in order of group name.
     pub fn nodes(&self) -> Vec<Node> {
-        Vec::new()
+        self.0.routes.nodes()
     }
 
     /// Has requests of `class` handled by `processor`. A later registration for the same class takes its place. The classes of
     /// raft itself cannot be taken.
     pub fn register_user_processor(&self, class: &str, processor: Arc<dyn UserProcessor>) {
-        let _ = (class, processor);
+        self.0.users.register(class, processor);
     }
 
     /// Registers a sink for completions; the same as [`SinkId::register`].
@@ -83,7 +264,188 @@ impl RaftHost {
         SinkId::register(sink)
     }
 
+    /// Names of the threads that this host runs; their number does not depend on the groups.
+    pub fn threads(&self) -> Vec<String> {
+        self.0.threads.names()
+    }
+
+    /// What the host and its groups are doing. Asks the owners, and waits for each group at most a second.
+    pub fn describe(&self) -> HostDescription {
+        let describe = |node: Node| (node.group_id().clone(), node.describe(Duration::from_secs(1)));
+        let groups = self.nodes().into_iter().map(describe).collect();
+        HostDescription { endpoint: self.0.endpoint.clone(), threads: self.threads(), groups }
+    }
+
     /// Stops every group and every thread, and waits for them. Every completion is answered. Safe to call twice, and from many
     /// threads; on a thread of the host itself it only starts the end and does not wait.
-    pub fn shutdown(&self) {}
+    pub fn shutdown(&self) {
+        self.0.shutdown();
+    }
+}
+
+impl Inner {
+    fn reserve(&self, group_id: &GroupId, server_id: &PeerId) -> Result<usize, StartError> {
+        let mut groups = self.groups.lock();
+        if groups.closing {
+            return Err(StartError::HostStopped);
+        }
+        if let Some(server) = groups.by_id.get(group_id) {
+            return Err(StartError::OneReplica { group: group_id.clone(), server: server.clone() });
+        }
+        groups.by_id.insert(group_id.clone(), server_id.clone());
+        groups.started += 1;
+        Ok(groups.started - 1)
+    }
+
+    fn open_group(
+        &self,
+        number: usize,
+        group_id: &GroupId,
+        server_id: &PeerId,
+        options: NodeOptions,
+        state_machine: Box<dyn StateMachine>,
+    ) -> Result<Node, StartError> {
+        let (answer, opened) = promise();
+        self.disk
+            .publish(DiskEvent::Open { group: group_id.clone(), answer })
+            .map_err(|_| StartError::HostStopped)?;
+        let (key, recovered) = opened
+            .wait(None)
+            .ok_or(StartError::HostStopped)?
+            .map_err(|error| StartError::Store(error.to_string()))?;
+
+        let names = GroupNames::new(group_id.clone(), server_id.clone());
+        let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
+        let lane = number % self.lanes.len();
+        // Groups of one lane spread over all workers.
+        let worker = (number / self.lanes.len() + lane) % self.fsm_workers;
+        status.set_applied(recovered.before_first.index);
+        let fsm = FsmGroup::new(
+            Arc::clone(&names),
+            state_machine,
+            Arc::clone(&progress),
+            Arc::clone(&status),
+            recovered.before_first.index,
+        );
+        let (apply_task_mode, core) =
+            (options.apply_task_mode, options.to_core(group_id.clone(), server_id.clone()));
+        let open = OpenGroup {
+            names,
+            key,
+            options: core,
+            recovered,
+            seed: RandomState::new().hash_one((group_id.as_str(), number)),
+            worker: worker as u16,
+            progress,
+            status: Arc::clone(&status),
+            fsm: Box::new(fsm),
+        };
+        let handle = GroupHandle { lane: lane as u16, slot: 0, generation: 0 };
+        let handle = self
+            .control(handle, |answer| Control::Open { group: Box::new(open), answer })
+            .ok_or(StartError::HostStopped)?
+            .map_err(|status: Status| StartError::Node { group: group_id.clone(), status })?;
+        let shared = NodeShared {
+            group_id: group_id.clone(),
+            server_id: server_id.clone(),
+            handle,
+            apply_task_mode,
+            max_task_bytes: self.max_task_bytes,
+            status,
+        };
+        Ok(Node::new(Arc::new(shared), self.lanes[lane].0.clone()))
+    }
+
+    /// Asks a lane and waits for its answer; `None` when the host has stopped.
+    fn control<T>(
+        &self,
+        handle: GroupHandle,
+        make: impl FnOnce(crate::future::Promise<T>) -> Control,
+    ) -> Option<T> {
+        let (answer, waiter) = promise();
+        let event = LaneEvent::Control(Box::new(make(answer)));
+        self.lanes[usize::from(handle.lane)].0.publish(event).ok()?;
+        waiter.wait(None)
+    }
+
+    fn shutdown(&self) {
+        self.groups.lock().closing = true;
+        for (_, lane) in &self.lanes {
+            lane.stop.store(true, Ordering::Release);
+            lane.wake();
+        }
+        if !on_host_thread() {
+            self.threads.join();
+            self.routes.clear();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl fmt::Debug for RaftHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftHost").field("endpoint", &self.0.endpoint).finish_non_exhaustive()
+    }
+}
+
+fn rings<T: Send>(count: usize, size: usize) -> (Vec<Producer<T>>, Vec<Consumer<T>>) {
+    (0..count).map(|_| ring(size)).unzip()
+}
+
+fn open_network(
+    transport: &TransportOptions,
+    endpoint: &str,
+    options: ringraft_net::NetLoopOptions,
+) -> Result<(HostLoop, Arc<dyn Transport>, Option<SocketAddr>), StartError> {
+    let net = |error: String| StartError::Net(error);
+    match transport {
+        TransportOptions::Tcp { listen } => {
+            let address = match listen {
+                Some(address) => *address,
+                None => endpoint.parse().map_err(|_| {
+                    net(format!(
+                        "endpoint {endpoint} is no address to listen at; give TransportOptions::Tcp one"
+                    ))
+                })?,
+            };
+            let (mut event_loop, transport) =
+                NetLoop::new(options).map_err(|error| net(error.to_string()))?;
+            let bound = event_loop.listen(address).map_err(|error| net(error.to_string()))?;
+            Ok((HostLoop::Tcp(Box::new(event_loop)), Arc::new(transport), Some(bound)))
+        }
+        TransportOptions::Inproc(network) => {
+            let (event_loop, transport) =
+                network.host(&Endpoint(endpoint.into()), options).map_err(|error| net(error.to_string()))?;
+            Ok((HostLoop::Inproc(Box::new(event_loop)), Arc::new(transport), None))
+        }
+    }
+}
+
+/// What a host is doing.
+#[derive(Clone, Debug)]
+pub struct HostDescription {
+    /// `ip:port` under which others reach it.
+    pub endpoint: String,
+    /// Names of its threads.
+    pub threads: Vec<String>,
+    /// What each group's owner says, or why it does not.
+    pub groups: Vec<(GroupId, Result<NodeDescription, Status>)>,
+}
+
+impl fmt::Display for HostDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "host {}: {} threads, {} groups", self.endpoint, self.threads.len(), self.groups.len())?;
+        for (group, described) in &self.groups {
+            match described {
+                Ok(description) => writeln!(f, "{description}")?,
+                Err(status) => writeln!(f, "{group}: {status}")?,
+            }
+        }
+        Ok(())
+    }
 }

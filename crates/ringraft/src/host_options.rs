@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ringraft_storage::LogStorage;
+use ringraft_net::NetLoopOptions;
+use ringraft_net::inproc::Network;
+use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
 
@@ -29,6 +31,8 @@ pub enum StoreOptions {
     Segment {
         /// The directory.
         dir: PathBuf,
+        /// Sizes of its files and the like.
+        options: SegmentLogOptions,
     },
     /// A store of the caller's. It must keep the rules of [`LogStorage`].
     Custom {
@@ -39,11 +43,18 @@ pub enum StoreOptions {
     },
 }
 
+impl StoreOptions {
+    /// The segment log in `dir`, with its defaults.
+    pub fn segment(dir: impl Into<PathBuf>) -> StoreOptions {
+        StoreOptions::Segment { dir: dir.into(), options: SegmentLogOptions::default() }
+    }
+}
+
 impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreOptions::Memory => f.write_str("Memory"),
-            StoreOptions::Segment { dir } => f.debug_struct("Segment").field("dir", dir).finish(),
+            StoreOptions::Segment { dir, .. } => f.debug_struct("Segment").field("dir", dir).finish(),
             StoreOptions::Custom { blank, .. } => f.debug_struct("Custom").field("blank", blank).finish(),
         }
     }
@@ -57,6 +68,8 @@ pub enum TransportOptions {
         /// Where to listen; `None` means at the host's endpoint, which must then be `ip:port` in digits.
         listen: Option<SocketAddr>,
     },
+    /// Between the hosts of this process, without sockets: for tests and benches.
+    Inproc(Network),
 }
 
 /// Settings of a [`RaftHost`](crate::RaftHost). The numbers of threads, rings and files depend on these alone, never on the
@@ -65,6 +78,8 @@ pub enum TransportOptions {
 pub struct HostOptions {
     /// `ip:port` under which the other hosts reach this one. The server id of every group on it must start so.
     pub endpoint: String,
+    /// Name of the cluster; a data directory remembers it, so that one of another cluster is refused ("ringraft").
+    pub cluster: String,
     /// What to do with a blank store (refuse).
     pub start_mode: StartMode,
     /// Where the log lives.
@@ -90,6 +105,8 @@ pub struct HostOptions {
     pub turn_events: usize,
     /// Bytes of one task at most: 1..=67108864 (4 MiB).
     pub max_task_bytes: usize,
+    /// Bounds and times of the network loop.
+    pub net: NetLoopOptions,
 }
 
 impl HostOptions {
@@ -99,6 +116,7 @@ impl HostOptions {
         let half = (cores / 2).clamp(1, 256);
         HostOptions {
             endpoint: endpoint.into(),
+            cluster: "ringraft".to_owned(),
             start_mode: StartMode::Existing,
             store,
             transport: TransportOptions::Tcp { listen: None },
@@ -111,6 +129,7 @@ impl HostOptions {
             fsm_ring_size: 256,
             turn_events: 4096,
             max_task_bytes: 4 << 20,
+            net: NetLoopOptions::default(),
         }
     }
 
@@ -148,6 +167,7 @@ impl HostOptions {
         if !(1..=64 << 20).contains(&self.max_task_bytes) {
             return Err(HostOptionsError::TaskBytes(self.max_task_bytes));
         }
+        self.net.validate().map_err(|error| HostOptionsError::Net(error.to_string()))?;
         Ok(())
     }
 }

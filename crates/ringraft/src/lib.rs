@@ -18,7 +18,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut options = HostOptions::new("127.0.0.1:8081", StoreOptions::Segment { dir: "/var/lib/counter".into() });
+//! let mut options = HostOptions::new("127.0.0.1:8081", StoreOptions::segment("/var/lib/counter"));
 //! options.start_mode = StartMode::Bootstrap;
 //! let host = RaftHost::start(options)?;
 //! let node_options = NodeOptions::with_initial_conf("127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083".parse()?);
@@ -42,23 +42,27 @@ mod iterator;
 mod node;
 mod options;
 mod pipeline;
-mod rpc;
+pub mod rpc;
 mod service;
 mod state_machine;
+mod store;
 mod task;
 
 pub use closure_queue::{ClosureBatch, ClosureQueue};
 pub use completion::{Applied, ApplyError, ApplyResult, Completion, CompletionSink, Deliveries, SinkId};
 pub use error::{HostOptionsError, StartError};
 pub use future::ProposeFuture;
-pub use host::RaftHost;
+pub use host::{HostDescription, RaftHost};
 pub use host_options::{HostOptions, StartMode, StoreOptions, TransportOptions};
 pub use iterator::{Entries, Entry, Iterator};
-pub use node::{Node, NodeDescription, NodeState};
+pub use node::Node;
 pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
 pub use ringraft_core::{
-    Configuration, ConfigurationEntry, GroupId, LogIndex, PeerId, RaftError, Status, Term,
+    Configuration, ConfigurationEntry, GroupId, LogIndex, NodeDescription, NodeState, PeerId, RaftError,
+    ReplicatorDescription, Status, Term,
 };
+pub use ringraft_net::{NetLoopOptions, inproc};
+pub use ringraft_storage::SegmentLogOptions;
 pub use rpc::client::{RpcClient, RpcClientOptions, RpcError, RpcResponse, RpcResult};
 pub use rpc::user::{Responder, UserProcessor, UserRequest};
 pub use service::RaftGroupService;

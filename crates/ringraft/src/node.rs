@@ -6,38 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use ringraft_core::{ConfigurationEntry, GroupId, LogIndex, PeerId, RaftError, Status, Term};
+use ringraft_core::{GroupId, LogIndex, NodeDescription, NodeState, PeerId, RaftError, Status, Term};
 use ringraft_ring::{Producer, TryPublishError};
 
 use crate::completion::{ApplyError, ApplyResult, Completion, Deliveries};
 use crate::future::{ProposeFuture, promise};
-use crate::handler::GroupHandle;
-use crate::handler::event::{ApplyEvent, Control, LaneEvent};
+use crate::handler::{ApplyEvent, Control, GroupHandle, LaneEvent};
 use crate::options::ApplyTaskMode;
 use crate::pipeline::on_host_thread;
 use crate::task::Task;
-
-/// What a node is doing (SOFAJRaft's `State`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum NodeState {
-    /// Leads its group.
-    Leader,
-    /// Leads, and hands leadership over: takes no task.
-    Transferring,
-    /// Asks for votes.
-    Candidate,
-    /// Follows, or waits for a leader.
-    Follower,
-    /// Has failed; see [`Node::last_error`].
-    Error,
-    /// Not started yet.
-    Uninitialized,
-    /// Is being shut down.
-    Shutting,
-    /// Is shut down.
-    Shutdown,
-}
 
 const STATES: [NodeState; 8] = [
     NodeState::Leader,
@@ -50,30 +27,18 @@ const STATES: [NodeState; 8] = [
     NodeState::Shutdown,
 ];
 
-impl NodeState {
-    fn from_byte(byte: u8) -> NodeState {
-        STATES.get(usize::from(byte)).copied().unwrap_or(NodeState::Error)
-    }
+fn state_from_byte(byte: u8) -> NodeState {
+    STATES.get(usize::from(byte)).copied().unwrap_or(NodeState::Error)
+}
 
-    /// SOFAJRaft's name of the state.
-    pub fn name(self) -> &'static str {
-        match self {
-            NodeState::Leader => "STATE_LEADER",
-            NodeState::Transferring => "STATE_TRANSFERRING",
-            NodeState::Candidate => "STATE_CANDIDATE",
-            NodeState::Follower => "STATE_FOLLOWER",
-            NodeState::Error => "STATE_ERROR",
-            NodeState::Uninitialized => "STATE_UNINITIALIZED",
-            NodeState::Shutting => "STATE_SHUTTING",
-            NodeState::Shutdown => "STATE_SHUTDOWN",
-        }
-    }
+fn state_to_byte(state: NodeState) -> u8 {
+    STATES.iter().position(|known| *known == state).map_or(u8::MAX, |position| position as u8)
 }
 
 /// What the owner of a group last said about it. Written by the owner at the end of a turn (`applied` by the state-machine
 /// worker), read by anybody: values may be a turn old, and need not belong to the same moment.
 #[derive(Debug)]
-pub(crate) struct NodeStatus {
+pub struct NodeStatus {
     state: AtomicU8,
     term: AtomicU64,
     last_log: AtomicU64,
@@ -98,7 +63,7 @@ pub(crate) struct StatusNumbers {
 impl Default for NodeStatus {
     fn default() -> NodeStatus {
         NodeStatus {
-            state: AtomicU8::new(NodeState::Uninitialized as u8),
+            state: AtomicU8::new(state_to_byte(NodeState::Uninitialized)),
             term: AtomicU64::new(0),
             last_log: AtomicU64::new(0),
             stable: AtomicU64::new(0),
@@ -123,11 +88,11 @@ impl NodeStatus {
             self.has_leader.store(leader.is_some(), Ordering::Relaxed);
         }
         // Last: who sees the new state sees the term that belongs to it.
-        self.state.store(numbers.state as u8, Ordering::Release);
+        self.state.store(state_to_byte(numbers.state), Ordering::Release);
     }
 
     pub(crate) fn set_state(&self, state: NodeState) {
-        self.state.store(state as u8, Ordering::Release);
+        self.state.store(state_to_byte(state), Ordering::Release);
     }
 
     pub(crate) fn set_applied(&self, index: LogIndex) {
@@ -140,7 +105,7 @@ impl NodeStatus {
     }
 
     pub(crate) fn state(&self) -> NodeState {
-        NodeState::from_byte(self.state.load(Ordering::Acquire))
+        state_from_byte(self.state.load(Ordering::Acquire))
     }
 
     pub(crate) fn leader(&self) -> Option<PeerId> {
@@ -182,10 +147,6 @@ impl Node {
 
     pub(crate) fn handle(&self) -> GroupHandle {
         self.shared.handle
-    }
-
-    pub(crate) fn status(&self) -> &NodeStatus {
-        &self.shared.status
     }
 
     /// Hands a task to the group. Its outcome goes to [`Task::done`], exactly once, whatever this returns.
@@ -366,58 +327,6 @@ impl Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Node{} {}", self.node_id(), self.state().name())
-    }
-}
-
-/// A snapshot of what a node knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeDescription {
-    /// Name of the group.
-    pub group_id: GroupId,
-    /// This replica's id.
-    pub server_id: PeerId,
-    /// What the node is doing.
-    pub state: NodeState,
-    /// The latest term that it has seen.
-    pub term: Term,
-    /// The leader that it knows.
-    pub leader: Option<PeerId>,
-    /// Index of the last entry of the log.
-    pub last_log_index: LogIndex,
-    /// Index of the last durable entry.
-    pub stable_index: LogIndex,
-    /// Index of the last entry known to be committed.
-    pub committed_index: LogIndex,
-    /// Index of the last applied entry.
-    pub applied_index: LogIndex,
-    /// The configuration that is in force.
-    pub configuration: ConfigurationEntry,
-    /// Tasks proposed here that wait for their commit.
-    pub pending_closures: usize,
-    /// Why the node is in error state.
-    pub error: Option<Status>,
-    /// The core's own words, replicators included.
-    pub detail: String,
-}
-
-impl fmt::Display for NodeDescription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "nodeId: <{}/{}>", self.group_id, self.server_id)?;
-        writeln!(f, "state: {}", self.state.name())?;
-        let leader = self.leader.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-        writeln!(f, "leaderId: {leader}")?;
-        writeln!(f, "term: {}", self.term)?;
-        writeln!(f, "conf: {} (old: {})", self.configuration.conf, self.configuration.old_conf)?;
-        writeln!(
-            f,
-            "last log: {}, stable: {}, committed: {}, applied: {}",
-            self.last_log_index, self.stable_index, self.committed_index, self.applied_index
-        )?;
-        writeln!(f, "pending closures: {}", self.pending_closures)?;
-        if let Some(error) = &self.error {
-            writeln!(f, "error: {error}")?;
-        }
-        f.write_str(&self.detail)
+        write!(f, "Node{} {}", self.node_id(), self.state())
     }
 }

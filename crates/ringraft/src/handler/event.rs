@@ -1,12 +1,21 @@
 //! What travels between the stages.
 
-use bytes::Bytes;
-use ringraft_core::Term;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::completion::Completion;
+use bytes::Bytes;
+use ringraft_core::{
+    CoreOptions, EntryChunk, FsmEvent, LogOp, LogRead, NodeDescription, PeerId, RaftRequest, RaftResponse,
+    RecoveredState, Status, Term, Ticket,
+};
+use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
+use ringraft_storage::GroupKey;
+
+use crate::closure_queue::ClosureBatch;
+use crate::completion::{ApplyError, Completion};
 use crate::future::Promise;
-use crate::handler::GroupHandle;
-use crate::node::NodeDescription;
+use crate::handler::{FsmGroup, GroupHandle, GroupProgress, SharedNames};
+use crate::node::NodeStatus;
 use crate::task::Task;
 
 /// A task on its way to its owner.
@@ -23,16 +32,41 @@ pub struct ApplyEvent {
 }
 
 impl ApplyEvent {
-    pub(crate) fn new(
+    /// A task's event.
+    pub fn new(
         handle: GroupHandle,
         expected_term: Option<Term>,
         data: Bytes,
         done: Completion,
     ) -> ApplyEvent {
-        // No task runs in term 0, and 0 would mean "any": u64::MAX matches no term either.
+        // No task runs in term 0, and 0 means "any" here: the largest term is no group's either.
         let expected_term = expected_term.map_or(0, |term| if term == 0 { Term::MAX } else { term });
         ApplyEvent { handle, expected_term, data, done }
     }
+}
+
+/// A request of another replica.
+#[derive(Debug)]
+pub struct RequestEvent {
+    /// Whom it is for.
+    pub handle: GroupHandle,
+    /// Sender as it names itself.
+    pub from: PeerId,
+    /// The connection and request that wait for the answer.
+    pub reply: ReplyHandle,
+    /// Codec byte to echo.
+    pub codec: u8,
+    /// What it asks.
+    pub request: RaftRequest,
+}
+
+/// The answer to a request of ours, or its failure.
+#[derive(Debug)]
+pub struct ResponseEvent {
+    /// What the request was sent with.
+    pub context: RequestContext,
+    /// The answer.
+    pub result: Result<RaftResponse, Status>,
 }
 
 /// What an owner takes from its apply ring.
@@ -40,6 +74,21 @@ impl ApplyEvent {
 pub enum LaneEvent {
     /// A task.
     Apply(ApplyEvent),
+    /// A request of another replica.
+    Request(Box<RequestEvent>),
+    /// An answer.
+    Response(Box<ResponseEvent>),
+    /// Entries that were read from the store.
+    LogRead {
+        /// Whose.
+        handle: GroupHandle,
+        /// The read's ticket.
+        ticket: Ticket,
+        /// The entries.
+        result: Box<Result<Vec<Arc<EntryChunk>>, Status>>,
+    },
+    /// A connection to a host came up.
+    Connected(Endpoint),
     /// A command of the host.
     Control(Box<Control>),
 }
@@ -47,23 +96,54 @@ pub enum LaneEvent {
 impl LaneEvent {
     /// The task that a caller gets back.
     pub(crate) fn into_task(self) -> Option<Task> {
-        match self {
-            LaneEvent::Apply(ApplyEvent { expected_term, data, done, .. }) => Some(Task {
-                data,
-                done,
-                expected_term: match expected_term {
-                    0 => None,
-                    Term::MAX => Some(0),
-                    term => Some(term),
-                },
-            }),
-            LaneEvent::Control(_) => None,
-        }
+        let LaneEvent::Apply(ApplyEvent { expected_term, data, done, .. }) = self else { return None };
+        let expected_term = match expected_term {
+            0 => None,
+            Term::MAX => Some(0),
+            term => Some(term),
+        };
+        Some(Task { data, done, expected_term })
     }
 }
 
-/// A command of the host to an owner.
+/// Everything that a lane needs to run a group.
+pub struct OpenGroup {
+    /// Group and replica.
+    pub names: SharedNames,
+    /// The group in the store.
+    pub key: GroupKey,
+    /// The core's settings.
+    pub options: CoreOptions,
+    /// What the store knew.
+    pub recovered: RecoveredState,
+    /// Feeds the group's election time-outs.
+    pub seed: u64,
+    /// The state-machine worker that the group is pinned to.
+    pub worker: u16,
+    /// Where stable and applied indexes come back.
+    pub progress: Arc<GroupProgress>,
+    /// What callers read.
+    pub status: Arc<NodeStatus>,
+    /// Goes to the worker.
+    pub fsm: Box<FsmGroup>,
+}
+
+/// A command of the host to an owner. Each is answered exactly once, unless the host stops first.
 pub enum Control {
+    /// Start a group.
+    Open {
+        /// What it takes.
+        group: Box<OpenGroup>,
+        /// Gets the group's handle.
+        answer: Promise<Result<GroupHandle, Status>>,
+    },
+    /// Stop a group.
+    Close {
+        /// Which group.
+        handle: GroupHandle,
+        /// Told when the state machine is gone; `false` when there was no such group.
+        answer: Promise<bool>,
+    },
     /// Say what is known of a group; `None` when it is gone.
     Describe {
         /// Which group.
@@ -71,12 +151,150 @@ pub enum Control {
         /// Where the answer goes.
         answer: Promise<Option<NodeDescription>>,
     },
+    /// Stop every group and take nothing more.
+    Stop,
 }
 
-impl std::fmt::Debug for Control {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Control::Open { .. } => "Open",
+            Control::Close { .. } => "Close",
             Control::Describe { .. } => "Describe",
+            Control::Stop => "Stop",
         })
+    }
+}
+
+/// A request on its way out.
+#[derive(Debug)]
+pub struct OutSend {
+    /// The path to the receiver's host.
+    pub link: LinkId,
+    /// Comes back with the answer.
+    pub context: RequestContext,
+    /// Group and sender.
+    pub names: SharedNames,
+    /// Receiver, as text.
+    pub to: Arc<str>,
+    /// What it asks.
+    pub request: RaftRequest,
+    /// How long the answer is waited for, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+/// An answer on its way out.
+#[derive(Debug)]
+pub struct OutReply {
+    /// The connection and request.
+    pub handle: ReplyHandle,
+    /// Codec byte to echo.
+    pub codec: u8,
+    /// The answer.
+    pub response: RaftResponse,
+}
+
+/// The writes of one group in one turn, and what must not leave before they are durable.
+#[derive(Debug)]
+pub struct DiskWrite {
+    /// Whose.
+    pub handle: GroupHandle,
+    /// The group in the store.
+    pub key: GroupKey,
+    /// Where to say that it is stable.
+    pub progress: Arc<GroupProgress>,
+    /// The core's number of the last write in here; 0 when `ops` is empty.
+    pub sequence: u64,
+    /// The operations, in order.
+    pub ops: Vec<LogOp>,
+    /// Requests that wait.
+    pub sends: Vec<OutSend>,
+    /// Answers that wait.
+    pub replies: Vec<OutReply>,
+}
+
+/// What a state-machine worker has to do, in order for each group.
+#[derive(Debug)]
+pub enum FsmTask {
+    /// Apply entries, then complete their tasks.
+    Committed {
+        /// Whose.
+        handle: GroupHandle,
+        /// The entries.
+        chunk: Arc<EntryChunk>,
+        /// The completions of those that were proposed here.
+        closures: Vec<ClosureBatch>,
+    },
+    /// Tell the state machine.
+    Event {
+        /// Whose.
+        handle: GroupHandle,
+        /// What.
+        event: FsmEvent,
+    },
+    /// Complete tasks with an error.
+    Fail {
+        /// Whose.
+        handle: GroupHandle,
+        /// The tasks.
+        completions: Vec<Completion>,
+        /// The error.
+        error: ApplyError,
+    },
+    /// Take a state machine in.
+    Open {
+        /// Whose.
+        handle: GroupHandle,
+        /// The state machine and what belongs to it.
+        group: Box<FsmGroup>,
+    },
+    /// Shut a state machine down and let it go.
+    Close {
+        /// Whose.
+        handle: GroupHandle,
+        /// Told when it is gone.
+        answer: Option<Promise<bool>>,
+    },
+}
+
+/// Entries to read from the store.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadTask {
+    /// For whom.
+    pub handle: GroupHandle,
+    /// The group in the store.
+    pub key: GroupKey,
+    /// What.
+    pub read: LogRead,
+}
+
+/// What a lane wants done after a turn. What the next stage cannot take yet stays, and more is added behind it.
+#[derive(Debug, Default)]
+pub struct LaneOutput {
+    /// Requests that may leave at once.
+    pub sends: Vec<OutSend>,
+    /// Answers that may leave at once.
+    pub replies: Vec<OutReply>,
+    /// Writes, in order for each group.
+    pub disk: Vec<DiskWrite>,
+    /// Tasks for each state-machine worker.
+    pub fsm: Vec<Vec<FsmTask>>,
+    /// Reads of the store.
+    pub reads: Vec<ReadTask>,
+}
+
+impl LaneOutput {
+    /// No output, for `workers` state-machine workers.
+    pub fn new(workers: usize) -> LaneOutput {
+        LaneOutput { fsm: (0..workers).map(|_| Vec::new()).collect(), ..LaneOutput::default() }
+    }
+
+    /// Whether everything was handed on.
+    pub fn is_empty(&self) -> bool {
+        self.sends.is_empty()
+            && self.replies.is_empty()
+            && self.disk.is_empty()
+            && self.reads.is_empty()
+            && self.fsm.iter().all(Vec::is_empty)
     }
 }

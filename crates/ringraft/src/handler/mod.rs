@@ -1,6 +1,35 @@
 //! The stages of the pipeline as plain structs: no threads, no clock. Thin loops drive them here, the simulator elsewhere.
+//!
+//! * [`LogEntryAndClosureHandler`] owns every node of its lane: events in, [`LaneOutput`] out.
+//! * [`StableClosureEventHandler`] merges the writes of all lanes into durable ones, and lets go of what waited for them.
+//! * [`ApplyTaskHandler`] owns the state machines of its worker.
+//!
+//! Progress travels back through a [`ProgressBoard`]: the newest value a group, never a queue.
 
-pub(crate) mod event;
+mod apply_task;
+mod event;
+mod group;
+mod log_entry_and_closure;
+mod peer_table;
+mod progress;
+mod reply_table;
+mod stable_closure;
+mod timer_queue;
+
+use std::sync::Arc;
+
+use ringraft_core::{GroupId, PeerId};
+
+pub use crate::future::{Promise, Waiter, promise};
+pub use crate::node::NodeStatus;
+pub use apply_task::{ApplyOutput, ApplyTaskHandler, FsmGroup};
+pub use event::{
+    ApplyEvent, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, OpenGroup, OutReply, OutSend, ReadTask,
+    RequestEvent, ResponseEvent,
+};
+pub use log_entry_and_closure::{LaneLimits, LogEntryAndClosureHandler};
+pub use progress::{GroupProgress, ProgressBoard};
+pub use stable_closure::{StableClosureEventHandler, StableOutput};
 
 /// Names a group within its host: lane, slot of the lane, and which life of the slot. Whatever comes back from another stage
 /// carries it and is dropped when the slot lives another life.
@@ -13,3 +42,27 @@ pub struct GroupHandle {
     /// Which life of the slot.
     pub generation: u32,
 }
+
+/// The names that a group's messages carry.
+#[derive(Debug)]
+pub struct GroupNames {
+    /// The group.
+    pub group_id: GroupId,
+    /// This replica.
+    pub server_id: PeerId,
+    /// This replica as text.
+    pub server_text: String,
+}
+
+impl GroupNames {
+    /// The names of a replica.
+    pub fn new(group_id: GroupId, server_id: PeerId) -> SharedNames {
+        let server_text = server_id.to_string();
+        Arc::new(GroupNames { group_id, server_id, server_text })
+    }
+}
+
+/// Names, shared by whatever leaves in their name.
+pub type SharedNames = Arc<GroupNames>;
+
+pub(crate) use group::panic_text;

@@ -1,6 +1,28 @@
-//! The threads of a host and the thin loops that they run.
+//! The threads of a host and the thin loops that they run: ring → handler → next ring.
+
+mod clock;
+mod disk;
+mod fsm;
+mod lane;
+mod net;
+mod read;
+mod threads;
 
 use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use ringraft_ring::ConsumerWaker;
+
+use crate::handler::ProgressBoard;
+
+pub(crate) use disk::{DiskEvent, DiskLoop};
+pub(crate) use fsm::FsmLoop;
+pub(crate) use lane::{LaneLoop, LaneParts};
+pub(crate) use net::{HostLoop, NetThread};
+pub(crate) use read::ReadLoop;
+pub(crate) use threads::Threads;
 
 thread_local! {
     static ON_HOST_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -9,4 +31,105 @@ thread_local! {
 /// Whether the current thread belongs to a host: it must not wait for the host.
 pub(crate) fn on_host_thread() -> bool {
     ON_HOST_THREAD.get()
+}
+
+/// What the other stages know of a lane.
+pub(crate) struct LaneShared {
+    pub(crate) board: ProgressBoard,
+    /// The lane waits for room in one of the next rings.
+    blocked: AtomicBool,
+    /// The lane sleeps where its ring cannot wake it: it waits for nothing but room and progress.
+    starved: AtomicBool,
+    /// The lane shall end.
+    pub(crate) stop: AtomicBool,
+    waker: ConsumerWaker,
+    /// Ends the sleep of a starved lane: its thread's parker, or the event loop that it drives.
+    bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl LaneShared {
+    pub(crate) fn new(waker: ConsumerWaker) -> LaneShared {
+        LaneShared {
+            board: ProgressBoard::new(),
+            blocked: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            waker,
+            bell: OnceLock::new(),
+        }
+    }
+
+    /// Says how the lane sleeps when it is starved. Called once, by the lane.
+    fn set_bell(&self, bell: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.bell.set(bell);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+        fence(Ordering::SeqCst);
+        if self.starved.load(Ordering::Relaxed)
+            && let Some(bell) = self.bell.get()
+        {
+            bell();
+        }
+    }
+
+    /// The lane is about to sleep without its ring, or has woken. It looks at everything once more in between.
+    fn set_starved(&self, starved: bool) {
+        self.starved.store(starved, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The lane could not publish; it tries once more after this, and sleeps if that fails too.
+    fn announce_blocked(&self) {
+        self.blocked.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// There is room again in a ring that the lane publishes into: call after every drain.
+    fn room(&self) {
+        fence(Ordering::SeqCst);
+        if self.blocked.load(Ordering::Relaxed) && self.blocked.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+}
+
+impl fmt::Debug for LaneShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneShared").field("board", &self.board).finish_non_exhaustive()
+    }
+}
+
+/// How many stages of a kind are still running.
+#[derive(Clone, Debug)]
+pub(crate) struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    /// The counter, and one guard for each of `count` stages. When the last guard goes, `on_last` is called.
+    pub(crate) fn new(count: usize, on_last: Arc<dyn Fn() + Send + Sync>) -> (Running, Vec<StageGuard>) {
+        let running = Running(Arc::new(AtomicUsize::new(count)));
+        let guard = || StageGuard { running: running.clone(), on_last: Arc::clone(&on_last) };
+        let guards = (0..count).map(|_| guard()).collect();
+        (running, guards)
+    }
+
+    /// Whether all have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A stage that is running, or about to: it ends when this is dropped, however that comes about.
+pub(crate) struct StageGuard {
+    running: Running,
+    on_last: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Drop for StageGuard {
+    fn drop(&mut self) {
+        if self.running.0.fetch_sub(1, Ordering::AcqRel) == 1 {
+            (self.on_last)();
+        }
+    }
 }

@@ -1,11 +1,30 @@
 //! A client for users' requests, for programs that host no group.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringraft_core::Status;
+use parking_lot::Mutex;
+use ringraft_core::{RaftError, Status};
+use ringraft_net::inproc::Network;
+use ringraft_net::tcp::NetLoop;
+use ringraft_net::{
+    Accept, ConnectionClass, Endpoint, EventLoop, Inbound, LinkId, LoopWaker, NetLoopOptions, ReplyHandle,
+    RequestContext, SendError, Transport,
+};
+use ringraft_proto::{
+    RequestFrame, RequestKind, ResponseFrame, ResponseStatus, class, decode_error_response,
+    encode_request_shared, encode_status_response,
+};
+use rustc_hash::FxHashMap;
 
 use crate::error::StartError;
+use crate::future::promise;
+use crate::handler::panic_text;
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,30 +105,285 @@ impl Default for RpcClientOptions {
 /// The outcome of a call.
 pub type RpcResult = Result<RpcResponse, RpcError>;
 
-/// Sends requests to hosts, over one connection each. It runs one thread of its own.
+type Done = Box<dyn FnOnce(RpcResult) + Send>;
+
+/// A request that waits for its connection or its answer.
+struct Call {
+    endpoint: Endpoint,
+    class: String,
+    content: Bytes,
+    timeout: Duration,
+    deadline: Instant,
+    sent: bool,
+    done: Done,
+}
+
+#[derive(Default)]
+struct State {
+    calls: FxHashMap<u64, Call>,
+    next: u64,
+    /// Calls that wait for a connection, by link.
+    waiting: FxHashMap<LinkId, Vec<u64>>,
+    /// When which call fails. Entries of calls that are gone are skipped.
+    deadlines: BTreeSet<(Instant, u64)>,
+    closed: bool,
+}
+
+struct Shared {
+    options: RpcClientOptions,
+    transport: Arc<dyn Transport>,
+    waker: LoopWaker,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    fn request(&self, endpoint: &str, class: &str, content: Bytes, timeout: Duration, done: Done) {
+        let endpoint = Endpoint(endpoint.into());
+        let link = self.transport.link(&endpoint, ConnectionClass::Control);
+        let start = Instant::now();
+        let deadline = start + timeout;
+        let call = Call { endpoint, class: class.to_owned(), content, timeout, deadline, sent: false, done };
+        let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            return (call.done)(Err(RpcError::Closed));
+        }
+        let id = state.next;
+        state.next += 1;
+        state.calls.insert(id, call);
+        let refused = self.send(&mut state, link, id);
+        if refused.is_none() {
+            let sent = state.calls.get(&id).is_some_and(|call| call.sent);
+            let connect_limit = start + Duration::from_millis(self.options.connect_timeout_ms);
+            let limit = if sent { deadline } else { deadline.min(connect_limit) };
+            let first = state.deadlines.first().is_none_or(|(at, _)| limit < *at);
+            state.deadlines.insert((limit, id));
+            drop(state);
+            if sent {
+                self.transport.flush(link);
+            }
+            if first {
+                self.waker.wake();
+            }
+            return;
+        }
+        drop(state);
+        if let Some((call, error)) = refused {
+            (call.done)(Err(error));
+        }
+    }
+
+    /// Sends a call, or has it wait for the connection. Gives it back when it can do neither.
+    fn send(&self, state: &mut State, link: LinkId, id: u64) -> Option<(Call, RpcError)> {
+        let call = state.calls.get_mut(&id)?;
+        let context =
+            RequestContext { lane: 0, kind: RequestKind::Typed.into(), slot: 0, generation: 0, ticket: id };
+        let timeout_ms = i32::try_from(call.timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+        let queued = self.transport.request(link, context, &mut |request| {
+            encode_request_shared(request, &call.class, timeout_ms, &[], call.content.clone())
+        });
+        let error = match queued {
+            Ok(()) => {
+                call.sent = true;
+                call.content = Bytes::new();
+                return None;
+            }
+            Err(SendError::NotConnected(_)) => {
+                state.waiting.entry(link).or_default().push(id);
+                return None;
+            }
+            Err(SendError::Full(endpoint)) => RpcError::Busy { endpoint: endpoint.to_string() },
+            Err(SendError::Closed) => RpcError::Closed,
+        };
+        state.calls.remove(&id).map(|call| (call, error))
+    }
+
+    /// Fails the calls whose time is over; says when the next one's is.
+    fn expire(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let mut failed = Vec::new();
+        let mut state = self.state.lock();
+        let next = loop {
+            let Some(&(at, id)) = state.deadlines.first() else { break None };
+            if at > now {
+                break Some(at - now);
+            }
+            state.deadlines.remove(&(at, id));
+            let Some(call) = state.calls.get(&id) else { continue };
+            if call.sent && call.deadline > now {
+                // It was waiting for its connection when this deadline was set.
+                let later = (call.deadline, id);
+                state.deadlines.insert(later);
+                continue;
+            }
+            failed.extend(state.calls.remove(&id));
+        };
+        drop(state);
+        for call in failed {
+            let endpoint = call.endpoint.to_string();
+            let error = if call.sent {
+                RpcError::TimedOut { endpoint, timeout_ms: call.timeout.as_millis() as u64 }
+            } else {
+                RpcError::NotConnected { endpoint, reason: "it cannot be reached".to_owned() }
+            };
+            finish(call, Err(error));
+        }
+        next
+    }
+
+    fn close(&self) -> Vec<Call> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.deadlines.clear();
+        state.waiting.clear();
+        state.calls.drain().map(|(_, call)| call).collect()
+    }
+}
+
+fn finish(call: Call, result: RpcResult) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (call.done)(result))) {
+        tracing::error!("a callback of an RPC call panicked: {}", panic_text(&*payload));
+    }
+}
+
+/// What the client's loop reads.
+struct Answers(Arc<Shared>);
+
+impl Answers {
+    fn take(&self, context: RequestContext) -> Option<Call> {
+        self.0.state.lock().calls.remove(&context.ticket)
+    }
+}
+
+impl Inbound for Answers {
+    fn on_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
+        // A client serves nothing.
+        let answer = encode_status_response(handle.request, frame.codec, ResponseStatus::ServerException);
+        if self.0.transport.reply(handle, answer).is_ok() {
+            self.0.transport.flush_reply(handle);
+        }
+        Accept::Taken
+    }
+
+    fn on_response(&mut self, context: RequestContext, frame: ResponseFrame) {
+        let Some(call) = self.take(context) else { return };
+        let endpoint = call.endpoint.to_string();
+        let remote = |message: String| RpcError::Remote {
+            endpoint: endpoint.clone(),
+            status: Status::new(RaftError::Internal, message),
+        };
+        let result = if frame.status != ResponseStatus::Success {
+            Err(remote(format!("Bolt status {:?}", frame.status)))
+        } else if frame.class == class::ERROR_RESPONSE {
+            match decode_error_response(&frame.content) {
+                Ok(None) => Ok(RpcResponse { class: frame.class, content: frame.content }),
+                Ok(Some(status)) => Err(RpcError::Remote { endpoint, status }),
+                Err(error) => Err(remote(error.to_string())),
+            }
+        } else {
+            Ok(RpcResponse { class: frame.class, content: frame.content })
+        };
+        finish(call, result);
+    }
+
+    fn on_request_failed(&mut self, context: RequestContext, reason: &str) {
+        let Some(call) = self.take(context) else { return };
+        let error = RpcError::Lost { endpoint: call.endpoint.to_string(), reason: reason.to_owned() };
+        finish(call, Err(error));
+    }
+
+    fn on_connected(&mut self, link: LinkId, _endpoint: &Endpoint, _class: ConnectionClass) {
+        let mut refused = Vec::new();
+        let mut state = self.0.state.lock();
+        for id in state.waiting.remove(&link).unwrap_or_default() {
+            refused.extend(self.0.send(&mut state, link, id));
+        }
+        drop(state);
+        self.0.transport.flush(link);
+        for (call, error) in refused {
+            finish(call, Err(error));
+        }
+    }
+}
+
+/// Sends requests of users to hosts, over one connection each. It needs no host, and runs one thread of its own.
 pub struct RpcClient {
-    _options: RpcClientOptions,
+    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RpcClient {
-    /// Starts the client's thread.
+    /// Starts a client over TCP.
     ///
     /// # Errors
     /// [`StartError::Net`] or [`StartError::Thread`] when the system refuses.
     pub fn new(options: RpcClientOptions) -> Result<RpcClient, StartError> {
-        Ok(RpcClient { _options: options })
+        let (event_loop, transport) =
+            NetLoop::new(NetLoopOptions::default()).map_err(|error| StartError::Net(error.to_string()))?;
+        RpcClient::start(options, event_loop, Arc::new(transport))
+    }
+
+    /// Starts a client inside an in-process network, where it takes part as `name`.
+    ///
+    /// # Errors
+    /// [`StartError::Net`] when the name is taken, [`StartError::Thread`] when the system refuses.
+    pub fn inproc(options: RpcClientOptions, network: &Network, name: &str) -> Result<RpcClient, StartError> {
+        let (event_loop, transport) = network
+            .host(&Endpoint(name.into()), NetLoopOptions::default())
+            .map_err(|error| StartError::Net(error.to_string()))?;
+        RpcClient::start(options, event_loop, Arc::new(transport))
+    }
+
+    fn start(
+        options: RpcClientOptions,
+        mut event_loop: impl EventLoop + 'static,
+        transport: Arc<dyn Transport>,
+    ) -> Result<RpcClient, StartError> {
+        let waker = event_loop.waker();
+        let shared = Arc::new(Shared { options, transport, waker, state: Mutex::default() });
+        let stop = Arc::new(AtomicBool::new(false));
+        let (of_thread, stopped) = (Arc::clone(&shared), Arc::clone(&stop));
+        let run = move || {
+            let mut answers = Answers(of_thread);
+            while !stopped.load(Ordering::Acquire) {
+                let timeout = answers.0.expire();
+                if let Err(error) = event_loop.turn(timeout, &mut answers) {
+                    tracing::error!(%error, "the event loop of an RPC client cannot go on");
+                    break;
+                }
+            }
+            event_loop.shutdown(&mut answers);
+            for call in answers.0.close() {
+                let endpoint = call.endpoint.to_string();
+                let reason = "the client was shut down".to_owned();
+                let error = if call.sent { RpcError::Lost { endpoint, reason } } else { RpcError::Closed };
+                finish(call, Err(error));
+            }
+        };
+        let name = "rr-client".to_owned();
+        let spawned = std::thread::Builder::new().name(name.clone()).spawn(run);
+        let thread = spawned.map_err(|error| StartError::Thread { name, message: error.to_string() })?;
+        Ok(RpcClient { shared, stop, thread: Mutex::new(Some(thread)) })
     }
 
     /// Sends a request of `class` to the host at `endpoint` (`ip:port`) and waits for the answer.
     ///
     /// # Errors
-    /// [`RpcError`].
+    /// [`RpcError`]. An answer that is an `ErrorResponse` is [`RpcError::Remote`].
     pub fn call(&self, endpoint: &str, class: &str, content: Bytes, timeout: Duration) -> RpcResult {
-        let _ = (endpoint, class, content, timeout);
-        Err(RpcError::Closed)
+        let (promise, waiter) = promise();
+        self.call_async(endpoint, class, content, timeout, move |result| promise.fulfil(result));
+        // The client answers every call in its time; this is for the case that its thread is held up.
+        let limit = timeout + Duration::from_secs(1);
+        waiter.wait(Some(limit)).unwrap_or_else(|| {
+            let endpoint = endpoint.to_owned();
+            Err(RpcError::TimedOut { endpoint, timeout_ms: timeout.as_millis() as u64 })
+        })
     }
 
-    /// As [`call`](RpcClient::call) without waiting: `done` gets the outcome exactly once, on the client's thread, and must not block.
+    /// As [`call`](RpcClient::call) without waiting: `done` gets the outcome exactly once, on the client's thread or, when the request
+    /// is refused at once, on the caller's. It must not block.
     pub fn call_async(
         &self,
         endpoint: &str,
@@ -118,10 +392,30 @@ impl RpcClient {
         timeout: Duration,
         done: impl FnOnce(RpcResult) + Send + 'static,
     ) {
-        let _ = (endpoint, class, content, timeout);
-        done(Err(RpcError::Closed));
+        self.shared.request(endpoint, class, content, timeout, Box::new(done));
     }
 
-    /// Ends the client: calls that wait fail with [`RpcError::Closed`] or [`RpcError::Lost`]. Safe to call twice.
-    pub fn shutdown(&self) {}
+    /// Ends the client: calls that wait fail with [`RpcError::Closed`] or, once sent, with [`RpcError::Lost`]. Safe to call twice; in
+    /// a callback of the client itself it does not wait.
+    pub fn shutdown(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.shared.waker.wake();
+        let mut thread = self.thread.lock();
+        if let Some(handle) = thread.take_if(|handle| handle.thread().id() != std::thread::current().id()) {
+            // Its callbacks' panics are caught.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for RpcClient {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl std::fmt::Debug for RpcClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RpcClient").field("options", &self.shared.options).finish_non_exhaustive()
+    }
 }

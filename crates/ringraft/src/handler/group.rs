@@ -1,0 +1,238 @@
+//! One group in its lane: the node, and what belongs to its owner alone.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ringraft_core::{
+    ChunkBuilder, Effects, Input, NodeImpl, NodeState, ProposeError, Proposed, RaftError, Status, Term, Time,
+};
+use ringraft_storage::GroupKey;
+
+use crate::closure_queue::ClosureQueue;
+use crate::completion::Completion;
+use crate::handler::{ApplyEvent, GroupHandle, GroupProgress, SharedNames};
+use crate::node::{NodeStatus, StatusNumbers};
+
+/// A group in its lane.
+pub(super) struct Group {
+    pub(super) handle: GroupHandle,
+    pub(super) names: SharedNames,
+    pub(super) key: GroupKey,
+    pub(super) worker: u16,
+    pub(super) progress: Arc<GroupProgress>,
+    node: NodeImpl,
+    status: Arc<NodeStatus>,
+    /// A step panicked: the node is not touched again.
+    panicked: Option<Status>,
+    /// The state machine was told of the panic.
+    panic_reported: bool,
+    pub(super) closures: ClosureQueue,
+    /// Tasks of this turn, on their way into one proposal.
+    pub(super) tasks: PendingTasks,
+    /// Tasks that this turn has taken.
+    pub(super) turn_tasks: usize,
+    /// Tasks over the group's share of a turn.
+    pub(super) backlog: VecDeque<ApplyEvent>,
+    /// Progress that the node has been told.
+    seen_stable: u64,
+    seen_applied: u64,
+    /// When the timer queue will look at the group.
+    pub(super) armed: Option<Time>,
+    /// It stands in the list of groups that something happened to in this turn.
+    pub(super) touched: bool,
+}
+
+/// Tasks that wait to be proposed together.
+#[derive(Default)]
+pub(super) struct PendingTasks {
+    builder: ChunkBuilder,
+    completions: Vec<Completion>,
+    /// A term that tasks in here expect; 0 when none does.
+    expected_term: Term,
+}
+
+impl PendingTasks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.completions.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.completions.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.builder.payload_len()
+    }
+
+    pub(super) fn expects_term(&self) -> bool {
+        self.expected_term != 0
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, task: ApplyEvent) {
+        self.builder.push(&task.data);
+        self.completions.push(task.done);
+        self.expected_term |= task.expected_term;
+    }
+
+    /// A large task alone, without a copy of its payload.
+    pub(super) fn push_alone(&mut self, task: ApplyEvent) {
+        debug_assert!(self.is_empty());
+        self.builder = ChunkBuilder::alone(task.data);
+        self.completions.push(task.done);
+    }
+}
+
+impl Group {
+    pub(super) fn new(
+        handle: GroupHandle,
+        names: SharedNames,
+        key: GroupKey,
+        worker: u16,
+        progress: Arc<GroupProgress>,
+        status: Arc<NodeStatus>,
+        node: NodeImpl,
+    ) -> Group {
+        Group {
+            handle,
+            names,
+            key,
+            worker,
+            progress,
+            node,
+            status,
+            panicked: None,
+            panic_reported: false,
+            closures: ClosureQueue::default(),
+            tasks: PendingTasks::default(),
+            turn_tasks: 0,
+            backlog: VecDeque::new(),
+            seen_stable: 0,
+            seen_applied: 0,
+            armed: None,
+            touched: false,
+        }
+    }
+
+    /// Why the node is not used any more after a panic.
+    pub(super) fn panicked(&self) -> Option<&Status> {
+        self.panicked.as_ref()
+    }
+
+    /// Whether the panic has still to be reported; true once.
+    pub(super) fn report_panic(&mut self) -> bool {
+        !std::mem::replace(&mut self.panic_reported, true)
+    }
+
+    /// The node, for questions.
+    pub(super) fn node(&self) -> &NodeImpl {
+        &self.node
+    }
+
+    /// Runs `call` on the node. A panic drops the effects of the call whole, and the node is not used again.
+    fn guarded<T>(
+        &mut self,
+        fx: &mut Effects,
+        call: impl FnOnce(&mut NodeImpl, &mut Effects) -> T,
+    ) -> Option<T> {
+        if self.panicked.is_some() {
+            return None;
+        }
+        let node = &mut self.node;
+        match catch_unwind(AssertUnwindSafe(|| call(node, fx))) {
+            Ok(value) => Some(value),
+            Err(payload) => {
+                *fx = Effects::new();
+                let message = format!("the node of this group panicked: {}", panic_text(&*payload));
+                tracing::error!(group = %self.names.group_id, server = %self.names.server_id, "{message}");
+                self.panicked = Some(Status::new(RaftError::BadNode, message));
+                None
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, now: Time, fx: &mut Effects) {
+        self.guarded(fx, |node, fx| node.start(now, fx));
+    }
+
+    pub(super) fn step(&mut self, now: Time, input: Input, fx: &mut Effects) {
+        self.guarded(fx, |node, fx| node.step(now, input, fx));
+    }
+
+    /// Proposes the waiting tasks. `None` after a panic; the completions come back unless they wait for the commit now.
+    pub(super) fn propose(
+        &mut self,
+        now: Time,
+        fx: &mut Effects,
+    ) -> Result<Proposed, (Option<ProposeError>, Vec<Completion>)> {
+        let mut builder = std::mem::take(&mut self.tasks.builder);
+        let completions = std::mem::take(&mut self.tasks.completions);
+        self.tasks.expected_term = 0;
+        match self.guarded(fx, |node, fx| node.propose(now, &mut builder, fx)) {
+            Some(Ok(proposed)) => {
+                self.closures.append(proposed.first_index, proposed.term, completions);
+                Ok(proposed)
+            }
+            Some(Err(error)) => Err((Some(error), completions)),
+            None => Err((None, completions)),
+        }
+    }
+
+    /// Tells the node how far disk and state machine are. Calls back after each input that the node took.
+    pub(super) fn take_progress(&mut self) -> (Option<Input>, Option<Input>) {
+        let (stable, applied) = self.progress.values();
+        let persisted = (stable > self.seen_stable).then(|| {
+            self.seen_stable = stable;
+            Input::Persisted { sequence: stable }
+        });
+        let applied = (applied > self.seen_applied).then(|| {
+            self.seen_applied = applied;
+            Input::Applied { index: applied }
+        });
+        (persisted, applied)
+    }
+
+    /// Tells callers what the node is doing now.
+    pub(super) fn publish_status(&mut self) {
+        if let Some(status) = &self.panicked {
+            self.status.set_error(status);
+            self.status.set_state(NodeState::Error);
+            return;
+        }
+        let node = &self.node;
+        if let Some(error) = node.last_error() {
+            self.status.set_error(error);
+        }
+        let numbers = StatusNumbers {
+            state: node.state(),
+            term: node.term(),
+            last_log: node.last_log_id().index,
+            stable: node.stable_index(),
+            committed: node.committed_index(),
+        };
+        self.status.publish(numbers, node.leader_id());
+    }
+
+    /// Says whether the disk's progress is worth waking the owner: a leader's commit or a candidate's vote hangs on it, or
+    /// entries that are committed already. A follower's answers leave from the disk stage itself.
+    pub(super) fn tell_what_it_waits_for(&self) {
+        let node = &self.node;
+        let waits = node.state() != NodeState::Follower || node.committed_index() > node.stable_index();
+        self.progress.set_urgent(waits);
+    }
+
+    /// Tells callers that the node is gone.
+    pub(super) fn publish_shutdown(&self) {
+        self.status.set_state(NodeState::Shutdown);
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+}

@@ -1,0 +1,191 @@
+//! How far the later stages are, told to the owners: the newest value a group, which coalesces and cannot overflow.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use parking_lot::Mutex;
+use ringraft_core::{LogIndex, Status};
+
+use crate::handler::GroupHandle;
+
+/// How far the disk and the state machine are with one group.
+#[derive(Debug, Default)]
+pub struct GroupProgress {
+    /// Number of the last durable write.
+    stable: AtomicU64,
+    /// Index of the last applied entry.
+    applied: AtomicU64,
+    /// The owner waits for the disk.
+    urgent: AtomicBool,
+    /// Applied index at which the owner was woken last.
+    woken_at: AtomicU64,
+    /// The group stands in its board's list.
+    listed: AtomicBool,
+    /// Why the state machine failed.
+    error: Mutex<Option<Status>>,
+    failed: AtomicBool,
+}
+
+impl GroupProgress {
+    /// Number of the last durable write, and index of the last applied entry.
+    pub fn values(&self) -> (u64, LogIndex) {
+        (self.stable.load(Ordering::Acquire), self.applied.load(Ordering::Acquire))
+    }
+
+    /// The owner says whether it waits for the disk. It looks at the board once more before it sleeps.
+    pub(crate) fn set_urgent(&self, urgent: bool) {
+        if self.urgent.load(Ordering::Relaxed) != urgent {
+            self.urgent.store(urgent, Ordering::SeqCst);
+        }
+        if urgent {
+            // Together with the fence in `ProgressBoard::stable`: either the disk sees the flag, or the owner sees the mark.
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Why the state machine failed, the first time this is asked.
+    pub fn take_error(&self) -> Option<Status> {
+        if !self.failed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.failed.store(false, Ordering::Relaxed);
+        self.error.lock().take()
+    }
+}
+
+/// Applied entries after which a sleeping owner is woken.
+const APPLIED_PER_WAKE: u64 = 512;
+
+/// One a lane: which of its groups have progress to look at.
+#[derive(Default)]
+pub struct ProgressBoard {
+    dirty: Mutex<Dirty>,
+    /// Something is on the board.
+    marked: AtomicBool,
+}
+
+#[derive(Default)]
+struct Dirty {
+    groups: Vec<(GroupHandle, Arc<GroupProgress>)>,
+    store_error: Option<Status>,
+}
+
+impl ProgressBoard {
+    /// An empty board.
+    pub fn new() -> ProgressBoard {
+        ProgressBoard::default()
+    }
+
+    /// The group's writes are durable up to `sequence`. Says whether the owner waits for it and must be woken; otherwise it will
+    /// look at the board in good time by itself.
+    #[must_use]
+    pub fn stable(&self, handle: GroupHandle, progress: &Arc<GroupProgress>, sequence: u64) -> bool {
+        progress.stable.fetch_max(sequence, Ordering::Release);
+        self.list(handle, progress);
+        fence(Ordering::SeqCst);
+        progress.urgent.load(Ordering::Relaxed)
+    }
+
+    /// The group's entries are applied up to `index`. Says whether the owner must be woken, as for
+    /// [`stable`](ProgressBoard::stable): now and then, for nothing but memory and the bound of unapplied entries hangs on it.
+    #[must_use]
+    pub fn applied(&self, handle: GroupHandle, progress: &Arc<GroupProgress>, index: LogIndex) -> bool {
+        progress.applied.fetch_max(index, Ordering::Release);
+        self.list(handle, progress);
+        // Only the group's worker writes it.
+        let due = index >= progress.woken_at.load(Ordering::Relaxed).saturating_add(APPLIED_PER_WAKE);
+        if due {
+            progress.woken_at.store(index, Ordering::Relaxed);
+        }
+        due
+    }
+
+    /// The group's state machine has failed. The owner must be woken.
+    pub fn fsm_failed(&self, handle: GroupHandle, progress: &Arc<GroupProgress>, status: Status) {
+        progress.error.lock().get_or_insert(status);
+        progress.failed.store(true, Ordering::Release);
+        self.list(handle, progress);
+    }
+
+    /// The log store has failed: nothing is durable any more. The owner must be woken.
+    pub fn store_failed(&self, status: Status) {
+        self.dirty.lock().store_error.get_or_insert(status);
+        self.marked.store(true, Ordering::Release);
+    }
+
+    fn list(&self, handle: GroupHandle, progress: &Arc<GroupProgress>) {
+        // The owner takes the group from the list before it reads the values, so that a value is never missed.
+        if !progress.listed.swap(true, Ordering::AcqRel) {
+            self.dirty.lock().groups.push((handle, Arc::clone(progress)));
+            self.marked.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether there is anything to take. Cheap.
+    pub fn is_marked(&self) -> bool {
+        self.marked.load(Ordering::Acquire)
+    }
+
+    /// Takes the groups with progress, in the order in which they reported, and the store's failure.
+    pub fn take(&self, into: &mut Vec<(GroupHandle, Arc<GroupProgress>)>) -> Option<Status> {
+        if !self.is_marked() {
+            return None;
+        }
+        let mut dirty = self.dirty.lock();
+        self.marked.store(false, Ordering::Relaxed);
+        into.append(&mut dirty.groups);
+        let error = dirty.store_error.take();
+        drop(dirty);
+        for (_, progress) in into.iter() {
+            progress.listed.swap(false, Ordering::AcqRel);
+        }
+        error
+    }
+}
+
+impl fmt::Debug for ProgressBoard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProgressBoard").field("marked", &self.is_marked()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_coalesces_to_the_newest_value() {
+        let (board, progress) = (ProgressBoard::new(), Arc::new(GroupProgress::default()));
+        let handle = GroupHandle { lane: 0, slot: 3, generation: 1 };
+        assert!(!board.stable(handle, &progress, 5), "nobody waits");
+        progress.set_urgent(true);
+        assert!(board.stable(handle, &progress, 4), "the owner waits");
+        assert!(!board.applied(handle, &progress, 9));
+        assert!(board.applied(handle, &progress, 9 + APPLIED_PER_WAKE));
+        let mut taken = Vec::new();
+        assert_eq!(board.take(&mut taken), None);
+        assert_eq!(taken.len(), 1, "one entry a group, however often it reports");
+        assert_eq!(taken[0].1.values(), (5, 9 + APPLIED_PER_WAKE));
+        taken.clear();
+        board.take(&mut taken);
+        assert!(taken.is_empty());
+        let _ = board.stable(handle, &progress, 6);
+        board.take(&mut taken);
+        assert_eq!(taken.len(), 1, "a group that was taken can be listed again");
+    }
+
+    #[test]
+    fn errors_are_taken_once() {
+        let (board, progress) = (ProgressBoard::new(), Arc::new(GroupProgress::default()));
+        let handle = GroupHandle { lane: 0, slot: 0, generation: 1 };
+        let status = |text: &str| Status::new(ringraft_core::RaftError::Io, text);
+        board.fsm_failed(handle, &progress, status("first"));
+        board.fsm_failed(handle, &progress, status("second"));
+        board.store_failed(status("disk"));
+        let mut taken = Vec::new();
+        assert_eq!(board.take(&mut taken), Some(status("disk")));
+        assert_eq!(taken[0].1.take_error(), Some(status("first")));
+        assert_eq!(taken[0].1.take_error(), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! The loop of the disk stage.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringraft_core::{GroupId, RecoveredState};
+use ringraft_ring::{Consumer, Producer, WaitOutcome};
+use ringraft_storage::{GroupKey, LogStorage, StorageError};
+
+use crate::future::Promise;
+use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
+use crate::pipeline::{LaneShared, StageGuard};
+use crate::rpc::Outbox;
+
+/// What the disk stage takes from its ring.
+pub(crate) enum DiskEvent {
+    /// The writes of one turn of one lane.
+    Writes(Vec<DiskWrite>),
+    /// Open a group.
+    Open { group: GroupId, answer: Promise<Result<(GroupKey, RecoveredState), StorageError>> },
+}
+
+impl fmt::Debug for DiskEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DiskEvent::Writes(writes) => f.debug_tuple("Writes").field(&writes.len()).finish(),
+            DiskEvent::Open { group, .. } => f.debug_tuple("Open").field(group).finish(),
+        }
+    }
+}
+
+/// Events taken at once. Each may carry the writes of many groups.
+const BATCH: usize = 1024;
+/// Batches after which the store gets time for housekeeping, idle or not.
+const BATCHES_PER_MAINTENANCE: u32 = 64;
+/// How long the ring must be quiet until housekeeping goes on.
+const QUIET: Duration = Duration::from_millis(20);
+/// Calls of housekeeping after the last write; each does a bounded part.
+const QUIET_CALLS: u32 = 256;
+
+pub(crate) struct DiskLoop {
+    pub(crate) ring: Consumer<DiskEvent>,
+    pub(crate) storage: Box<dyn LogStorage>,
+    pub(crate) outbox: Outbox,
+    pub(crate) lanes: Vec<Arc<LaneShared>>,
+    /// Rings of the lanes, for requests that could not be sent.
+    pub(crate) lane_rings: Vec<Producer<LaneEvent>>,
+    /// Held until the end.
+    pub(crate) _guard: StageGuard,
+}
+
+impl DiskLoop {
+    pub(crate) fn run(mut self) {
+        let mut handler = StableClosureEventHandler::new();
+        let (mut events, mut writes, mut out) = (Vec::new(), Vec::new(), StableOutput::default());
+        let (mut batches, mut quiet_calls) = (0, 0);
+        loop {
+            let timeout = (quiet_calls > 0).then_some(QUIET);
+            match self.ring.wait(timeout) {
+                WaitOutcome::Closed => break,
+                WaitOutcome::TimedOut => {
+                    quiet_calls -= 1;
+                    self.maintain(&mut handler, &mut out);
+                    continue;
+                }
+                WaitOutcome::Ready => {}
+            }
+            self.ring.drain(BATCH, &mut events);
+            self.lanes.iter().for_each(|lane| lane.room());
+            for event in events.drain(..) {
+                match event {
+                    DiskEvent::Writes(mut more) => writes.append(&mut more),
+                    DiskEvent::Open { group, answer } => {
+                        // Writes of an earlier life of the group come first.
+                        self.write(&mut handler, &mut writes, &mut out);
+                        answer.fulfil(self.storage.open_group(&group));
+                    }
+                }
+            }
+            if !writes.is_empty() {
+                self.write(&mut handler, &mut writes, &mut out);
+                (batches, quiet_calls) = (batches + 1, QUIET_CALLS);
+            }
+            if batches >= BATCHES_PER_MAINTENANCE {
+                batches = 0;
+                self.maintain(&mut handler, &mut out);
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        handler: &mut StableClosureEventHandler,
+        writes: &mut Vec<DiskWrite>,
+        out: &mut StableOutput,
+    ) {
+        if writes.is_empty() {
+            return;
+        }
+        let batch = handler.on_batch(writes);
+        let result = if batch.is_empty() || handler.failed().is_some() {
+            Ok(())
+        } else {
+            self.storage.submit(&batch).and_then(|()| self.storage.complete())
+        };
+        handler.on_synced(result, out);
+        self.release(out);
+    }
+
+    /// Lets go of what waited, answers first: a leader elsewhere waits for them.
+    fn release(&mut self, out: &mut StableOutput) {
+        let mut failed = Vec::new();
+        self.outbox.dispatch(&mut out.sends, &mut out.replies, &mut failed);
+        for (context, status) in failed {
+            // Votes wait for the disk. One that is lost is asked for again after the vote time-out, so that a full ring
+            // may swallow the news.
+            if let Some(ring) = self.lane_rings.get(usize::from(context.lane)) {
+                let event = ResponseEvent { context, result: Err(status) };
+                let _ = ring.try_publish(LaneEvent::Response(Box::new(event)));
+            }
+        }
+        let mut wake = vec![false; self.lanes.len()];
+        for (handle, progress, sequence) in out.stable.drain(..) {
+            let lane = usize::from(handle.lane);
+            if self.lanes[lane].board.stable(handle, &progress, sequence) {
+                wake[lane] = true;
+            }
+        }
+        if let Some(status) = out.failed.take() {
+            for (lane, wake) in self.lanes.iter().zip(&mut wake) {
+                lane.board.store_failed(status.clone());
+                *wake = true;
+            }
+        }
+        for (lane, _) in self.lanes.iter().zip(wake).filter(|(_, wake)| *wake) {
+            lane.wake();
+        }
+    }
+
+    fn maintain(&mut self, handler: &mut StableClosureEventHandler, out: &mut StableOutput) {
+        if handler.failed().is_none()
+            && let Err(error) = self.storage.maintain()
+        {
+            handler.on_batch(&mut Vec::new());
+            handler.on_synced(Err(error), out);
+            self.release(out);
+        }
+    }
+}

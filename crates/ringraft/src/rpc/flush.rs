@@ -1,0 +1,42 @@
+//! Answers that leave together: on a thread of the host they are flushed at the end of its batch, elsewhere at once.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use ringraft_net::{ReplyHandle, Transport};
+
+thread_local! {
+    static LATER: RefCell<Option<Vec<(Arc<dyn Transport>, ReplyHandle)>>> = const { RefCell::new(None) };
+}
+
+/// From now on this thread flushes with [`flush_now`].
+pub(crate) fn gather_flushes() {
+    LATER.with_borrow_mut(|later| {
+        later.get_or_insert_default();
+    });
+}
+
+/// Flushes the connection of an answer that was queued, now or at the end of this thread's batch.
+pub(crate) fn flush_later(transport: &Arc<dyn Transport>, handle: ReplyHandle) {
+    let gathered = LATER.with_borrow_mut(|later| {
+        let Some(later) = later else { return false };
+        let same = |(_, other): &(_, ReplyHandle)| {
+            (other.connection, other.generation) == (handle.connection, handle.generation)
+        };
+        if !later.iter().any(same) {
+            later.push((Arc::clone(transport), handle));
+        }
+        true
+    });
+    if !gathered {
+        transport.flush_reply(handle);
+    }
+}
+
+/// Ends a batch: flushes what was gathered.
+pub(crate) fn flush_now() {
+    let gathered = LATER.with_borrow_mut(|later| later.as_mut().map(std::mem::take));
+    for (transport, handle) in gathered.unwrap_or_default() {
+        transport.flush_reply(handle);
+    }
+}

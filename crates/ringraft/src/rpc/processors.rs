@@ -1,0 +1,323 @@
+//! The processors of a host's RPC server: what happens to a request or an answer that has arrived.
+//!
+//! SOFAJRaft's `AppendEntriesRequestProcessor`, `RequestVoteRequestProcessor`, `TimeoutNowRequestProcessor`, `PingRequestProcessor`
+//! and `GetLeaderRequestProcessor`; the first three differ only in their message and share
+//! [`process_raft_request`](Processors::process_raft_request).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use ringraft_core::{PeerId, RaftError, Status};
+use ringraft_net::{
+    Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, Transport,
+};
+use ringraft_proto::generated::cli::{GetLeaderRequest, GetLeaderResponse};
+use ringraft_proto::{
+    OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, class, decode_raft_request,
+    decode_raft_response, decode_typed_request, encode_error_response, encode_response_shared,
+    encode_status_response, encode_typed_response,
+};
+use ringraft_ring::{Producer, TryPublishError};
+use rustc_hash::FxHashMap;
+
+use crate::handler::{LaneEvent, RequestEvent, ResponseEvent, panic_text};
+use crate::rpc::flush::flush_later;
+use crate::rpc::routing::RoutingTable;
+use crate::rpc::user::{Answer, AnswerPath, AnswerRoute, Responder, UserProcessor, UserRequest};
+
+/// Texts of peers that are remembered as parsed.
+const PARSED_PEERS: usize = 4096;
+
+/// Where events for the lanes go.
+pub enum LaneSink {
+    /// Into their rings, by number of lane.
+    Rings(Vec<Producer<LaneEvent>>),
+    /// Into a list that the owner, who drives the network itself, takes after its turn: at most `room` requests.
+    Local {
+        /// Events in order of arrival.
+        events: Vec<LaneEvent>,
+        /// Events after which requests are handed back as busy.
+        room: usize,
+    },
+}
+
+/// The users' processors, by class.
+#[derive(Default)]
+pub struct UserProcessors {
+    by_class: RwLock<FxHashMap<Box<[u8]>, Arc<dyn UserProcessor>>>,
+}
+
+impl UserProcessors {
+    pub(crate) fn register(&self, class: &str, processor: Arc<dyn UserProcessor>) {
+        let before = self.by_class.write().insert(class.as_bytes().into(), processor);
+        drop(before); // outside the lock: it is the user's
+    }
+
+    fn find(&self, class: &[u8]) -> Option<Arc<dyn UserProcessor>> {
+        self.by_class.read().get(class).cloned()
+    }
+}
+
+/// Receives what the network reads: decodes it and hands it to the lane that it concerns.
+pub struct Processors {
+    routes: Arc<RoutingTable>,
+    users: Arc<UserProcessors>,
+    transport: Arc<dyn Transport>,
+    answers: Arc<dyn AnswerPath>,
+    sink: LaneSink,
+    /// Events that found their ring full and cannot be handed back. Bounded by the requests of ours that wait for an answer.
+    overflow: VecDeque<(usize, LaneEvent)>,
+    peers: FxHashMap<Box<str>, PeerId>,
+}
+
+impl Processors {
+    /// Processors of a host with so many lanes.
+    pub fn new(
+        routes: Arc<RoutingTable>,
+        users: Arc<UserProcessors>,
+        transport: Arc<dyn Transport>,
+        sink: LaneSink,
+    ) -> Processors {
+        let answers = Arc::new(TransportAnswers(Arc::clone(&transport)));
+        let peers = FxHashMap::default();
+        Processors { routes, users, transport, answers, sink, overflow: VecDeque::new(), peers }
+    }
+
+    /// Moves the local events into `into`, and sets how many requests are taken until the next call.
+    pub fn take_local(&mut self, into: &mut Vec<LaneEvent>) {
+        if let LaneSink::Local { events, .. } = &mut self.sink {
+            into.append(events);
+        }
+    }
+
+    /// How many requests may be waiting locally from now on.
+    pub fn set_room(&mut self, room: usize) {
+        if let LaneSink::Local { room: current, .. } = &mut self.sink {
+            *current = room;
+        }
+    }
+
+    /// Tries again what found a ring full; says whether anything is left.
+    pub fn retry(&mut self) -> bool {
+        while let Some((lane, event)) = self.overflow.pop_front() {
+            let LaneSink::Rings(rings) = &self.sink else { return false };
+            if let Some(Err(TryPublishError::Full(event))) =
+                rings.get(lane).map(|ring| ring.try_publish(event))
+            {
+                self.overflow.push_front((lane, event));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Hands an event on that must not be lost.
+    fn deliver(&mut self, lane: usize, event: LaneEvent) {
+        match &mut self.sink {
+            LaneSink::Local { events, .. } => events.push(event),
+            LaneSink::Rings(rings) => {
+                let Some(ring) = rings.get(lane) else { return };
+                // Behind what waits already, so that answers keep their order.
+                if !self.overflow.is_empty() {
+                    self.overflow.push_back((lane, event));
+                } else if let Err(TryPublishError::Full(event)) = ring.try_publish(event) {
+                    self.overflow.push_back((lane, event));
+                }
+            }
+        }
+    }
+
+    /// Whether a request would be taken now; asked before the work of decoding it.
+    fn has_room(&self) -> bool {
+        match &self.sink {
+            LaneSink::Local { events, room } => events.len() < *room,
+            LaneSink::Rings(_) => true,
+        }
+    }
+
+    fn reply(&self, handle: ReplyHandle, frame: OutFrame) {
+        if self.transport.reply(handle, frame).is_ok() {
+            flush_later(&self.transport, handle);
+        }
+    }
+
+    fn reply_error(&self, handle: ReplyHandle, codec: u8, status: &Status) {
+        self.reply(handle, encode_error_response(handle.request, codec, Some(status)));
+    }
+
+    /// AppendEntries, RequestVote and TimeoutNow.
+    fn process_raft_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
+        if !self.has_room() {
+            return Accept::Busy(frame);
+        }
+        let codec = frame.codec;
+        let request = match decode_raft_request(&frame) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(%error, "a raft request cannot be understood");
+                let status = ResponseStatus::ServerDeserialException;
+                self.reply(handle, encode_status_response(handle.request, codec, status));
+                return Accept::Taken;
+            }
+        };
+        let found = self.routes.find(request.group, request.peer_id);
+        let from = parse_peer(&mut self.peers, request.server_id);
+        let (group, from) = match found.and_then(|group| Ok((group, from?))) {
+            Ok(both) => both,
+            Err(status) => {
+                self.reply_error(handle, codec, &status);
+                return Accept::Taken;
+            }
+        };
+        let event = RequestEvent { handle: group, from, reply: handle, codec, request: request.request };
+        let event = LaneEvent::Request(Box::new(event));
+        match &mut self.sink {
+            LaneSink::Local { events, .. } => events.push(event),
+            LaneSink::Rings(rings) => {
+                match rings.get(usize::from(group.lane)).map(|ring| ring.try_publish(event)) {
+                    Some(Err(TryPublishError::Full(_))) => return Accept::Busy(frame),
+                    Some(Ok(())) => {}
+                    Some(Err(TryPublishError::Closed(_))) | None => {
+                        let status = Status::new(RaftError::Shutdown, "the host is shutting down");
+                        self.reply_error(handle, codec, &status);
+                    }
+                }
+            }
+        }
+        Accept::Taken
+    }
+
+    fn process_get_leader(&self, handle: ReplyHandle, frame: &RequestFrame) {
+        let codec = frame.codec;
+        let request: GetLeaderRequest = match decode_typed_request(frame) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(%error, "a request cannot be understood");
+                let status = ResponseStatus::ServerDeserialException;
+                return self.reply(handle, encode_status_response(handle.request, codec, status));
+            }
+        };
+        let group = request.group_id();
+        let leader = match self.routes.node(group) {
+            None => Err(Status::new(RaftError::NotFound, format!("Empty nodes in group {group}"))),
+            Some(node) => {
+                node.leader_id().ok_or_else(|| Status::new(RaftError::Again, "Unknown leader".to_owned()))
+            }
+        };
+        let mut response = GetLeaderResponse::new();
+        let answer = leader.and_then(|leader| {
+            response.set_leader_id(leader.to_string());
+            encode_typed_response(handle.request, codec, &response)
+                .map_err(|error| Status::new(RaftError::Internal, error.to_string()))
+        });
+        match answer {
+            Ok(frame) => self.reply(handle, frame),
+            Err(status) => self.reply_error(handle, codec, &status),
+        }
+    }
+
+    fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) {
+        let Some(processor) = self.users.find(&frame.class) else {
+            tracing::warn!(class = %String::from_utf8_lossy(&frame.class), "no processor for this class");
+            let status = ResponseStatus::ServerException;
+            return self.reply(handle, encode_status_response(handle.request, frame.codec, status));
+        };
+        let route = AnswerRoute { handle, codec: frame.codec };
+        let responder = Responder::new(Arc::clone(&self.answers), route);
+        let timeout_ms = u32::try_from(frame.timeout_ms).ok().filter(|timeout| *timeout > 0);
+        let request = UserRequest { class: frame.class, content: frame.content, timeout_ms };
+        // A panic drops the responder, which answers with an error.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| processor.handle(request, responder))) {
+            tracing::error!("a user's processor panicked: {}", panic_text(&*payload));
+        }
+    }
+}
+
+impl Inbound for Processors {
+    fn on_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
+        match RequestKind::of_class(&frame.class) {
+            Some(RequestKind::Ping) => {
+                self.reply(handle, encode_error_response(handle.request, frame.codec, None));
+                Accept::Taken
+            }
+            Some(_) => self.process_raft_request(handle, frame),
+            None if frame.class == class::GET_LEADER_REQUEST => {
+                self.process_get_leader(handle, &frame);
+                Accept::Taken
+            }
+            None => {
+                self.process_user_request(handle, frame);
+                Accept::Taken
+            }
+        }
+    }
+
+    fn on_response(&mut self, context: RequestContext, frame: ResponseFrame) {
+        let result = RequestKind::try_from(context.kind)
+            .map_err(|error| error.to_string())
+            .and_then(|kind| decode_raft_response(kind, &frame).map_err(|error| error.to_string()))
+            .map_err(|message| Status::new(RaftError::Internal, format!("RPC exception: {message}")));
+        let event = LaneEvent::Response(Box::new(ResponseEvent { context, result }));
+        self.deliver(usize::from(context.lane), event);
+    }
+
+    fn on_request_failed(&mut self, context: RequestContext, reason: &str) {
+        let result = Err(Status::new(RaftError::HostDown, reason));
+        let event = LaneEvent::Response(Box::new(ResponseEvent { context, result }));
+        self.deliver(usize::from(context.lane), event);
+    }
+
+    fn on_connected(&mut self, _link: LinkId, endpoint: &Endpoint, class: ConnectionClass) {
+        if class != ConnectionClass::Log {
+            return;
+        }
+        let lanes = match &self.sink {
+            LaneSink::Rings(rings) => rings.len(),
+            LaneSink::Local { .. } => 1,
+        };
+        for lane in 0..lanes {
+            self.deliver(lane, LaneEvent::Connected(endpoint.clone()));
+        }
+    }
+}
+
+impl fmt::Debug for Processors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Processors").field("overflow", &self.overflow.len()).finish_non_exhaustive()
+    }
+}
+
+/// The sender of a request. Texts repeat, so that the last many are remembered.
+fn parse_peer(known: &mut FxHashMap<Box<str>, PeerId>, text: &str) -> Result<PeerId, Status> {
+    if let Some(peer) = known.get(text) {
+        return Ok(peer.clone());
+    }
+    let peer: PeerId =
+        text.parse().map_err(|_| Status::new(RaftError::Invalid, format!("Fail to parse peerId: {text}")))?;
+    if known.len() >= PARSED_PEERS {
+        known.clear();
+    }
+    known.insert(text.into(), peer.clone());
+    Ok(peer)
+}
+
+/// Answers of users, through the transport.
+struct TransportAnswers(Arc<dyn Transport>);
+
+impl AnswerPath for TransportAnswers {
+    fn answer(&self, route: AnswerRoute, answer: Answer) {
+        let AnswerRoute { handle, codec } = route;
+        let frame = match answer {
+            Answer::Message(class, content) => {
+                encode_response_shared(handle.request, codec, ResponseStatus::Success, &class, content)
+            }
+            Answer::Error(status) => encode_error_response(handle.request, codec, Some(&status)),
+        };
+        if self.0.reply(handle, frame).is_ok() {
+            flush_later(&self.0, handle);
+        }
+    }
+}

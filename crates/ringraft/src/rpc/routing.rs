@@ -1,0 +1,111 @@
+//! Which group of which lane a request is for (SOFAJRaft's `NodeManager`).
+
+use parking_lot::RwLock;
+use ringraft_core::{GroupId, PeerId, RaftError, Status};
+use rustc_hash::FxHashMap;
+
+use crate::handler::GroupHandle;
+use crate::node::Node;
+
+/// One running replica.
+struct Route {
+    server_id: PeerId,
+    text: String,
+    handle: GroupHandle,
+    node: Option<Node>,
+}
+
+/// The replicas that run on a host, by group.
+#[derive(Default)]
+pub struct RoutingTable {
+    routes: RwLock<FxHashMap<GroupId, Route>>,
+}
+
+impl RoutingTable {
+    /// A table without groups.
+    pub fn new() -> RoutingTable {
+        RoutingTable::default()
+    }
+
+    /// Makes a replica reachable. A host runs one replica of a group.
+    pub fn insert(&self, group_id: GroupId, server_id: PeerId, handle: GroupHandle) {
+        let text = server_id.to_string();
+        self.routes.write().insert(group_id, Route { server_id, text, handle, node: None });
+    }
+
+    pub(crate) fn insert_node(&self, node: Node) {
+        let server_id = node.server_id().clone();
+        let text = server_id.to_string();
+        let route = Route { server_id, text, handle: node.handle(), node: Some(node.clone()) };
+        self.routes.write().insert(node.group_id().clone(), route);
+    }
+
+    /// Makes a group unreachable.
+    pub fn remove(&self, group_id: &GroupId) {
+        self.routes.write().remove(group_id);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.routes.write().clear();
+    }
+
+    pub(crate) fn node(&self, group_id: &str) -> Option<Node> {
+        self.routes.read().get(group_id).and_then(|route| route.node.clone())
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        let mut nodes: Vec<Node> =
+            self.routes.read().values().filter_map(|route| route.node.clone()).collect();
+        nodes.sort_by(|a, b| a.group_id().cmp(b.group_id()));
+        nodes
+    }
+
+    /// The group that a request names, and the replica that it is for.
+    ///
+    /// # Errors
+    /// `ENOENT` when no such replica runs here, `EINVAL` when the text is no peer id: what Java answers.
+    pub fn find(&self, group: &str, peer: &str) -> Result<GroupHandle, Status> {
+        if let Some(route) = self.routes.read().get(group) {
+            if route.text == peer {
+                return Ok(route.handle);
+            }
+            if peer.parse::<PeerId>().map_err(|_| bad_peer_id(peer))? == route.server_id {
+                return Ok(route.handle);
+            }
+        } else {
+            peer.parse::<PeerId>().map_err(|_| bad_peer_id(peer))?;
+        }
+        Err(Status::new(RaftError::NotFound, format!("Peer id not found: {peer}, group: {group}")))
+    }
+}
+
+fn bad_peer_id(text: &str) -> Status {
+    Status::new(RaftError::Invalid, format!("Fail to parse peerId: {text}"))
+}
+
+impl std::fmt::Debug for RoutingTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RoutingTable").field("groups", &self.routes.read().len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_found_by_any_spelling_of_their_id() {
+        let table = RoutingTable::new();
+        let handle = GroupHandle { lane: 1, slot: 2, generation: 3 };
+        table.insert("g".parse().unwrap(), "a:1".parse().unwrap(), handle);
+        assert_eq!(table.find("g", "a:1"), Ok(handle));
+        assert_eq!(table.find("g", "a:1::100"), Ok(handle), "a priority is not identity");
+        let missing = table.find("g", "a:2").unwrap_err();
+        assert_eq!((missing.error.code(), &*missing.message), (1012, "Peer id not found: a:2, group: g"));
+        assert_eq!(table.find("h", "a:1").unwrap_err().error.code(), 1012);
+        assert_eq!(table.find("g", "nonsense").unwrap_err().error.code(), 1015);
+        assert_eq!(table.find("h", "nonsense").unwrap_err().error.code(), 1015);
+        table.remove(&"g".parse().unwrap());
+        assert!(table.find("g", "a:1").is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! What the cluster tests share.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use ringraft::inproc::Network;
+use ringraft::{
+    Configuration, HostOptions, Iterator, LogIndex, Node, NodeOptions, RaftGroupService, RaftHost, StartMode,
+    StateMachine, StoreOptions, TransportOptions,
+};
+
+/// What a [`Journal`] has applied.
+#[derive(Default)]
+pub struct Applied {
+    pub entries: Mutex<Vec<(LogIndex, Vec<u8>)>>,
+    pub leader_starts: AtomicU64,
+    pub leader_stops: AtomicU64,
+    pub errors: Mutex<Vec<String>>,
+    pub shutdowns: AtomicU64,
+}
+
+/// A state machine that remembers every command, and answers with its position.
+pub struct Journal(pub Arc<Applied>);
+
+impl StateMachine for Journal {
+    fn on_apply(&mut self, iter: &mut Iterator<'_>) {
+        let mut entries = self.0.entries.lock();
+        while let Some(entry) = iter.next() {
+            assert_ne!(entry.data, b"panic", "as asked");
+            if entry.data == b"rollback" {
+                let status = ringraft::Status::new(ringraft::RaftError::StateMachine, "as asked");
+                return iter.set_error_and_rollback(1, status);
+            }
+            entries.push((entry.index, entry.data.to_vec()));
+            if iter.has_done() {
+                iter.set_response((entries.len() as u64).to_be_bytes().to_vec());
+            }
+        }
+    }
+
+    fn on_shutdown(&mut self) {
+        self.0.shutdowns.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn on_leader_start(&mut self, _term: u64) {
+        self.0.leader_starts.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn on_leader_stop(&mut self, _status: &ringraft::Status) {
+        self.0.leader_stops.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn on_error(&mut self, status: &ringraft::Status) {
+        self.0.errors.lock().push(status.to_string());
+    }
+}
+
+/// Waits until `check` gives a value; the limit is only there so that a failure ends.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(Instant::now() < limit, "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Options that elect quickly.
+pub fn quick(conf: &Configuration) -> NodeOptions {
+    let mut options = NodeOptions::with_initial_conf(conf.clone());
+    options.election_timeout_ms = 200;
+    options.raft_options.max_election_delay_ms = 100;
+    options
+}
+
+/// Hosts in one process, each with one replica of one group.
+pub struct Cluster {
+    pub conf: Configuration,
+    pub members: Vec<Member>,
+}
+
+pub struct Member {
+    pub host: RaftHost,
+    pub node: Node,
+    pub applied: Arc<Applied>,
+}
+
+/// Host options over an in-process network and a store in memory.
+pub fn memory_options(network: &Network, endpoint: &str) -> HostOptions {
+    let mut options = HostOptions::new(endpoint, StoreOptions::Memory);
+    options.transport = TransportOptions::Inproc(network.clone());
+    options.start_mode = StartMode::Bootstrap;
+    options
+}
+
+/// Starts a replica of group "g" on a host of its own.
+pub fn start_member(options: HostOptions, node_options: NodeOptions) -> Member {
+    let endpoint = options.endpoint.clone();
+    let host = RaftHost::start(options).expect("the host starts");
+    let applied = Arc::new(Applied::default());
+    let journal = Journal(Arc::clone(&applied));
+    let server_id = endpoint.parse().expect("a peer id");
+    let node = RaftGroupService::new("g", server_id, node_options, journal).start(&host);
+    Member { host, node: node.expect("the group starts"), applied }
+}
+
+impl Cluster {
+    /// Three hosts in memory; `change` may alter the options of each.
+    pub fn in_memory(network: &Network, change: impl Fn(&mut HostOptions, &mut NodeOptions)) -> Cluster {
+        let conf: Configuration = "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3".parse().expect("a configuration");
+        let start = |endpoint: String| {
+            let (mut host, mut node) = (memory_options(network, &endpoint), quick(&conf));
+            change(&mut host, &mut node);
+            start_member(host, node)
+        };
+        let members = conf.peers.iter().map(|peer| start(peer.endpoint())).collect();
+        Cluster { conf, members }
+    }
+
+    /// The member that leads.
+    pub fn leader(&self) -> &Member {
+        leader_of(&self.members)
+    }
+
+    pub fn shutdown(&self) {
+        self.members.iter().for_each(|member| member.host.shutdown());
+    }
+}
+
+pub fn leader_of(members: &[Member]) -> &Member {
+    eventually("a leader", || {
+        members.iter().find(|m| m.node.is_leader() && m.applied.leader_starts.load(Ordering::SeqCst) > 0)
+    })
+}
+
+/// Waits until all members have applied the same entries, `count` at least, and gives them.
+pub fn converge(members: &[Member], count: usize) -> Vec<(LogIndex, Vec<u8>)> {
+    eventually("equal state machines", || {
+        let first = members[0].applied.entries.lock().clone();
+        let equal = members.iter().all(|member| *member.applied.entries.lock() == first);
+        (equal && first.len() >= count).then_some(first)
+    })
+}
