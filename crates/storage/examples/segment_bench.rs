@@ -59,8 +59,7 @@ fn run(log: &mut dyn LogStorage, entries: usize, time: Duration) -> Result<(f64,
         let chunks: Vec<_> = (0..64).map(|i| chunk(next + i * entries as u64, entries)).collect();
         for chunk in chunks {
             next = chunk.last_index() + 1;
-            let batch =
-                WriteBatch { writes: vec![GroupWrite { group, ops: vec![LogOp::Append(chunk)] }] };
+            let batch = WriteBatch { writes: vec![GroupWrite { group, ops: vec![LogOp::Append(chunk)] }] };
             let begin = Instant::now();
             log.submit(&batch)?;
             log.complete()?;
@@ -91,7 +90,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for entries in [1, 100, 1000] {
         let line = |name: &str, (rate, p50, p99): (f64, f64, f64)| {
             let each = rate * entries as f64;
-            println!("| {name} | {entries} | {rate:.0} | {each:.0} | {:.1} | {p50:.1} | {p99:.1} |", 1e9 / each);
+            println!(
+                "| {name} | {entries} | {rate:.0} | {each:.0} | {:.1} | {p50:.1} | {p99:.1} |",
+                1e9 / each
+            );
         };
         let work = dir.join(format!("segment-bench-{}-{entries}", std::process::id()));
         // Header of batch and run are part of what must be written.

@@ -14,8 +14,6 @@ mod reader;
 mod recovery;
 mod replay;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,7 +49,11 @@ enum InFlight {
     Durable,
 }
 
-/// The segment log of one directory; see the [module](self) and [`LogStorage`].
+/// The segment log of one directory: one ordered stream of runs for all its groups; see [`LogStorage`].
+///
+/// A batch is one vectored write ([`submit`](LogStorage::submit)) and one fdatasync
+/// ([`complete`](LogStorage::complete)). Call [`maintain`](LogStorage::maintain) between batches: without it the
+/// store never writes a checkpoint and never gets space back. `docs/formats.md` has the bytes.
 ///
 /// Writes belong to one thread; [`reader`](LogStorage::reader) handles may be used from any. Dropping it does not
 /// wait for a submitted batch.
