@@ -4,6 +4,7 @@
 //! changes only when you understand what caused them.
 #![allow(clippy::disallowed_methods)] // reads files and the environment, as tests may
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use ringraft_sim::script;
@@ -17,6 +18,18 @@ fn scripts() -> Vec<PathBuf> {
     paths
 }
 
+fn run(path: &Path, rewrite: bool) -> Result<(), script::ScriptError> {
+    if rewrite {
+        if script::rewrite(path)? {
+            eprintln!("rewrote {}", path.display());
+        }
+        return Ok(());
+    }
+    let outcome = script::check_file(path)?;
+    assert!(outcome.commands > 0, "{} is empty", path.display());
+    Ok(())
+}
+
 #[test]
 fn every_script_runs_as_it_says() {
     let rewrite = std::env::var("REWRITE").is_ok_and(|v| v == "1");
@@ -24,18 +37,11 @@ fn every_script_runs_as_it_says() {
     assert!(!paths.is_empty(), "there are no scripts");
     let mut failures = Vec::new();
     for path in paths {
-        let result = if rewrite {
-            script::rewrite(&path).map(|changed| {
-                if changed {
-                    eprintln!("rewrote {}", path.display());
-                }
-            })
-        } else {
-            script::check_file(&path)
-                .map(|outcome| assert!(outcome.commands > 0, "{} is empty", path.display()))
-        };
-        if let Err(error) = result {
-            failures.push(format!("{}\n{error}", path.display()));
+        // A panic of the node fails its script, not those after it.
+        match catch_unwind(AssertUnwindSafe(|| run(&path, rewrite))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failures.push(format!("{}\n{error}", path.display())),
+            Err(_) => failures.push(format!("{}\na panic, see above", path.display())),
         }
     }
     assert!(failures.is_empty(), "{} scripts fail\n\n{}", failures.len(), failures.join("\n\n"));

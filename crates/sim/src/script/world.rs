@@ -620,7 +620,7 @@ impl World {
     /// It does not come to rest.
     pub fn stabilize(&mut self, among: &[NodeName]) -> Result<(), WorldError> {
         let within = |l: &Link| among.is_empty() || (among.contains(&l.from) && among.contains(&l.to));
-        for _ in 0..1_000 {
+        for _ in 0..20_000 {
             let mut moved = 0;
             for link in self.network.busy_links().into_iter().filter(|l| within(l)) {
                 moved += self.deliver(link, Filter::default())?;
