@@ -1,0 +1,289 @@
+//! The server: one host, one replica of every range group, and the requests that it takes (SOFAJRaft's `AtomicServer`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protobuf::Message;
+use ringraft::{
+    ApplyError, Node, RaftError, RaftGroupService, RaftHost, Responder, StartError, StartMode, Task,
+    UserRequest,
+};
+use ringraft_proto::class;
+use ringraft_proto::generated::atomic as proto;
+
+use crate::command::{Answer, Command};
+use crate::config::{AtomicConfig, ConfigError};
+use crate::describe::{GroupDescription, ServerDescription};
+use crate::process::ProcessUsage;
+use crate::ranges::Ranges;
+use crate::reply::{self, Failure, Reply, ReplyKind, ReplyResult};
+use crate::state_machine::{AtomicStateMachine, Replica};
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The host or a group does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// One AtomicServer. Dropping it shuts it down.
+pub struct AtomicServer {
+    host: RaftHost,
+    served: Arc<Served>,
+}
+
+/// What the processors share.
+struct Served {
+    server_id: String,
+    ranges: Ranges,
+    /// One a range, in their order.
+    groups: Vec<ServedGroup>,
+}
+
+struct ServedGroup {
+    name: Arc<str>,
+    node: Node,
+    replica: Arc<Replica>,
+}
+
+impl AtomicServer {
+    /// Starts the host, every group, and the service of requests.
+    ///
+    /// # Errors
+    /// [`ServerError`] says what is wrong and what to do; nothing is left running.
+    pub fn start(config: &AtomicConfig, mode: StartMode) -> Result<AtomicServer, ServerError> {
+        let ranges = config.ranges()?;
+        let host = RaftHost::start(config.host_options(mode))?;
+        let groups = match start_groups(config, &ranges, &host) {
+            Ok(groups) => groups,
+            Err(error) => {
+                host.shutdown();
+                return Err(error.into());
+            }
+        };
+        let served = Arc::new(Served { server_id: config.server_address.to_string(), ranges, groups });
+        served.register(&host);
+        Ok(AtomicServer { host, served })
+    }
+
+    /// The replicas, in the order of their ranges.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.served.groups.iter().map(|group| &group.node)
+    }
+
+    /// The state of this process and its replicas.
+    pub fn describe(&self) -> ServerDescription {
+        self.served.describe(self.served.groups.iter())
+    }
+
+    /// Stops the service, every group and every thread, and waits for them. Every request is answered.
+    pub fn shutdown(&self) {
+        self.host.shutdown();
+    }
+}
+
+impl Drop for AtomicServer {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn start_groups(
+    config: &AtomicConfig,
+    ranges: &Ranges,
+    host: &RaftHost,
+) -> Result<Vec<ServedGroup>, StartError> {
+    let start = |range: usize| {
+        let name = config.group_name(range);
+        let replica = Replica::new(&config.conf.to_string());
+        let state_machine = AtomicStateMachine::new(name.as_str(), Arc::clone(&replica));
+        let server_id = config.server_address.clone();
+        let service = RaftGroupService::new(name.as_str(), server_id, config.node_options(), state_machine);
+        Ok(ServedGroup { name: name.into(), node: service.start(host)?, replica })
+    };
+    (0..ranges.starts().len()).map(start).collect()
+}
+
+impl Served {
+    fn register(self: &Arc<Self>, host: &RaftHost) {
+        let processor = |handle: fn(&Served, UserRequest, Responder)| {
+            let served = Arc::clone(self);
+            Arc::new(move |request: UserRequest, responder: Responder| handle(&served, request, responder))
+        };
+        host.register_user_processor(
+            class::ATOMIC_SET_REQUEST,
+            processor(|served, request, responder| {
+                served.write(
+                    proto::SetRequest::parse_from_bytes(&request.content),
+                    ReplyKind::Boolean,
+                    responder,
+                );
+            }),
+        );
+        host.register_user_processor(
+            class::ATOMIC_COMPARE_AND_SET_REQUEST,
+            processor(|served, request, responder| {
+                let message = proto::CompareAndSetRequest::parse_from_bytes(&request.content);
+                served.write(message, ReplyKind::Boolean, responder);
+            }),
+        );
+        host.register_user_processor(
+            class::ATOMIC_INCREMENT_AND_GET_REQUEST,
+            processor(|served, request, responder| {
+                let message = proto::IncrementAndGetRequest::parse_from_bytes(&request.content);
+                served.write(message, ReplyKind::Value, responder);
+            }),
+        );
+        host.register_user_processor(class::ATOMIC_GET_REQUEST, processor(Served::get));
+        host.register_user_processor(class::ATOMIC_GET_SLOTS_REQUEST, processor(Served::get_slots));
+        host.register_user_processor(class::ATOMIC_DESCRIBE_REQUEST, processor(Served::answer_describe));
+    }
+
+    /// SET, CAS and INC.
+    fn write<M: Into<Command>>(&self, message: protobuf::Result<M>, kind: ReplyKind, responder: Responder) {
+        match message {
+            Ok(message) => self.apply(message.into(), responder),
+            Err(error) => respond(responder, kind, "", &Err(malformed(&error))),
+        }
+    }
+
+    fn get(&self, request: UserRequest, responder: Responder) {
+        let kind = ReplyKind::Value;
+        let message = match proto::GetRequest::parse_from_bytes(&request.content) {
+            Ok(message) => message,
+            Err(error) => return respond(responder, kind, "", &Err(malformed(&error))),
+        };
+        let through_log = message.through_log;
+        if message.through_quorum {
+            let refusal = "quorum reads are not served by this version; read through the log or locally";
+            return respond(responder, kind, "", &Err(Failure::definite(RaftError::Invalid, refusal)));
+        }
+        let command = Command::Get { key: message.key };
+        if through_log {
+            return self.apply(command, responder);
+        }
+        let group = &self.groups[self.ranges.locate_key(command.key())];
+        let outcome = match (command.validate(), group.node.last_error()) {
+            (Err(error), _) => Err(error.into()),
+            (_, Some(status)) => Err(ApplyError::Failed(status).into()),
+            _ => {
+                let answer = Answer::Value(group.replica.get(command.key()));
+                Ok(Reply { answer, group: group.name.to_string(), index: 0 })
+            }
+        };
+        respond(responder, kind, &group.name, &outcome);
+    }
+
+    /// Has a command go through the log of its group.
+    fn apply(&self, command: Command, responder: Responder) {
+        let kind = ReplyKind::of(&command);
+        if let Err(error) = command.validate() {
+            return respond(responder, kind, "", &Err(error.into()));
+        }
+        let group = &self.groups[self.ranges.locate_key(command.key())];
+        // The node would say the same, after a way through the ring.
+        if !group.node.is_leader() && group.node.last_error().is_none() {
+            let error = ApplyError::NotLeader { leader: group.node.leader_id() };
+            return respond(responder, kind, &group.name, &Err(error.into()));
+        }
+        let data = match command.encode() {
+            Ok(data) => data,
+            Err(error) => return respond(responder, kind, &group.name, &Err(error.into())),
+        };
+        let name = Arc::clone(&group.name);
+        let task = Task::with_closure(data, move |outcome| {
+            respond(responder, kind, &name, &reply::from_applied(&name, outcome));
+        });
+        // A refusal has reached the closure too.
+        let _ = group.node.apply(task);
+    }
+
+    fn get_slots(&self, _request: UserRequest, responder: Responder) {
+        let slots = self.ranges.starts().iter().zip(&self.groups).map(|(start, group)| proto::Slot {
+            start: *start,
+            group: group.name.to_string(),
+            peers: group
+                .replica
+                .conf()
+                .split(',')
+                .filter(|p| !p.ends_with("/learner"))
+                .map(str::to_owned)
+                .collect(),
+            leader: group.node.leader_id().map_or_else(String::new, |leader| leader.to_string()),
+            ..Default::default()
+        });
+        let message = proto::SlotsResponse { success: true, slots: slots.collect(), ..Default::default() };
+        // Only messages beyond 2 GiB cannot be written.
+        responder.respond(class::ATOMIC_SLOTS_RESPONSE, message.write_to_bytes().unwrap_or_default());
+    }
+
+    fn answer_describe(&self, request: UserRequest, responder: Responder) {
+        let wanted = match proto::DescribeRequest::parse_from_bytes(&request.content) {
+            Ok(message) => message.group,
+            Err(error) => {
+                return responder.respond(class::ATOMIC_DESCRIBE_RESPONSE, refusal(malformed(&error)));
+            }
+        };
+        let named = |group: &&ServedGroup| wanted.is_empty() || *group.name == *wanted;
+        if !self.groups.iter().any(|group| named(&group)) {
+            let message = format!("no group {wanted:?} on {}", self.server_id);
+            let failure = Failure::definite(RaftError::NotFound, message);
+            return responder.respond(class::ATOMIC_DESCRIBE_RESPONSE, refusal(failure));
+        }
+        let description = self.describe(self.groups.iter().filter(named));
+        responder.respond(class::ATOMIC_DESCRIBE_RESPONSE, description.encode());
+    }
+
+    fn describe<'a>(&self, groups: impl Iterator<Item = &'a ServedGroup>) -> ServerDescription {
+        let usage = ProcessUsage::now();
+        ServerDescription {
+            node: self.server_id.clone(),
+            threads: usage.threads,
+            fds: usage.fds,
+            rss_kb: usage.rss_kb,
+            groups: groups.map(ServedGroup::describe).collect(),
+        }
+    }
+}
+
+impl ServedGroup {
+    fn describe(&self) -> GroupDescription {
+        // Looked at first, so that the replica is never seen ahead of what the node says is applied.
+        let (fsm_hash, fsm_index, keys) = self.replica.read(|c| (c.hash(), c.index(), c.len() as u64));
+        let node = &self.node;
+        GroupDescription {
+            group: self.name.to_string(),
+            state: node.state().to_string(),
+            term: node.term(),
+            leader: node.leader_id().map_or_else(String::new, |leader| leader.to_string()),
+            last: node.last_log_index(),
+            stable: node.last_stable_index(),
+            commit: node.last_committed_index(),
+            applied: node.last_applied_index(),
+            conf: self.replica.conf(),
+            fsm_hash,
+            fsm_index,
+            keys,
+            error: node.last_error().map_or_else(String::new, |status| status.to_string()),
+        }
+    }
+}
+
+fn malformed(error: &protobuf::Error) -> Failure {
+    Failure::definite(RaftError::Invalid, format!("malformed request: {error}"))
+}
+
+fn respond(responder: Responder, kind: ReplyKind, group: &str, outcome: &ReplyResult) {
+    responder.respond(kind.class(), reply::encode(kind, group, outcome));
+}
+
+fn refusal(failure: Failure) -> Bytes {
+    let code = failure.status.error.code();
+    let message =
+        proto::DescribeResponse { error_code: code, error: failure.status.message, ..Default::default() };
+    message.write_to_bytes().unwrap_or_default().into()
+}
