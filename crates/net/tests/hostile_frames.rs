@@ -257,6 +257,20 @@ fn incomplete_frames_share_a_bound() {
     let mut stream = joined(&mut host);
     stream.write_all(&bytes_of(&request(1, pattern(1, 90_000)))).unwrap();
     drive(&mut [&mut host], "a large frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
+    stream.write_all(&bytes_of(&request(2, Bytes::new()))).unwrap();
+    drive(&mut [&mut host], "and one after it", |hosts| hosts[0].seen.requests.len() == 2);
+}
+
+#[test]
+fn a_frame_and_the_end_in_one_event_are_both_seen() {
+    let options = NetLoopOptions { inbound_idle_limit: PATIENCE * 2, ..quick() };
+    let mut host = Tcp::new().host(options);
+    // All of it is there before the first turn.
+    let mut stream = raw(&host);
+    stream.write_all(&bytes_of(&request(1, Bytes::new()))).unwrap();
+    drop(stream);
+    drive(&mut [&mut host], "the connection is closed", |hosts| hosts[0].metric("closed") == 1);
+    assert_eq!(host.seen.requests.len(), 1);
 }
 
 #[test]

@@ -203,6 +203,9 @@ fn a_full_outbox_refuses_and_recovers<W: World>() {
     }
     client.send(link, sent, Bytes::new()).unwrap();
     assert!(client.seen.failed.is_empty());
+    // What was refused is not waited for.
+    client.event_loop.shutdown(&mut client.seen);
+    assert_eq!(client.seen.failed.len() as u64, sent + 1);
 }
 
 fn too_many_requests_in_flight_are_refused<W: World>() {
