@@ -61,7 +61,7 @@ pub use ringraft_core::{
     Configuration, ConfigurationEntry, GroupId, LogIndex, NodeDescription, NodeState, PeerId, RaftError,
     ReplicatorDescription, Status, Term,
 };
-pub use ringraft_net::{NetLoopOptions, inproc};
+pub use ringraft_net::{Endpoint, NetLoopOptions, inproc};
 pub use ringraft_storage::SegmentLogOptions;
 pub use rpc::client::{RpcClient, RpcClientOptions, RpcError, RpcResponse, RpcResult};
 pub use rpc::user::{Responder, UserProcessor, UserRequest};

@@ -1,6 +1,6 @@
 //! What the cluster tests share.
-#![allow(dead_code)] // each test binary uses a part
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use ringraft::inproc::Network;
 use ringraft::{
-    Configuration, HostOptions, Iterator, LogIndex, Node, NodeOptions, RaftGroupService, RaftHost, StartMode,
-    StateMachine, StoreOptions, TransportOptions,
+    ApplyError, CompletionSink, Configuration, HostOptions, Iterator, LogIndex, Node, NodeOptions,
+    RaftGroupService, RaftHost, StartMode, StateMachine, StoreOptions, TransportOptions,
 };
+
+/// How long a test waits for an outcome before it fails.
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// What a [`Journal`] has applied.
 #[derive(Default)]
@@ -145,4 +148,32 @@ pub fn converge(members: &[Member], count: usize) -> Vec<(LogIndex, Vec<u8>)> {
         let equal = members.iter().all(|member| *member.applied.entries.lock() == first);
         (equal && first.len() >= count).then_some(first)
     })
+}
+
+/// Outcomes by tag, to see that each comes exactly once.
+#[derive(Default)]
+pub struct Outcomes {
+    by_tag: Mutex<BTreeMap<u64, Vec<Result<LogIndex, ApplyError>>>>,
+    pub batches: AtomicU64,
+}
+
+impl CompletionSink for Outcomes {
+    fn complete(&self, tag: u64, outcome: Result<&ringraft::Applied, &ApplyError>) {
+        let outcome = outcome.map(|applied| applied.index).map_err(Clone::clone);
+        self.by_tag.lock().entry(tag).or_default().push(outcome);
+    }
+
+    fn batch_end(&self) {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Outcomes {
+    /// Waits until every tag below `count` has its outcome, and gives them; fails when one has two.
+    pub fn each_once(&self, count: u64) -> Vec<Result<LogIndex, ApplyError>> {
+        eventually("an outcome for every task", || (self.by_tag.lock().len() as u64 == count).then_some(()));
+        let by_tag = self.by_tag.lock();
+        assert!(by_tag.values().all(|outcomes| outcomes.len() == 1), "an outcome comes once");
+        by_tag.values().map(|outcomes| outcomes[0].clone()).collect()
+    }
 }

@@ -1,0 +1,123 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ringraft::inproc::Network;
+use ringraft::{
+    RaftError, RaftHost, Responder, RpcClient, RpcClientOptions, RpcError, StartMode, Status, StoreOptions,
+    UserRequest,
+};
+
+use crate::restart::free_ports;
+use crate::support::{Cluster, LIMIT, memory_options};
+
+fn tcp_host() -> RaftHost {
+    let endpoint = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let mut options = ringraft::HostOptions::new(endpoint, StoreOptions::Memory);
+    options.start_mode = StartMode::Bootstrap;
+    RaftHost::start(options).expect("starts")
+}
+
+#[test]
+fn users_requests_are_answered_once_whatever_happens() {
+    let host = tcp_host();
+    let kept: Arc<Mutex<Vec<Responder>>> = Arc::default();
+    let keep = kept.clone();
+    let handle = move |request: UserRequest, responder: Responder| match &request.content[..] {
+        b"echo" => responder.respond("test.Answer", request.content),
+        b"fail" => responder.fail(Status::new(RaftError::Again, "not now")),
+        b"drop" => drop(responder),
+        b"panic" => panic!("as asked"),
+        b"later" => {
+            std::thread::spawn(move || responder.respond("test.Answer", "from another thread"));
+        }
+        _ => keep.lock().push(responder),
+    };
+    host.register_user_processor("test.Request", Arc::new(handle));
+    let client = RpcClient::new(RpcClientOptions::default()).expect("starts");
+    let call = |content: &'static str, timeout| {
+        client.call(host.endpoint(), "test.Request", Bytes::from_static(content.as_bytes()), timeout)
+    };
+    let answer = call("echo", LIMIT).expect("answered");
+    assert_eq!((&answer.class[..], &answer.content[..]), (&b"test.Answer"[..], &b"echo"[..]));
+    assert_eq!(call("later", LIMIT).expect("answered").content, "from another thread");
+    let remote = |result: Result<_, RpcError>| match result {
+        Err(RpcError::Remote { status, .. }) => status,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(remote(call("fail", LIMIT)), Status::new(RaftError::Again, "not now"));
+    assert_eq!(remote(call("drop", LIMIT)).error, RaftError::Internal);
+    assert_eq!(remote(call("panic", LIMIT)).error, RaftError::Internal);
+    remote(client.call(host.endpoint(), "test.Unknown", Bytes::new(), LIMIT));
+    let silent = call("keep", Duration::from_millis(50));
+    assert!(matches!(&silent, Err(error @ RpcError::TimedOut { .. }) if !error.was_not_sent()), "{silent:?}");
+    assert_eq!(kept.lock().len(), 1);
+    host.shutdown();
+    kept.lock().clear(); // answers into the void
+    client.shutdown();
+    assert_eq!(call("echo", LIMIT), Err(RpcError::Closed));
+}
+
+#[test]
+fn nobody_there_is_not_sent() {
+    let client = RpcClient::new(RpcClientOptions { connect_timeout_ms: 50 }).expect("starts");
+    let endpoint = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let error = client.call(&endpoint, "test.Request", Bytes::new(), LIMIT).unwrap_err();
+    assert!(matches!(error, RpcError::NotConnected { .. }), "{error}");
+    assert!(error.was_not_sent());
+}
+
+#[test]
+fn calls_that_wait_end_with_the_client() {
+    let host = tcp_host();
+    let kept: Arc<Mutex<Vec<Responder>>> = Arc::default();
+    let keep = kept.clone();
+    let handle = move |_: UserRequest, responder| keep.lock().push(responder);
+    host.register_user_processor("test.Request", Arc::new(handle));
+    let client = RpcClient::new(RpcClientOptions::default()).expect("starts");
+    let (sender, outcome) = std::sync::mpsc::channel();
+    client.call_async(host.endpoint(), "test.Request", Bytes::new(), LIMIT, move |result| {
+        sender.send(result).expect("the test waits");
+    });
+    crate::support::eventually("the request is there", || (kept.lock().len() == 1).then_some(()));
+    client.shutdown();
+    assert!(matches!(outcome.recv_timeout(LIMIT), Ok(Err(RpcError::Lost { .. }))));
+    host.shutdown();
+}
+
+#[test]
+fn everybody_names_the_leader() {
+    use ringraft_proto::generated::cli::{GetLeaderRequest, GetLeaderResponse};
+    use ringraft_proto::protobuf::Message;
+
+    let network = Network::new();
+    let cluster = Cluster::in_memory(&network, |_, _| {});
+    let leader = cluster.leader().node.server_id().to_string();
+    let client = RpcClient::inproc(RpcClientOptions::default(), &network, "client").expect("starts");
+    let ask = |endpoint: &str, group: &str| {
+        let mut request = GetLeaderRequest::new();
+        request.set_group_id(group.to_owned());
+        let content = Bytes::from(request.write_to_bytes().expect("encodes"));
+        client.call(endpoint, ringraft_proto::class::GET_LEADER_REQUEST, content, LIMIT)
+    };
+    for member in &cluster.members {
+        crate::support::eventually("knows the leader", || member.node.leader_id());
+        let answer = ask(member.host.endpoint(), "g").expect("answered");
+        let response = GetLeaderResponse::parse_from_bytes(&answer.content).expect("parses");
+        assert_eq!(response.leader_id(), leader);
+    }
+    let unknown = ask(cluster.members[0].host.endpoint(), "nobody").unwrap_err();
+    assert!(
+        matches!(&unknown, RpcError::Remote { status, .. } if status.error == RaftError::NotFound),
+        "{unknown}"
+    );
+    cluster.shutdown();
+    let lonely = RaftHost::start(memory_options(&network, "127.0.0.1:9")).expect("starts");
+    let none = ask("127.0.0.1:9", "g").unwrap_err();
+    assert!(
+        matches!(&none, RpcError::Remote { status, .. } if status.message == "Empty nodes in group g"),
+        "{none}"
+    );
+    lonely.shutdown();
+}
