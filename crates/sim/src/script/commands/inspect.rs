@@ -108,7 +108,9 @@ fn value(world: &World, name: NodeName, key: &str) -> Result<String> {
             "inflight" => r.inflights.to_string(),
             "errors" => r.consecutive_errors.to_string(),
             _ => {
-                return syntax(format!("a peer has no {what:?}; it has state, next, match, inflight, errors"));
+                return syntax(format!(
+                    "a peer has no {what:?}; it has state, next, match, inflight, errors"
+                ));
             }
         });
     }
