@@ -260,6 +260,17 @@ impl LogManager {
         Some(taken)
     }
 
+    /// Whether entries that the store returned begin at `from`, follow each other and have the terms of this log.
+    pub(crate) fn confirms(&self, from: LogIndex, entries: &[Arc<EntryChunk>]) -> bool {
+        let mut next = from;
+        entries.iter().all(|chunk| {
+            let (first, last, term) = (chunk.first_index(), chunk.last_index(), Some(chunk.term()));
+            let fits = first == next && self.term_at(first) == term && self.term_at(last) == term;
+            next = last + 1;
+            fits
+        })
+    }
+
     /// Drops entries up to `index` from memory; they stay in the store.
     pub(crate) fn release(&mut self, index: LogIndex) {
         debug_assert!(index <= self.stable, "memory holds what the disk does not");

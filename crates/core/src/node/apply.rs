@@ -80,8 +80,7 @@ impl NodeImpl {
         let to = self.committed_index().min(self.log.stable_index());
         for chunk in chunks {
             let Some(part) = chunk.share(self.delivered + 1, to) else { continue };
-            let expected = self.log.term_at(part.first_index());
-            if part.first_index() != self.delivered + 1 || expected != Some(part.term()) {
+            if !self.log.confirms(self.delivered + 1, std::slice::from_ref(&part)) {
                 let message = format!(
                     "the log store returned {part:?} where entry {} was asked for",
                     self.delivered + 1

@@ -161,13 +161,10 @@ impl NodeImpl {
             match taken {
                 Some(taken) => self.send_append(now, position, AppendKind::Entries, taken, fx),
                 None => {
-                    let read = LogRead {
-                        ticket: self.next_ticket(),
-                        from,
-                        // No more than one request may carry.
-                        to: self.log.stable_index().min(from.saturating_add((entries as u64).saturating_sub(1))),
-                        max_bytes: bytes,
-                    };
+                    // No more than one request may carry.
+                    let enough = from.saturating_add((entries as u64).saturating_sub(1));
+                    let to = self.log.stable_index().min(enough);
+                    let read = LogRead { ticket: self.next_ticket(), from, to, max_bytes: bytes };
                     if let Some(r) = self.replicators.at(position) {
                         r.reading = Some(read.ticket);
                     }
@@ -329,6 +326,15 @@ impl NodeImpl {
         let heartbeat_ms = self.options.heartbeat_ms();
         let Some(r) = self.replicators.at(position) else { return };
         r.reading = None;
+        let (log, from) = (&self.log, r.next_index);
+        // The wire carries no index of an entry: a hole would become another log at the peer.
+        let result = result.and_then(|entries| match log.confirms(from, &entries) {
+            true => Ok(entries),
+            false => {
+                let message = format!("the log store returned {entries:?} where entry {from} was asked for");
+                Err(Status::new(RaftError::Io, message))
+            }
+        });
         match result {
             Ok(entries) => r.read_entries = entries,
             Err(status) => {
