@@ -1,8 +1,8 @@
-//! Random schedules under the safety checkers: loss, duplication, reordering, crashes, disks that complete late, lose what
-//! is in flight or fail. Afterwards everything heals and the group must come together.
+//! Random schedules under the safety checkers: loss, duplication, reordering, partitions, crashes, disks that complete
+//! late, lose what is in flight or fail. Afterwards everything heals and the group must come together.
 //!
-//! A failure prints its seed and the end of its trace; `SEED=n cargo test -p ringraft-core --test random_schedules` runs that
-//! one alone, `SEEDS=n` more of them.
+//! A failure prints its seed and the end of its trace; `SEED=n cargo test -p ringraft-core --test random_schedules` runs
+//! that one alone, `SEEDS=n` more of them.
 #![allow(clippy::disallowed_methods)] // reads the environment, as tests may
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -118,10 +118,30 @@ impl Run {
                 self.world.crash(name)
             }
             98 if self.random.chance(self.trouble) => self.world.fail_disk(name),
+            99 if self.random.chance(20 + self.trouble) => {
+                self.partition(name);
+                Ok(())
+            }
             _ => {
                 let names = self.world.names();
                 let peer = self.random.pick(&names).unwrap_or(name);
                 self.world.connect(name, peer)
+            }
+        }
+    }
+
+    /// Cuts one node off, in one direction or both, or ends every cut.
+    fn partition(&mut self, name: NodeName) {
+        let (cut, inward, outward) =
+            (self.random.chance(self.trouble * 2), self.random.chance(70), self.random.chance(70));
+        for from in self.world.names() {
+            for to in self.world.names() {
+                let link = Link { from, to };
+                if !cut {
+                    self.world.network_mut().heal(link);
+                } else if (inward && to == name) || (outward && from == name) {
+                    self.world.network_mut().cut(link);
+                }
             }
         }
     }
@@ -171,7 +191,9 @@ impl Run {
     /// Everything works again: within a minute of virtual time there is one leader and equal state machines.
     fn heal(&mut self) -> Result<(), String> {
         let text = |e: WorldError| e.to_string();
+        self.trouble = 0;
         for name in self.world.names() {
+            self.partition(name);
             let failed = self.world.node(name).is_ok_and(|n| n.state() == NodeState::Error);
             if failed {
                 self.world.crash(name).map_err(text)?;
