@@ -397,11 +397,14 @@ fn rings<T: Send>(count: usize, size: usize) -> (Vec<Producer<T>>, Vec<Consumer<
     (0..count).map(|_| ring(size)).unzip()
 }
 
+/// The event loop, what sends through it, and where it listens.
+type Network = (HostLoop, Arc<dyn Transport>, Option<SocketAddr>);
+
 fn open_network(
     transport: &TransportOptions,
     endpoint: &str,
     options: ringraft_net::NetLoopOptions,
-) -> Result<(HostLoop, Arc<dyn Transport>, Option<SocketAddr>), StartError> {
+) -> Result<Network, StartError> {
     let net = |error: String| StartError::Net(error);
     match transport {
         TransportOptions::Tcp { listen } => {

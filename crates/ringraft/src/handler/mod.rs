@@ -14,6 +14,8 @@ mod peer_table;
 mod progress;
 mod reply_table;
 mod stable_closure;
+#[cfg(test)]
+mod tests;
 mod timer_queue;
 
 use std::sync::Arc;

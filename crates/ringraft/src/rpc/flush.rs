@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use ringraft_net::{ReplyHandle, Transport};
 
+/// Connections with answers that wait for the end of the batch.
+type Gathered = Vec<(Arc<dyn Transport>, ReplyHandle)>;
+
 thread_local! {
-    static LATER: RefCell<Option<Vec<(Arc<dyn Transport>, ReplyHandle)>>> = const { RefCell::new(None) };
+    static LATER: RefCell<Option<Gathered>> = const { RefCell::new(None) };
 }
 
 /// From now on this thread flushes with [`flush_now`].

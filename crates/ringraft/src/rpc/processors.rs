@@ -44,10 +44,12 @@ pub enum LaneSink {
     },
 }
 
+type ByClass = FxHashMap<Box<[u8]>, Arc<dyn UserProcessor>>;
+
 /// The users' processors, by class.
 #[derive(Default)]
 pub struct UserProcessors {
-    by_class: RwLock<FxHashMap<Box<[u8]>, Arc<dyn UserProcessor>>>,
+    by_class: RwLock<ByClass>,
 }
 
 impl UserProcessors {

@@ -13,20 +13,20 @@ use ringraft::{
 };
 
 /// How long a test waits for an outcome before it fails.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// What a [`Journal`] has applied.
 #[derive(Default)]
-pub struct Applied {
-    pub entries: Mutex<Vec<(LogIndex, Vec<u8>)>>,
-    pub leader_starts: AtomicU64,
-    pub leader_stops: AtomicU64,
-    pub errors: Mutex<Vec<String>>,
-    pub shutdowns: AtomicU64,
+pub(crate) struct Applied {
+    pub(crate) entries: Mutex<Vec<(LogIndex, Vec<u8>)>>,
+    pub(crate) leader_starts: AtomicU64,
+    pub(crate) leader_stops: AtomicU64,
+    pub(crate) errors: Mutex<Vec<String>>,
+    pub(crate) shutdowns: AtomicU64,
 }
 
 /// A state machine that remembers every command, and answers with its position.
-pub struct Journal(pub Arc<Applied>);
+pub(crate) struct Journal(pub(crate) Arc<Applied>);
 
 impl StateMachine for Journal {
     fn on_apply(&mut self, iter: &mut Iterator<'_>) {
@@ -62,7 +62,7 @@ impl StateMachine for Journal {
 }
 
 /// Waits until `check` gives a value; the limit is only there so that a failure ends.
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let limit = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(value) = check() {
@@ -74,7 +74,7 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Options that elect quickly.
-pub fn quick(conf: &Configuration) -> NodeOptions {
+pub(crate) fn quick(conf: &Configuration) -> NodeOptions {
     let mut options = NodeOptions::with_initial_conf(conf.clone());
     options.election_timeout_ms = 200;
     options.raft_options.max_election_delay_ms = 100;
@@ -82,19 +82,19 @@ pub fn quick(conf: &Configuration) -> NodeOptions {
 }
 
 /// Hosts in one process, each with one replica of one group.
-pub struct Cluster {
-    pub conf: Configuration,
-    pub members: Vec<Member>,
+pub(crate) struct Cluster {
+    pub(crate) conf: Configuration,
+    pub(crate) members: Vec<Member>,
 }
 
-pub struct Member {
-    pub host: RaftHost,
-    pub node: Node,
-    pub applied: Arc<Applied>,
+pub(crate) struct Member {
+    pub(crate) host: RaftHost,
+    pub(crate) node: Node,
+    pub(crate) applied: Arc<Applied>,
 }
 
 /// Host options over an in-process network and a store in memory.
-pub fn memory_options(network: &Network, endpoint: &str) -> HostOptions {
+pub(crate) fn memory_options(network: &Network, endpoint: &str) -> HostOptions {
     let mut options = HostOptions::new(endpoint, StoreOptions::Memory);
     options.transport = TransportOptions::Inproc(network.clone());
     options.start_mode = StartMode::Bootstrap;
@@ -102,7 +102,7 @@ pub fn memory_options(network: &Network, endpoint: &str) -> HostOptions {
 }
 
 /// Starts a replica of group "g" on a host of its own.
-pub fn start_member(options: HostOptions, node_options: NodeOptions) -> Member {
+pub(crate) fn start_member(options: HostOptions, node_options: NodeOptions) -> Member {
     let endpoint = options.endpoint.clone();
     let host = RaftHost::start(options).expect("the host starts");
     let applied = Arc::new(Applied::default());
@@ -114,7 +114,10 @@ pub fn start_member(options: HostOptions, node_options: NodeOptions) -> Member {
 
 impl Cluster {
     /// Three hosts in memory; `change` may alter the options of each.
-    pub fn in_memory(network: &Network, change: impl Fn(&mut HostOptions, &mut NodeOptions)) -> Cluster {
+    pub(crate) fn in_memory(
+        network: &Network,
+        change: impl Fn(&mut HostOptions, &mut NodeOptions),
+    ) -> Cluster {
         let conf: Configuration = "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3".parse().expect("a configuration");
         let start = |endpoint: String| {
             let (mut host, mut node) = (memory_options(network, &endpoint), quick(&conf));
@@ -126,23 +129,23 @@ impl Cluster {
     }
 
     /// The member that leads.
-    pub fn leader(&self) -> &Member {
+    pub(crate) fn leader(&self) -> &Member {
         leader_of(&self.members)
     }
 
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         self.members.iter().for_each(|member| member.host.shutdown());
     }
 }
 
-pub fn leader_of(members: &[Member]) -> &Member {
+pub(crate) fn leader_of(members: &[Member]) -> &Member {
     eventually("a leader", || {
         members.iter().find(|m| m.node.is_leader() && m.applied.leader_starts.load(Ordering::SeqCst) > 0)
     })
 }
 
 /// Waits until all members have applied the same entries, `count` at least, and gives them.
-pub fn converge(members: &[Member], count: usize) -> Vec<(LogIndex, Vec<u8>)> {
+pub(crate) fn converge(members: &[Member], count: usize) -> Vec<(LogIndex, Vec<u8>)> {
     eventually("equal state machines", || {
         let first = members[0].applied.entries.lock().clone();
         let equal = members.iter().all(|member| *member.applied.entries.lock() == first);
@@ -152,9 +155,9 @@ pub fn converge(members: &[Member], count: usize) -> Vec<(LogIndex, Vec<u8>)> {
 
 /// Outcomes by tag, to see that each comes exactly once.
 #[derive(Default)]
-pub struct Outcomes {
+pub(crate) struct Outcomes {
     by_tag: Mutex<BTreeMap<u64, Vec<Result<LogIndex, ApplyError>>>>,
-    pub batches: AtomicU64,
+    pub(crate) batches: AtomicU64,
 }
 
 impl CompletionSink for Outcomes {
@@ -170,7 +173,7 @@ impl CompletionSink for Outcomes {
 
 impl Outcomes {
     /// Waits until every tag below `count` has its outcome, and gives them; fails when one has two.
-    pub fn each_once(&self, count: u64) -> Vec<Result<LogIndex, ApplyError>> {
+    pub(crate) fn each_once(&self, count: u64) -> Vec<Result<LogIndex, ApplyError>> {
         eventually("an outcome for every task", || (self.by_tag.lock().len() as u64 == count).then_some(()));
         let by_tag = self.by_tag.lock();
         assert!(by_tag.values().all(|outcomes| outcomes.len() == 1), "an outcome comes once");

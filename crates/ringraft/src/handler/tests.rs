@@ -1,0 +1,341 @@
+//! The three handlers driven by hand, as a simulator does it: no thread, no clock, no socket, no file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use ringraft_core::{
+    Configuration, CoreOptions, GroupId, NodeState, PeerId, RaftError, RaftRequest, RaftResponse,
+    RequestVoteRequest, Status, Term, Time,
+};
+use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
+use ringraft_proto::OutFrame;
+use ringraft_storage::{LogStorage, MemoryLogStorage};
+
+use crate::completion::{Applied, ApplyError, Completion, CompletionSink, SinkId};
+use crate::handler::*;
+use crate::iterator::Iterator;
+use crate::state_machine::StateMachine;
+
+/// Gives out links and sends nothing.
+#[derive(Default)]
+struct NoTransport(AtomicU32);
+
+impl Transport for NoTransport {
+    fn link(&self, _: &Endpoint, _: ConnectionClass) -> LinkId {
+        LinkId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn request(
+        &self,
+        _: LinkId,
+        _: RequestContext,
+        _: &mut dyn FnMut(u32) -> OutFrame,
+    ) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn reply(&self, _: ReplyHandle, _: OutFrame) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn flush(&self, _: LinkId) {}
+
+    fn flush_reply(&self, _: ReplyHandle) {}
+}
+
+type Log = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// Writes every command under its group's name into one list.
+struct Recorder(String, Log);
+
+impl StateMachine for Recorder {
+    fn on_apply(&mut self, iter: &mut Iterator<'_>) {
+        while let Some(entry) = iter.next() {
+            self.1.lock().push((self.0.clone(), entry.data.to_vec()));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Outcomes(Mutex<Vec<(u64, Result<u64, ApplyError>)>>);
+
+impl CompletionSink for Outcomes {
+    fn complete(&self, tag: u64, outcome: Result<&Applied, &ApplyError>) {
+        self.0.lock().push((tag, outcome.map(|applied| applied.index).map_err(Clone::clone)));
+    }
+}
+
+/// One host of single-voter groups, every stage on this thread.
+struct World {
+    now: Time,
+    lane: LogEntryAndClosureHandler,
+    disk: StableClosureEventHandler,
+    worker: ApplyTaskHandler,
+    storage: MemoryLogStorage,
+    board: ProgressBoard,
+    out: LaneOutput,
+    replies: Vec<OutReply>,
+    log: Log,
+    outcomes: Arc<Outcomes>,
+    sink: SinkId,
+    progress: Vec<(GroupId, Arc<GroupProgress>)>,
+}
+
+const PEER: &str = "a:1";
+
+impl World {
+    fn new(limits: LaneLimits) -> World {
+        let outcomes = Arc::new(Outcomes::default());
+        World {
+            now: Time(0),
+            lane: LogEntryAndClosureHandler::new(0, limits, Arc::new(NoTransport::default())),
+            disk: StableClosureEventHandler::new(),
+            worker: ApplyTaskHandler::new(),
+            storage: MemoryLogStorage::new(),
+            board: ProgressBoard::new(),
+            out: LaneOutput::new(1),
+            replies: Vec::new(),
+            log: Log::default(),
+            sink: SinkId::register(outcomes.clone()),
+            outcomes,
+            progress: Vec::new(),
+        }
+    }
+
+    fn open(&mut self, name: &str) -> GroupHandle {
+        let (group, peer): (GroupId, PeerId) = (name.parse().unwrap(), PEER.parse().unwrap());
+        let (key, recovered) = self.storage.open_group(&group).unwrap();
+        let names = GroupNames::new(group.clone(), peer.clone());
+        let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
+        self.progress.push((group.clone(), progress.clone()));
+        let machine = Box::new(Recorder(name.to_owned(), self.log.clone()));
+        let fsm = FsmGroup::new(names.clone(), machine, progress.clone(), status.clone(), 0);
+        let conf = Configuration::of_peers(vec![peer.clone()]);
+        let options = CoreOptions::new(group, peer, conf);
+        let open = OpenGroup {
+            names,
+            key,
+            options,
+            recovered,
+            seed: 7,
+            worker: 0,
+            progress,
+            status,
+            fsm: Box::new(fsm),
+        };
+        let (answer, opened) = promise();
+        self.turn(vec![LaneEvent::Control(Box::new(Control::Open { group: Box::new(open), answer }))]);
+        self.settle();
+        opened.wait(Some(std::time::Duration::ZERO)).expect("answered at once").expect("opened")
+    }
+
+    fn turn(&mut self, events: Vec<LaneEvent>) {
+        self.turn_with(events, true);
+    }
+
+    fn turn_with(&mut self, mut events: Vec<LaneEvent>, accept: bool) {
+        let mut progress = Vec::new();
+        assert_eq!(self.board.take(&mut progress), None);
+        self.lane.on_progress(self.now, &mut progress, &mut self.out);
+        self.lane.on_batch(self.now, &mut events, accept, &mut self.out);
+        self.lane.on_tick(self.now, &mut self.out);
+        self.lane.end_turn(self.now, &mut self.out);
+        assert!(events.is_empty());
+        self.replies.append(&mut self.out.replies);
+    }
+
+    /// One pass of disk and worker over what the lane has put out.
+    fn stages(&mut self) {
+        let batch = self.disk.on_batch(&mut self.out.disk);
+        let result = self.storage.submit(&batch).and_then(|()| self.storage.complete());
+        let mut stable = StableOutput::default();
+        self.disk.on_synced(result, &mut stable);
+        self.replies.append(&mut stable.replies);
+        for (handle, progress, sequence) in stable.stable {
+            let _ = self.board.stable(handle, &progress, sequence);
+        }
+        let mut applied = ApplyOutput::default();
+        self.worker.on_batch(&mut self.out.fsm[0], &mut applied);
+        for (handle, progress, index) in applied.applied {
+            let _ = self.board.applied(handle, &progress, index);
+        }
+        for (handle, progress, status) in applied.failed {
+            self.board.fsm_failed(handle, &progress, status);
+        }
+    }
+
+    /// Until nothing moves any more.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            self.stages();
+            let reader = self.storage.reader();
+            let reads =
+                std::mem::take(&mut self.out.reads).into_iter().map(|ReadTask { handle, key, read }| {
+                    let result = reader.read(key, read.from, read.to, read.max_bytes);
+                    let result = result.map_err(|error| Status::new(RaftError::Io, error.to_string()));
+                    LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) }
+                });
+            let reads = reads.collect();
+            self.turn(reads);
+            if self.out.is_empty() && !self.board.is_marked() && !self.lane.has_deferred() {
+                return;
+            }
+        }
+        panic!("the stages do not come to rest");
+    }
+
+    fn task(&self, handle: GroupHandle, tag: u64) -> LaneEvent {
+        let data = Bytes::from(tag.to_string());
+        LaneEvent::Apply(ApplyEvent::new(handle, None, data, Completion::sink(self.sink, tag)))
+    }
+
+    fn take_outcomes(&self) -> Vec<(u64, Result<u64, ApplyError>)> {
+        std::mem::take(&mut *self.outcomes.0.lock())
+    }
+
+    fn describe(&mut self, handle: GroupHandle) -> Option<ringraft_core::NodeDescription> {
+        let (answer, described) = promise();
+        self.turn(vec![LaneEvent::Control(Box::new(Control::Describe { handle, answer }))]);
+        described.wait(Some(std::time::Duration::ZERO)).expect("answered at once")
+    }
+
+    fn vote_request(&self, handle: GroupHandle, term: Term) -> LaneEvent {
+        let request = RequestVoteRequest { term, last_log: Default::default(), pre_vote: true };
+        LaneEvent::Request(Box::new(RequestEvent {
+            handle,
+            from: "b:1".parse().unwrap(),
+            reply: ReplyHandle { connection: 1, generation: 1, request: 9 },
+            codec: 1,
+            request: RaftRequest::RequestVote(request),
+        }))
+    }
+}
+
+#[test]
+fn a_sole_voter_commits_without_a_thread_or_a_clock() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    assert_eq!(world.describe(handle).unwrap().state, NodeState::Leader);
+    let tasks = (0..5).map(|tag| world.task(handle, tag)).collect();
+    world.turn(tasks);
+    assert_eq!(world.out.disk.len(), 1, "one write a group and turn");
+    assert!(world.take_outcomes().is_empty(), "nothing is told before it is durable and applied");
+    world.settle();
+    let expected: Vec<_> = (0..5).map(|tag| (tag, Ok(tag + 2))).collect();
+    assert_eq!(world.take_outcomes(), expected);
+    assert_eq!(world.log.lock().len(), 5);
+}
+
+#[test]
+fn a_hot_group_leaves_its_lane_to_others() {
+    let limits = LaneLimits { group_turn_tasks: 3, group_backlog: 4, ..LaneLimits::default() };
+    let mut world = World::new(limits);
+    let (hot, other) = (world.open("hot"), world.open("other"));
+    let mut events: Vec<_> = (0..10).map(|tag| world.task(hot, tag)).collect();
+    events.push(world.task(other, 100));
+    world.turn(events);
+    world.stages();
+    world.turn(Vec::new());
+    world.stages();
+    let first: Vec<_> = world.log.lock().iter().map(|(group, _)| group.clone()).collect();
+    assert_eq!(first[..4], ["hot", "hot", "hot", "other"], "the share of one turn");
+    world.settle();
+    let outcomes = world.take_outcomes();
+    assert_eq!(outcomes.len(), 11);
+    let busy: Vec<u64> =
+        outcomes.iter().filter(|(_, o)| *o == Err(ApplyError::Busy)).map(|(tag, _)| *tag).collect();
+    assert_eq!(busy, [7, 8, 9], "three in the turn, four in the backlog");
+    let applied: Vec<_> =
+        world.log.lock().iter().filter(|(g, _)| g == "hot").map(|(_, d)| d.clone()).collect();
+    let expected: Vec<_> = (0..7).map(|tag: u64| tag.to_string().into_bytes()).collect();
+    assert_eq!(applied, expected, "in the order in which they came");
+}
+
+#[test]
+fn while_the_next_stages_are_full_only_bulk_waits() {
+    let mut world = World::new(LaneLimits { deferred: 8, ..LaneLimits::default() });
+    let handle = world.open("g");
+    let events = vec![world.task(handle, 0), world.vote_request(handle, 99), world.task(handle, 1)];
+    world.turn_with(events, false);
+    assert!(world.out.disk.is_empty() && world.out.fsm[0].is_empty(), "tasks wait");
+    assert_eq!(world.replies.len(), 1, "votes go on");
+    assert_eq!(world.lane.room(), 6);
+    world.turn(vec![world.task(handle, 2)]);
+    world.settle();
+    assert_eq!(world.take_outcomes(), [(0, Ok(2)), (1, Ok(3)), (2, Ok(4))]);
+}
+
+#[test]
+fn what_belongs_to_an_earlier_life_is_dropped() {
+    let mut world = World::new(LaneLimits::default());
+    let first = world.open("g");
+    let (answer, closed) = promise();
+    world.turn(vec![
+        world.task(first, 0),
+        LaneEvent::Control(Box::new(Control::Close { handle: first, answer })),
+        world.task(first, 1),
+    ]);
+    world.settle();
+    assert_eq!(closed.wait(Some(std::time::Duration::ZERO)), Some(true));
+    let outcomes = world.take_outcomes();
+    assert!(matches!(outcomes[0], (0, Err(ApplyError::Unknown(_)))), "handed on, then lost: {outcomes:?}");
+    assert_eq!(outcomes[1..], [(1, Err(ApplyError::Shutdown))]);
+    let second = world.open("g");
+    assert_eq!((second.slot, first.slot), (0, 0), "the slot is used again");
+    assert_ne!(first.generation, second.generation);
+    world.turn(vec![world.task(first, 2), world.vote_request(first, 5)]);
+    world.settle();
+    assert_eq!(world.take_outcomes(), [(2, Err(ApplyError::Shutdown))]);
+    assert!(matches!(world.replies.pop().unwrap().response, RaftResponse::Error(_)));
+    assert!(world.describe(first).is_none());
+    world.turn(vec![world.task(second, 3)]);
+    world.settle();
+    assert!(matches!(world.take_outcomes()[..], [(3, Ok(_))]));
+}
+
+/// A debug assertion of the core stands for any bug in it.
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_in_a_step_stops_its_group_only() {
+    let mut world = World::new(LaneLimits::default());
+    let (broken, fine) = (world.open("broken"), world.open("fine"));
+    world.turn(vec![world.task(broken, 0), world.task(fine, 1)]);
+    let progress = world.progress[0].1.clone();
+    let _ = world.board.applied(broken, &progress, 1_000_000);
+    world.turn(vec![world.task(broken, 2)]);
+    world.settle();
+    let mut outcomes = world.take_outcomes();
+    outcomes.sort_by_key(|(tag, _)| *tag);
+    assert!(
+        matches!(&outcomes[0], (0, Err(ApplyError::Unknown(s))) if s.error == RaftError::BadNode),
+        "{outcomes:?}"
+    );
+    assert!(matches!(outcomes[1], (1, Ok(_))), "{outcomes:?}");
+    assert!(matches!(outcomes[2], (2, Err(ApplyError::Failed(_)))), "{outcomes:?}");
+    let described = world.describe(broken).unwrap();
+    assert_eq!(described.state, NodeState::Error);
+    assert!(described.last_error.is_some());
+    world.turn(vec![world.vote_request(broken, 5)]);
+    assert!(matches!(world.replies.pop().unwrap().response, RaftResponse::Error(Status { .. })));
+    world.turn(vec![world.task(fine, 3), world.task(broken, 4)]);
+    world.settle();
+    assert_eq!(world.take_outcomes().len(), 2, "each has its outcome");
+}
+
+#[test]
+fn a_stop_closes_every_group() {
+    let mut world = World::new(LaneLimits::default());
+    let (a, b) = (world.open("a"), world.open("b"));
+    world.turn(vec![world.task(a, 0), LaneEvent::Control(Box::new(Control::Stop)), world.task(b, 1)]);
+    assert!(world.lane.is_stopping());
+    world.settle();
+    let mut outcomes = world.take_outcomes();
+    outcomes.sort_by_key(|(tag, _)| *tag);
+    assert!(
+        matches!(outcomes[..], [(0, Err(ApplyError::Unknown(_))), (1, Err(ApplyError::Shutdown))]),
+        "{outcomes:?}"
+    );
+    assert!(world.describe(a).is_none() && world.describe(b).is_none());
+}
