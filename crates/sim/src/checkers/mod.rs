@@ -146,3 +146,6 @@ fn leads(node: &NodeImpl) -> bool {
 fn name(node: &NodeImpl) -> &PeerId {
     &node.options().server_id
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Every checker fires: histories that only a broken node, a wiped disk or made-up messages can bring forth.
+
+use ringraft_core::HardState;
+
+use super::*;
+use crate::script::{ScriptError, World, run};
+
+/// The rule that a script breaks.
+fn broken_rule(text: &str) -> &'static str {
+    match run(text) {
+        Err(ScriptError::Violation { violation, .. }) => violation.checker,
+        other => panic!("expected a broken rule, got {other:?}"),
+    }
+}
+
+/// Node 1 leads a group of three whose entries 1/1 and 2/1 are committed everywhere.
+const COMMITTED: &str =
+    "add-nodes 1 2 3\ncampaign 1\nstabilize\npropose 1 a\nstabilize\ntick 1 100\nstabilize\n";
+
+struct NoDisks;
+
+impl Disks for NoDisks {
+    fn stable(&self, _: &PeerId) -> Option<&LogImage> {
+        None
+    }
+}
+
+#[test]
+fn two_leaders_of_a_term() {
+    // Grants that nobody gave.
+    let text = "add-nodes 1 2 3 4 5\ncampaign 1\ndeliver 1->3\ndeliver 3->1\ndeliver 1->4\ndeliver 4->1\n\
+                campaign 2\ndeliver 2->3\ndeliver 3->2\ndeliver 2->4\ndeliver 4->2\n\
+                inject vote-reply from=3 to=1 ticket=5 term=1 granted=true\n\
+                inject vote-reply from=4 to=1 ticket=6 term=1 granted=true\nexpect 1 state=LEADER\n\
+                inject vote-reply from=3 to=2 ticket=5 term=1 granted=true\n\
+                inject vote-reply from=4 to=2 ticket=6 term=1 granted=true\n";
+    // The second leader's first entry is the first thing that shows.
+    assert!(["election safety", "log matching"].contains(&broken_rule(text)));
+    let mut checker = ElectionSafety::default();
+    let (log, disks) = (LogImage::default(), NoDisks);
+    let mut leaders = World::new();
+    leaders.add_nodes(&[1], &[]).unwrap();
+    let mut others = World::new();
+    others.add_nodes(&[2], &[]).unwrap();
+    let event = |node| Event::Stepped { node, log: &log, disks: &disks };
+    assert!(checker.observe(&event(leaders.node(1).unwrap())).is_ok());
+    assert!(checker.observe(&event(others.node(2).unwrap())).is_err());
+}
+
+#[test]
+fn a_wiped_voter_votes_again() {
+    let text = "add-nodes 1 2 3\ninject vote from=2 to=1 term=5\ncrash 1\nwipe 1\nrestart 1\n\
+                inject vote from=3 to=1 term=5\n";
+    assert_eq!(broken_rule(text), "one vote a term");
+}
+
+#[test]
+fn one_position_with_two_contents() {
+    let text = format!("{COMMITTED}add-nodes 9 conf=none\ninject append from=8 to=9 term=1 entries=1:x\n");
+    assert_eq!(broken_rule(&text), "log matching");
+}
+
+#[test]
+fn a_leader_that_cuts_its_own_log() {
+    let mut world = World::new();
+    world.add_nodes(&[1], &[]).unwrap();
+    let node = world.node(1).unwrap();
+    let long = LogImage::preset(HardState::default(), &[1, 1]);
+    let short = LogImage::preset(HardState::default(), &[1]);
+    let mut checker = LeaderAppendOnly::default();
+    let event = |log| Event::Stepped { node, log, disks: &NoDisks };
+    assert!(checker.observe(&event(&short)).is_ok() && checker.observe(&event(&long)).is_ok());
+    assert!(checker.observe(&event(&short)).is_err());
+}
+
+#[test]
+fn two_state_machines_that_differ_and_a_gap() {
+    let (one, two) =
+        (LogImage::preset(HardState::default(), &[1, 1]), LogImage::preset(HardState::default(), &[2]));
+    let (a, b): (PeerId, PeerId) = ("a:1".parse().unwrap(), "b:1".parse().unwrap());
+    let chunks = |log: &LogImage, from| log.read(from, from, 1).remove(0);
+    let mut checker = StateMachineSafety::default();
+    let mut deliver = |node: &PeerId, chunk: &EntryChunk, stable: &LogImage| {
+        checker.observe(&Event::Delivered { node, chunk, stable })
+    };
+    assert!(deliver(&a, &chunks(&one, 1), &one).is_ok());
+    assert!(deliver(&b, &chunks(&two, 1), &two).unwrap_err().contains("another"));
+    assert!(deliver(&a, &chunks(&one, 1), &one).unwrap_err().contains("is next"));
+    assert!(deliver(&a, &chunks(&one, 2), &two).unwrap_err().contains("its disk lacks"));
+}
+
+#[test]
+fn a_commit_that_nobody_holds() {
+    let text = "add-nodes 1 2 3\ncampaign 1\nstabilize\nhold 1->2\nhold 1->3\npropose 1 a\n\
+                inject append-reply from=2 to=1 ticket=9 term=1 success=true\n";
+    assert_eq!(broken_rule(text), "commit rule");
+}
+
+#[test]
+fn a_leader_without_what_was_committed() {
+    let text = format!(
+        "{COMMITTED}crash 1\ncrash 2\ncrash 3\nwipe 2\nwipe 3\nrestart 2\nrestart 3\npreset 2 term=7\npreset 3 term=7\n\
+         campaign 2\nstabilize\n"
+    );
+    assert_eq!(broken_rule(&text), "leader completeness");
+}
