@@ -1,6 +1,6 @@
 //! The server: one host, one replica of every range group, and the requests that it takes (SOFAJRaft's `AtomicServer`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use protobuf::Message;
@@ -40,8 +40,8 @@ pub struct AtomicServer {
 struct Served {
     server_id: String,
     ranges: Ranges,
-    /// One a range, in their order.
-    groups: Vec<ServedGroup>,
+    /// One a range, in their order; empty until all have started.
+    groups: OnceLock<Vec<ServedGroup>>,
 }
 
 struct ServedGroup {
@@ -58,26 +58,31 @@ impl AtomicServer {
     pub fn start(config: &AtomicConfig, mode: StartMode) -> Result<AtomicServer, ServerError> {
         let ranges = config.ranges()?;
         let host = RaftHost::start(config.host_options(mode))?;
-        let groups = match start_groups(config, &ranges, &host) {
-            Ok(groups) => groups,
+        let served = Arc::new(Served {
+            server_id: config.server_address.to_string(),
+            ranges,
+            groups: OnceLock::new(),
+        });
+        // Before the groups start, which can take long: until then the server says that it is starting.
+        served.register(&host);
+        match start_groups(config, &host) {
+            Ok(groups) => served.groups.set(groups).unwrap_or_else(|_| unreachable!("set nowhere else")),
             Err(error) => {
                 host.shutdown();
                 return Err(error.into());
             }
-        };
-        let served = Arc::new(Served { server_id: config.server_address.to_string(), ranges, groups });
-        served.register(&host);
+        }
         Ok(AtomicServer { host, served })
     }
 
     /// The replicas, in the order of their ranges.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.served.groups.iter().map(|group| &group.node)
+        self.served.groups().iter().map(|group| &group.node)
     }
 
     /// The state of this process and its replicas.
     pub fn describe(&self) -> ServerDescription {
-        self.served.describe(self.served.groups.iter())
+        self.served.describe(self.served.groups().iter())
     }
 
     /// Stops the service, every group and every thread, and waits for them. Every request is answered.
@@ -94,7 +99,6 @@ impl Drop for AtomicServer {
 
 fn start_groups(
     config: &AtomicConfig,
-    ranges: &Ranges,
     host: &RaftHost,
 ) -> Result<Vec<ServedGroup>, StartError> {
     let start = |range: usize| {
@@ -105,10 +109,21 @@ fn start_groups(
         let service = RaftGroupService::new(name.as_str(), server_id, config.node_options(), state_machine);
         Ok(ServedGroup { name: name.into(), node: service.start(host)?, replica })
     };
-    (0..ranges.starts().len()).map(start).collect()
+    (0..config.total_slots).map(start).collect()
 }
 
 impl Served {
+    /// The groups; none before all have started.
+    fn groups(&self) -> &[ServedGroup] {
+        self.groups.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The group that serves a key.
+    fn group_of(&self, key: &str) -> Result<&ServedGroup, Failure> {
+        let group = self.groups().get(self.ranges.locate_key(key));
+        group.ok_or_else(|| Failure::definite(RaftError::Again, "the server is starting"))
+    }
+
     fn register(self: &Arc<Self>, host: &RaftHost) {
         let processor = |handle: fn(&Served, UserRequest, Responder)| {
             let served = Arc::clone(self);
@@ -166,7 +181,10 @@ impl Served {
         if through_log {
             return self.apply(command, responder);
         }
-        let group = &self.groups[self.ranges.locate_key(command.key())];
+        let group = match self.group_of(command.key()) {
+            Ok(group) => group,
+            Err(failure) => return respond(responder, kind, "", &Err(failure)),
+        };
         let outcome = match (command.validate(), group.node.last_error()) {
             (Err(error), _) => Err(error.into()),
             (_, Some(status)) => Err(ApplyError::Failed(status).into()),
@@ -184,7 +202,10 @@ impl Served {
         if let Err(error) = command.validate() {
             return respond(responder, kind, "", &Err(error.into()));
         }
-        let group = &self.groups[self.ranges.locate_key(command.key())];
+        let group = match self.group_of(command.key()) {
+            Ok(group) => group,
+            Err(failure) => return respond(responder, kind, "", &Err(failure)),
+        };
         // The node would say the same, after a way through the ring.
         if !group.node.is_leader() && group.node.last_error().is_none() {
             let error = ApplyError::NotLeader { leader: group.node.leader_id() };
@@ -203,7 +224,7 @@ impl Served {
     }
 
     fn get_slots(&self, _request: UserRequest, responder: Responder) {
-        let slots = self.ranges.starts().iter().zip(&self.groups).map(|(start, group)| proto::Slot {
+        let slots = self.ranges.starts().iter().zip(self.groups()).map(|(start, group)| proto::Slot {
             start: *start,
             group: group.name.to_string(),
             peers: group
@@ -216,7 +237,12 @@ impl Served {
             leader: group.node.leader_id().map_or_else(String::new, |leader| leader.to_string()),
             ..Default::default()
         });
-        let message = proto::SlotsResponse { success: true, slots: slots.collect(), ..Default::default() };
+        let mut message = proto::SlotsResponse { success: true, slots: slots.collect(), ..Default::default() };
+        if message.slots.is_empty() {
+            message.success = false;
+            message.error_code = RaftError::Again.code();
+            message.error = "the server is starting".to_owned();
+        }
         // Only messages beyond 2 GiB cannot be written.
         responder.respond(class::ATOMIC_SLOTS_RESPONSE, message.write_to_bytes().unwrap_or_default());
     }
@@ -229,12 +255,12 @@ impl Served {
             }
         };
         let named = |group: &&ServedGroup| wanted.is_empty() || *group.name == *wanted;
-        if !self.groups.iter().any(|group| named(&group)) {
+        if !wanted.is_empty() && !self.groups().iter().any(|group| named(&group)) {
             let message = format!("no group {wanted:?} on {}", self.server_id);
             let failure = Failure::definite(RaftError::NotFound, message);
             return responder.respond(class::ATOMIC_DESCRIBE_RESPONSE, refusal(failure));
         }
-        let description = self.describe(self.groups.iter().filter(named));
+        let description = self.describe(self.groups().iter().filter(named));
         responder.respond(class::ATOMIC_DESCRIBE_RESPONSE, description.encode());
     }
 

@@ -1,1 +1,53 @@
-fn main() {}
+//! The `ringraft` program.
+
+mod commands;
+mod demo;
+mod exit;
+mod logging;
+mod signals;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// A multi-raft replication engine: run a server, talk to it, watch it survive.
+///
+/// Every command has an example in its own --help. With --json a command prints one JSON object as the last line of stdout;
+/// logs and progress go to stderr. Exit status: 0 fine, 1 a check failed or the operation was refused, 2 wrong usage or
+/// configuration, 3 outcome unknown.
+#[derive(Parser)]
+#[command(name = "ringraft", version, after_help = "Start here:\n  ringraft demo")]
+struct Cli {
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter such as ringraft=debug (else RUST_LOG decides)
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Server(commands::server::ServerArgs),
+    Client(commands::client::ClientArgs),
+    Describe(commands::describe::DescribeArgs),
+    Demo(commands::demo::DemoArgs),
+    Script(commands::script::ScriptArgs),
+    BenchNode(commands::bench_node::BenchNodeArgs),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let quiet = !matches!(cli.command, Command::Server(_));
+    if let Err(message) = logging::start(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
+        return Exit::Usage.report(&message);
+    }
+    let exit = match cli.command {
+        Command::Server(args) => commands::server::run(&args),
+        Command::Client(args) => commands::client::run(&args),
+        Command::Describe(args) => commands::describe::run(&args),
+        Command::Demo(args) => commands::demo::run(&args),
+        Command::Script(args) => commands::script::run(&args),
+        Command::BenchNode(args) => commands::bench_node::run(&args),
+    };
+    exit.into()
+}

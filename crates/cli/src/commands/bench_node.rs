@@ -1,0 +1,175 @@
+//! `ringraft bench-node`: one process of a benched cluster, with the same flags and output as the peers' drivers.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use ringraft::{
+    Configuration, HostOptions, Iterator, Node, NodeOptions, PeerId, RaftGroupService, RaftHost, StartMode,
+    StateMachine, StoreOptions,
+};
+use serde_json::json;
+
+use super::load::Load;
+use crate::exit::Exit;
+
+/// Which log store a bench uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Store {
+    /// The segment log: every commit is fsynced by a majority.
+    #[default]
+    Segment,
+    /// In memory: what the pipeline costs without a disk.
+    Memory,
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Store::Segment => "segment",
+            Store::Memory => "memory",
+        })
+    }
+}
+
+/// Flags of one process.
+#[derive(Args, Debug, Clone)]
+pub struct BenchNodeArgs {
+    /// Which of the addresses is this process (0 is the first)
+    #[arg(long)]
+    pub id: usize,
+    /// Addresses of all processes, as ip:port,ip:port,…
+    #[arg(long)]
+    pub addrs: String,
+    /// Directory for the log; a sub-directory for each process is made in it
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Raft groups, each with a replica in every process
+    #[arg(long, default_value_t = 1)]
+    pub groups: usize,
+    /// Bytes of each proposal
+    #[arg(long, default_value_t = 16)]
+    pub payload: usize,
+    /// Proposals in flight for each group that this process leads; 0 means idle
+    #[arg(long, default_value_t = 1024)]
+    pub window: usize,
+    /// Seconds before measuring
+    #[arg(long, default_value_t = 3.0)]
+    pub warmup: f64,
+    /// Seconds of measuring
+    #[arg(long, default_value_t = 10.0)]
+    pub seconds: f64,
+    /// Log store
+    #[arg(long, value_enum, default_value_t)]
+    pub store: Store,
+}
+
+/// Counts what it applies and answers nothing.
+#[derive(Default)]
+pub struct CountingStateMachine {
+    applied: u64,
+}
+
+impl StateMachine for CountingStateMachine {
+    fn on_apply(&mut self, iter: &mut Iterator<'_>) {
+        while let Some(entries) = iter.next_chunk() {
+            self.applied += entries.len() as u64;
+        }
+    }
+}
+
+/// Runs the process and prints one JSON line.
+pub fn run(args: &BenchNodeArgs) -> Exit {
+    match measure(args) {
+        Ok(()) => Exit::Fine,
+        Err(error) => Exit::Failed.say(&error.to_string()),
+    }
+}
+
+fn measure(args: &BenchNodeArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let addrs: Vec<&str> = args.addrs.split(',').collect();
+    let endpoint = *addrs.get(args.id).ok_or_else(|| {
+        format!("--id {} names none of the {} addresses of --addrs; ids start at 0", args.id, addrs.len())
+    })?;
+    let host = start_host(endpoint, args.store, &args.dir.join(args.id.to_string()))?;
+    let nodes = start_groups(&host, endpoint, &args.addrs, args.groups)?;
+    wait_for_leaders(&nodes, Duration::from_secs(60));
+    std::thread::sleep(Duration::from_millis(500));
+
+    let load = Load::start(nodes.clone(), args.window, args.payload);
+    std::thread::sleep(Duration::from_secs_f64(args.warmup));
+    let (begun, cpu) = (Instant::now(), cpu_seconds());
+    load.begin();
+    std::thread::sleep(Duration::from_secs_f64(args.seconds));
+    let measured = load.end();
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let leads = nodes.iter().filter(|n| n.is_leader()).count();
+    let line = json!({
+        "system": format!("ringraft-{}", args.store), "id": args.id, "leads": leads, "ops": measured.ops,
+        "seconds": seconds, "errors": measured.errors, "p50_us": measured.latency_us.value_at_quantile(0.5),
+        "p99_us": measured.latency_us.value_at_quantile(0.99),
+        "p999_us": measured.latency_us.value_at_quantile(0.999), "cpu_s": cpu, "rss_kb": status_kb("VmRSS:"),
+        "threads": status_kb("Threads:"),
+    });
+    println!("{line}");
+    // The others still measure: keep the quorum until they are done.
+    std::thread::sleep(Duration::from_secs(1));
+    load.stop();
+    host.shutdown();
+    Ok(())
+}
+
+/// A host with default threads for benching.
+pub fn start_host(endpoint: &str, store: Store, dir: &Path) -> Result<RaftHost, Box<dyn std::error::Error>> {
+    let store = match store {
+        Store::Segment => StoreOptions::segment(dir),
+        Store::Memory => StoreOptions::Memory,
+    };
+    let mut options = HostOptions::new(endpoint, store);
+    options.start_mode = StartMode::Bootstrap;
+    Ok(RaftHost::start(options)?)
+}
+
+/// Starts `groups` groups with a replica at each of the addresses.
+pub fn start_groups(
+    host: &RaftHost,
+    endpoint: &str,
+    addrs: &str,
+    groups: usize,
+) -> Result<Vec<Node>, Box<dyn std::error::Error>> {
+    let conf: Configuration = addrs.parse()?;
+    let server_id: PeerId = endpoint.parse()?;
+    let start = |group| {
+        let options = NodeOptions { initial_conf: conf.clone(), ..NodeOptions::default() };
+        let name = format!("bench_{group}");
+        let service =
+            RaftGroupService::new(name, server_id.clone(), options, CountingStateMachine::default());
+        Ok(service.start(host)?)
+    };
+    (0..groups).map(start).collect()
+}
+
+/// Waits until every group has a leader, or the time is over.
+pub fn wait_for_leaders(nodes: &[Node], limit: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < limit && nodes.iter().any(|n| n.leader_id().is_none()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// CPU time of this process, user and system, in seconds.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |s| s.1);
+    let fields: Vec<f64> =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|f| f.parse().ok()).collect();
+    // Linux reports in ticks of 10 ms on every platform that matters here.
+    fields.iter().sum::<f64>() / 100.0
+}
+
+/// A number of `/proc/self/status`; 0 when it is not there.
+pub fn status_kb(key: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix(key));
+    line.and_then(|l| l.split_whitespace().next()).and_then(|v| v.parse().ok()).unwrap_or(0)
+}

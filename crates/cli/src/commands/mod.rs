@@ -1,0 +1,39 @@
+//! One file a command.
+
+pub mod bench_node;
+pub mod client;
+pub mod demo;
+pub mod describe;
+pub mod load;
+pub mod script;
+pub mod server;
+
+use std::time::Duration;
+
+use ringraft::{Configuration, PeerId};
+use ringraft_atomic::ClientError;
+
+use crate::exit::Exit;
+
+/// Reads `ip:port,ip:port,…`; for clap.
+pub(crate) fn parse_peers(text: &str) -> Result<Vec<PeerId>, String> {
+    let conf: Configuration = text.parse().map_err(|error| format!("{error}"))?;
+    let peers: Vec<PeerId> = conf.peers.into_iter().chain(conf.learners).collect();
+    if peers.is_empty() { Err("name at least one server as ip:port".to_owned()) } else { Ok(peers) }
+}
+
+/// Reads a time in milliseconds, at least one; for clap.
+pub(crate) fn parse_millis(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(ms @ 1..=86_400_000) => Ok(Duration::from_millis(ms)),
+        _ => Err("give milliseconds between 1 and 86400000".to_owned()),
+    }
+}
+
+/// The status that goes with an error of the client.
+pub(crate) fn exit_of(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Unknown(_) => Exit::Unknown,
+        _ => Exit::Failed,
+    }
+}

@@ -1,0 +1,8 @@
+//! The demo: a cluster of processes, a load whose every answer is checked, faults, a verdict.
+
+pub mod board;
+pub mod checker;
+pub mod cluster;
+pub mod load;
+pub mod progress;
+pub mod verdict;

@@ -1,0 +1,61 @@
+//! Flags, help and exit statuses.
+
+mod processes;
+
+use std::io::Write;
+use std::process::Stdio;
+
+use processes::{assert_refused, ringraft, run};
+
+#[test]
+fn every_command_teaches() {
+    for command in ["server", "client", "describe", "demo", "script"] {
+        let output = run(&[command, "--help"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success());
+        assert!(text.contains("Example") && text.contains(&format!("ringraft {command}")), "{text}");
+    }
+}
+
+#[test]
+fn wrong_usage_has_its_status() {
+    assert_refused(&run(&["nonsense"]), 2, &["nonsense"]);
+    assert_refused(&run(&["client", "get", "k"]), 2, &["--conf"]);
+    assert_refused(&run(&["client", "get", "", "--conf", "a:1"]), 2, &["key"]);
+    assert_refused(&run(&["client", "get", "k", "--conf", "a"]), 2, &["--conf", "ip:port"]);
+    assert_refused(&run(&["client", "set", "k", "one", "--conf", "a:1"]), 2, &["one"]);
+    assert_refused(&run(&["client", "get", "k", "--conf", "a:1", "--timeout", "0"]), 2, &["--timeout"]);
+    assert_refused(&run(&["describe", "--addr", "a"]), 2, &["--addr"]);
+    assert_refused(&run(&["demo", "--groups", "0"]), 2, &["--groups"]);
+    assert_refused(&run(&["--log", "ringraft=loud", "describe", "--addr", "a:1"]), 2, &["--log"]);
+}
+
+#[test]
+fn a_demo_does_not_write_over_another() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("server2")).unwrap();
+    let output = run(&["demo", "--dir", dir.path().to_str().unwrap()]);
+    assert_refused(&output, 2, &["server2", "new directory"]);
+}
+
+#[test]
+fn scripts_have_their_statuses() {
+    let with_stdin = |args: &[&str], script: &str| {
+        let mut child = ringraft(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let rewritten = with_stdin(&["script", "-", "--rewrite"], "add-nodes 1\n\ncampaign 1\n");
+    assert!(rewritten.status.success(), "{rewritten:?}");
+    let golden = String::from_utf8(rewritten.stdout).unwrap();
+    assert!(golden.starts_with("add-nodes 1\n"), "{golden}");
+    assert!(with_stdin(&["script", "-"], &golden).status.success());
+    assert_refused(&with_stdin(&["script", "-"], "add-nodes 1\n  nothing of the kind\n"), 1, &["line 1"]);
+    assert_refused(&with_stdin(&["script", "-"], "dance 1\n"), 2, &["line 1", "dance"]);
+    assert_refused(&run(&["script", "/nowhere/x.txt"]), 2, &["/nowhere/x.txt"]);
+}
