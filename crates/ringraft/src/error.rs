@@ -37,6 +37,26 @@ pub enum HostOptionsError {
     /// Out of range.
     #[error("max_task_bytes is {0}; it must be between 1 and 67108864")]
     TaskBytes(usize),
+    /// An entry must fit into one file of the log.
+    #[error(
+        "max_task_bytes is {task}, which does not fit into a log file of {file} bytes; lower it or raise file_bytes"
+    )]
+    TaskOverFile {
+        /// The largest task in bytes.
+        task: usize,
+        /// The size of a file in bytes.
+        file: u64,
+    },
+    /// An entry must fit into one frame.
+    #[error(
+        "max_task_bytes is {task}, which does not fit into a frame of {frame} bytes; lower it or raise net.frame_limits"
+    )]
+    TaskOverFrame {
+        /// The largest task in bytes.
+        task: usize,
+        /// The largest content of a frame in bytes.
+        frame: usize,
+    },
     /// A bound or time of the network loop.
     #[error("net: {0}")]
     Net(String),

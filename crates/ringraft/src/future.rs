@@ -22,8 +22,8 @@ struct Shared<T> {
     filled: Condvar,
 }
 
-/// The side that fills the slot.
-pub struct Promise<T>(Arc<Shared<T>>);
+/// The side that fills the slot. One that is dropped without a value leaves its waiter with none.
+pub struct Promise<T>(Option<Arc<Shared<T>>>);
 
 impl<T> std::fmt::Debug for Promise<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,22 +37,37 @@ pub struct Waiter<T>(Arc<Shared<T>>);
 /// An empty slot.
 pub fn promise<T>() -> (Promise<T>, Waiter<T>) {
     let shared = Arc::new(Shared { slot: Mutex::new(Slot::Empty(None)), filled: Condvar::new() });
-    (Promise(Arc::clone(&shared)), Waiter(shared))
+    (Promise(Some(Arc::clone(&shared))), Waiter(shared))
 }
 
 impl<T> Promise<T> {
-    /// Fills the slot and wakes whoever waits. Whoever holds a promise fills it: dropping it leaves the waiter to its time-out.
-    pub fn fulfil(self, value: T) {
-        let before = std::mem::replace(&mut *self.0.slot.lock(), Slot::Full(value));
-        self.0.filled.notify_all();
-        if let Slot::Empty(Some(waker)) = before {
-            waker.wake();
+    /// Fills the slot and wakes whoever waits.
+    pub fn fulfil(mut self, value: T) {
+        if let Some(shared) = self.0.take() {
+            fill(&shared, Slot::Full(value));
         }
     }
 }
 
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take() {
+            fill(&shared, Slot::Taken);
+        }
+    }
+}
+
+fn fill<T>(shared: &Shared<T>, slot: Slot<T>) {
+    let before = std::mem::replace(&mut *shared.slot.lock(), slot);
+    shared.filled.notify_all();
+    if let Slot::Empty(Some(waker)) = before {
+        waker.wake();
+    }
+}
+
 impl<T> Waiter<T> {
-    /// Waits for the value; `None` when the time is over first, or when it was taken before.
+    /// Waits for the value; `None` when the time is over first, when it was taken before, or when the
+    /// promise was dropped.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<T> {
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut slot = self.0.slot.lock();
@@ -142,6 +157,14 @@ mod tests {
         promise.fulfil(7);
         assert_eq!(waiter.wait(None), Some(7));
         assert_eq!(waiter.wait(None), None);
+    }
+
+    #[test]
+    fn a_dropped_promise_ends_the_wait() {
+        let (promise, waiter) = promise::<u8>();
+        let dropper = std::thread::spawn(move || drop(promise));
+        assert_eq!(waiter.wait(None), None);
+        dropper.join().unwrap();
     }
 
     #[test]

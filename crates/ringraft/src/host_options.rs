@@ -10,6 +10,9 @@ use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
 
+/// What surrounds the largest task in a file of the log or in a frame, generously.
+const RECORD_ROOM: usize = 64 * 1024;
+
 /// What a host may do with a store in which nothing was ever stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartMode {
@@ -167,6 +170,16 @@ impl HostOptions {
         if !(1..=64 << 20).contains(&self.max_task_bytes) {
             return Err(HostOptionsError::TaskBytes(self.max_task_bytes));
         }
+        if let StoreOptions::Segment { options, .. } = &self.store
+            && (self.max_task_bytes + RECORD_ROOM) as u64 > options.file_bytes
+        {
+            let (task, file) = (self.max_task_bytes, options.file_bytes);
+            return Err(HostOptionsError::TaskOverFile { task, file });
+        }
+        let frame = self.net.frame_limits.content;
+        if self.max_task_bytes + RECORD_ROOM > frame {
+            return Err(HostOptionsError::TaskOverFrame { task: self.max_task_bytes, frame });
+        }
         self.net.validate().map_err(|error| HostOptionsError::Net(error.to_string()))?;
         Ok(())
     }
@@ -232,5 +245,12 @@ mod tests {
     #[test]
     fn tasks_have_a_bound() {
         assert_eq!(broken(|o| o.max_task_bytes = 0), HostOptionsError::TaskBytes(0));
+        let small_files = SegmentLogOptions { file_bytes: 1 << 20, ..SegmentLogOptions::default() };
+        let store = StoreOptions::Segment { dir: "nowhere".into(), options: small_files };
+        assert!(matches!(broken(|o| o.store = store), HostOptionsError::TaskOverFile { .. }));
+        assert!(matches!(
+            broken(|o| o.net.frame_limits.content = 1 << 20),
+            HostOptionsError::TaskOverFrame { .. }
+        ));
     }
 }

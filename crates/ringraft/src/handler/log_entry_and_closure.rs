@@ -5,21 +5,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, FsmEvent, Input, NodeImpl, ProposeError, RaftError, RaftRequest,
-    RaftResponse, Status, Ticket, Time,
+    AppendKind, ConfigurationEntry, Effects, Input, RaftError, RaftRequest, RaftResponse, Status, Ticket,
+    Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
-use ringraft_proto::RequestKind;
 
-use crate::completion::{ApplyError, Completion};
-use crate::future::Promise;
+use crate::completion::ApplyError;
+use crate::handler::effects::fail;
 use crate::handler::group::Group;
-use crate::handler::peer_table::{PeerTable, pack, unpack};
+use crate::handler::peer_table::{PeerTable, unpack};
 use crate::handler::reply_table::{ReplyTable, Waiting};
 use crate::handler::timer_queue::TimerQueue;
 use crate::handler::{
-    ApplyEvent, Control, DiskWrite, FsmTask, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OpenGroup,
-    OutReply, OutSend, ReadTask, RequestEvent, ResponseEvent,
+    ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
 };
 
 /// Bounds of one lane's turn.
@@ -53,9 +51,9 @@ impl Default for LaneLimits {
 }
 
 #[derive(Default)]
-struct Slot {
-    generation: u32,
-    group: Option<Box<Group>>,
+pub(super) struct Slot {
+    pub(super) generation: u32,
+    pub(super) group: Option<Box<Group>>,
 }
 
 /// Owns every node of one lane. The loop (or the simulator) gives it events, progress and ticks, and carries out its
@@ -64,23 +62,23 @@ struct Slot {
 /// After any of its inputs, call [`end_turn`](LogEntryAndClosureHandler::end_turn) once, then hand the output on in this order:
 /// replies and sends, flush, then disk, state-machine tasks and reads.
 pub struct LogEntryAndClosureHandler {
-    lane: u16,
-    limits: LaneLimits,
-    transport: Arc<dyn Transport>,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    peers: PeerTable,
-    replies: ReplyTable,
-    timers: TimerQueue,
+    pub(super) lane: u16,
+    pub(super) limits: LaneLimits,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) free: Vec<u32>,
+    pub(super) peers: PeerTable,
+    pub(super) replies: ReplyTable,
+    pub(super) timers: TimerQueue,
     /// Slots of groups that something happened to in this turn, each once.
-    touched: Vec<u32>,
+    pub(super) touched: Vec<u32>,
     /// Bulk that came while the next stages were full.
-    deferred: VecDeque<LaneEvent>,
+    pub(super) deferred: VecDeque<LaneEvent>,
     /// Groups with tasks over their share of a turn.
-    backlogged: Vec<GroupHandle>,
+    pub(super) backlogged: Vec<GroupHandle>,
     /// The effects of one step; reused.
-    fx: Effects,
-    stopping: bool,
+    pub(super) fx: Effects,
+    pub(super) stopping: bool,
 }
 
 impl LogEntryAndClosureHandler {
@@ -227,7 +225,7 @@ impl LogEntryAndClosureHandler {
     // --- events ---
 
     #[inline]
-    fn on_event(&mut self, now: Time, event: LaneEvent, out: &mut LaneOutput) {
+    pub(super) fn on_event(&mut self, now: Time, event: LaneEvent, out: &mut LaneOutput) {
         match event {
             LaneEvent::Apply(task) => self.on_apply(now, task, out),
             LaneEvent::Request(request) => self.on_request(now, *request, out),
@@ -320,6 +318,11 @@ impl LogEntryAndClosureHandler {
             out.replies.push(OutReply { handle: reply, codec, response: RaftResponse::Error(status) });
             return;
         }
+        if let RaftRequest::AppendEntries(append) = &request
+            && append.kind == AppendKind::Entries
+        {
+            metrics::histogram!("handle-append-entries-count").record(append.entry_count() as f64);
+        }
         let token = self.replies.insert(Waiting { group: handle, handle: reply, codec });
         self.step(now, handle, Input::Request { from, reply: token, request }, out);
     }
@@ -345,276 +348,10 @@ impl LogEntryAndClosureHandler {
         }
     }
 
-    // --- life of groups ---
-
-    fn on_control(&mut self, now: Time, control: Control, out: &mut LaneOutput) {
-        match control {
-            Control::Open { group, answer } => self.open(now, *group, answer, out),
-            Control::Close { handle, answer } => {
-                if self.close(now, handle, Some(answer), out) {
-                    tracing::debug!(?handle, "group closed");
-                }
-            }
-            Control::Describe { handle, answer } => {
-                let description = self.group(handle).map(|group| {
-                    let mut description = group.node().describe();
-                    if let Some(status) = group.panicked() {
-                        description.state = ringraft_core::NodeState::Error;
-                        description.last_error = Some(status.clone());
-                    }
-                    description
-                });
-                answer.fulfil(description);
-            }
-            Control::Stop => self.stop(now, out),
-        }
-    }
-
-    fn open(
-        &mut self,
-        now: Time,
-        open: OpenGroup,
-        answer: Promise<Result<GroupHandle, Status>>,
-        out: &mut LaneOutput,
-    ) {
-        if self.stopping {
-            answer.fulfil(Err(Status::new(RaftError::Shutdown, "the host is shutting down")));
-            return;
-        }
-        let OpenGroup { names, key, options, recovered, seed, worker, progress, status, fsm } = open;
-        let node = match NodeImpl::new(now, options, recovered, seed) {
-            Ok(node) => node,
-            Err(status) => return answer.fulfil(Err(status)),
-        };
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
-        });
-        let entry = &mut self.slots[slot as usize];
-        entry.generation = entry.generation.wrapping_add(1);
-        let handle = GroupHandle { lane: self.lane, slot, generation: entry.generation };
-        let mut group = Box::new(Group::new(handle, names, key, worker, progress, status, node));
-        out.fsm[usize::from(worker)].push(FsmTask::Open { handle, group: fsm });
-        let mut fx = std::mem::take(&mut self.fx);
-        group.start(now, &mut fx);
-        self.slots[slot as usize].group = Some(group);
-        self.absorb(handle, &mut fx, out);
-        self.fx = fx;
-        // The caller must find the node in the state in which it started.
-        if let Some(group) = self.group(handle) {
-            group.publish_status();
-        }
-        answer.fulfil(Ok(handle));
-    }
-
-    /// Stops a group; its worker answers when the state machine is gone.
-    fn close(
-        &mut self,
-        now: Time,
-        handle: GroupHandle,
-        answer: Option<Promise<bool>>,
-        out: &mut LaneOutput,
-    ) -> bool {
-        if self.group(handle).is_none() {
-            if let Some(answer) = answer {
-                answer.fulfil(false);
-            }
-            return false;
-        }
-        self.propose(now, handle, out);
-        if let Some(group) = self.group(handle) {
-            let (worker, held) = (group.worker, std::mem::take(&mut group.backlog));
-            if !held.is_empty() {
-                fail(
-                    out,
-                    worker,
-                    handle,
-                    held.into_iter().map(|task| task.done).collect(),
-                    ApplyError::Shutdown,
-                );
-            }
-        }
-        self.step(now, handle, Input::Shutdown, out);
-        for waiting in self.replies.take_group(handle) {
-            let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
-            let response = RaftResponse::Error(status);
-            out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
-        }
-        let slot = &mut self.slots[handle.slot as usize];
-        if let Some(mut group) = slot.group.take() {
-            let left = group.closures.take_all();
-            if !left.is_empty() {
-                let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
-                fail(out, group.worker, handle, left, ApplyError::Unknown(status));
-            }
-            group.publish_shutdown();
-            out.fsm[usize::from(group.worker)].push(FsmTask::Close { handle, answer });
-        }
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(handle.slot);
-        true
-    }
-
-    fn stop(&mut self, now: Time, out: &mut LaneOutput) {
-        self.stopping = true;
-        for event in std::mem::take(&mut self.deferred) {
-            self.on_event(now, event, out);
-        }
-        for handle in self.handles() {
-            self.close(now, handle, None, out);
-        }
-    }
-
-    // --- steps and their effects ---
-
-    fn step(&mut self, now: Time, handle: GroupHandle, input: Input, out: &mut LaneOutput) {
-        let Some(group) = self.group(handle) else { return };
-        if group.tasks.expects_term() {
-            // The term may change with this input: tasks that were checked against the old one go first.
-            self.propose(now, handle, out);
-        }
-        let mut fx = std::mem::take(&mut self.fx);
-        if let Some(group) = self.group(handle) {
-            group.step(now, input, &mut fx);
-        }
-        self.absorb(handle, &mut fx, out);
-        self.fx = fx;
-    }
-
-    /// Proposes the tasks that wait, as one chunk.
-    fn propose(&mut self, now: Time, handle: GroupHandle, out: &mut LaneOutput) {
-        let mut fx = std::mem::take(&mut self.fx);
-        if let Some(group) = self.group(handle)
-            && !group.tasks.is_empty()
-            && let Err((error, completions)) = group.propose(now, &mut fx)
-        {
-            let error =
-                match error {
-                    Some(error) => refusal(error),
-                    None => ApplyError::Failed(group.panicked().cloned().unwrap_or_else(|| {
-                        Status::new(RaftError::BadNode, "the node of this group panicked")
-                    })),
-                };
-            if error == ApplyError::Busy {
-                metrics::counter!("apply-task-overload-times").increment(completions.len() as u64);
-            }
-            let worker = group.worker;
-            fail(out, worker, handle, completions, error);
-        }
-        self.absorb(handle, &mut fx, out);
-        self.fx = fx;
-    }
-
-    /// Moves the effects of one step into the output of the turn.
-    fn absorb(&mut self, handle: GroupHandle, fx: &mut Effects, out: &mut LaneOutput) {
-        self.touch(handle);
-        let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut() else {
-            fx.clear();
-            return;
-        };
-        if group.panicked().is_some() {
-            fx.clear();
-            self.fail_group(handle, out);
-            return;
-        }
-        let waits = !fx.log.is_empty()
-            || fx.sends.iter().any(|send| send.after_durable)
-            || fx.replies.iter().any(|reply| reply.after_durable);
-        let mut write = waits.then(|| take_write(&mut out.disk, group));
-        if let Some(write) = &mut write
-            && !fx.log.is_empty()
-        {
-            write.ops.append(&mut fx.log);
-            write.sequence = fx.write_sequence;
-        }
-        for reply in fx.replies.drain(..) {
-            let Some(waiting) = self.replies.take(reply.token) else {
-                debug_assert!(false, "a request is answered once");
-                continue;
-            };
-            let answer = OutReply { handle: waiting.handle, codec: waiting.codec, response: reply.response };
-            match &mut write {
-                Some(write) if reply.after_durable => write.replies.push(answer),
-                _ => out.replies.push(answer),
-            }
-        }
-        for send in fx.sends.drain(..) {
-            let Some(number) = self.peers.number(&send.to, &self.transport) else {
-                tracing::error!(peer = %send.to, "too many peers on one lane");
-                continue;
-            };
-            let Some(peer) = self.peers.get(number) else { continue };
-            let link = match &send.request {
-                RaftRequest::AppendEntries(request) if request.kind != AppendKind::Heartbeat => peer.log,
-                _ => peer.control,
-            };
-            let context = RequestContext {
-                lane: self.lane,
-                kind: RequestKind::of(&send.request).into(),
-                slot: handle.slot,
-                generation: handle.generation,
-                ticket: pack(number, send.ticket.0),
-            };
-            let request = OutSend {
-                link,
-                context,
-                names: Arc::clone(&group.names),
-                to: Arc::clone(&peer.text),
-                request: send.request,
-                timeout_ms: send.timeout_ms,
-            };
-            match &mut write {
-                Some(write) if send.after_durable => write.sends.push(request),
-                _ => out.sends.push(request),
-            }
-        }
-        out.disk.extend(write);
-        let key = group.key;
-        out.reads.extend(fx.reads.drain(..).map(|read| ReadTask { handle, key, read }));
-        let tasks = &mut out.fsm[usize::from(group.worker)];
-        for event in fx.fsm.drain(..) {
-            tasks.push(match event {
-                FsmEvent::Committed(chunk) => {
-                    let mut closures = Vec::new();
-                    if !group.closures.is_empty() {
-                        group.closures.pop_until(chunk.last_index(), &mut closures);
-                    }
-                    FsmTask::Committed { handle, chunk, closures }
-                }
-                event => FsmTask::Event { handle, event },
-            });
-        }
-        if let Some(status) = fx.abandoned.take() {
-            let completions = group.closures.take_all();
-            if !completions.is_empty() {
-                tasks.push(FsmTask::Fail { handle, completions, error: ApplyError::Unknown(status) });
-            }
-        }
-        fx.clear();
-    }
-
-    /// A step panicked: whoever waits is told, and the state machine hears that the node has failed.
-    fn fail_group(&mut self, handle: GroupHandle, out: &mut LaneOutput) {
-        let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut() else { return };
-        let Some(status) = group.panicked().cloned() else { return };
-        let waiting = self.replies.take_group(handle);
-        let (worker, completions) = (group.worker, group.closures.take_all());
-        for waiting in waiting {
-            let response = RaftResponse::Error(status.clone());
-            out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
-        }
-        if !completions.is_empty() {
-            fail(out, worker, handle, completions, ApplyError::Unknown(status.clone()));
-        }
-        if group.report_panic() {
-            out.fsm[usize::from(worker)].push(FsmTask::Event { handle, event: FsmEvent::Error(status) });
-        }
-    }
-
     // --- slots ---
 
     #[inline]
-    fn group(&mut self, handle: GroupHandle) -> Option<&mut Group> {
+    pub(super) fn group(&mut self, handle: GroupHandle) -> Option<&mut Group> {
         let slot = self.slots.get_mut(handle.slot as usize)?;
         if slot.generation != handle.generation || handle.lane != self.lane {
             return None;
@@ -627,12 +364,12 @@ impl LogEntryAndClosureHandler {
         entry.group.as_ref().map(|group| group.handle)
     }
 
-    fn handles(&self) -> Vec<GroupHandle> {
+    pub(super) fn handles(&self) -> Vec<GroupHandle> {
         self.slots.iter().filter_map(|slot| slot.group.as_ref().map(|group| group.handle)).collect()
     }
 
     #[inline]
-    fn touch(&mut self, handle: GroupHandle) {
+    pub(super) fn touch(&mut self, handle: GroupHandle) {
         if let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut()
             && !group.touched
         {
@@ -664,49 +401,4 @@ fn is_bulk(event: &LaneEvent) -> bool {
 
 fn is_member(entry: &ConfigurationEntry, peer: &ringraft_core::PeerId) -> bool {
     entry.is_voter(peer) || entry.is_learner(peer)
-}
-
-fn fail(
-    out: &mut LaneOutput,
-    worker: u16,
-    handle: GroupHandle,
-    completions: Vec<Completion>,
-    error: ApplyError,
-) {
-    if let Some(tasks) = out.fsm.get_mut(usize::from(worker)) {
-        // Refusals of one turn often come in a row.
-        if let Some(FsmTask::Fail { handle: last, completions: before, error: same }) = tasks.last_mut()
-            && *last == handle
-            && *same == error
-        {
-            before.extend(completions);
-            return;
-        }
-        tasks.push(FsmTask::Fail { handle, completions, error });
-    }
-}
-
-/// The group's write of this turn: the last one, if nothing of another group stands behind it.
-fn take_write(writes: &mut Vec<DiskWrite>, group: &Group) -> DiskWrite {
-    match writes.pop_if(|write| write.handle == group.handle) {
-        Some(write) => write,
-        None => DiskWrite {
-            handle: group.handle,
-            key: group.key,
-            progress: Arc::clone(&group.progress),
-            sequence: 0,
-            ops: Vec::new(),
-            sends: Vec::new(),
-            replies: Vec::new(),
-        },
-    }
-}
-
-fn refusal(error: ProposeError) -> ApplyError {
-    match error {
-        ProposeError::NotLeader { leader } => ApplyError::NotLeader { leader },
-        ProposeError::Busy | ProposeError::Transferring => ApplyError::Busy,
-        ProposeError::Failed(status) => ApplyError::Failed(status),
-        ProposeError::Stopped => ApplyError::Shutdown,
-    }
 }

@@ -7,8 +7,10 @@
 //! Progress travels back through a [`ProgressBoard`]: the newest value a group, never a queue.
 
 mod apply_task;
+mod effects;
 mod event;
 mod group;
+mod life;
 mod log_entry_and_closure;
 mod peer_table;
 mod progress;

@@ -10,6 +10,7 @@ use ringraft_storage::{GroupKey, LogStorage, StorageError};
 
 use crate::future::Promise;
 use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
+use crate::pipeline::clock::now;
 use crate::pipeline::{LaneShared, StageGuard};
 use crate::rpc::Outbox;
 
@@ -102,7 +103,10 @@ impl DiskLoop {
         let result = if batch.is_empty() || handler.failed().is_some() {
             Ok(())
         } else {
-            self.storage.submit(&batch).and_then(|()| self.storage.complete())
+            let start = now();
+            let result = self.storage.submit(&batch).and_then(|()| self.storage.complete());
+            metrics::histogram!("append-logs").record(now().since(start) as f64 / 1000.0);
+            result
         };
         handler.on_synced(result, out);
         self.release(out);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringraft_ring::{Consumer, WaitOutcome};
 
 use crate::handler::{ApplyOutput, ApplyTaskHandler, FsmTask};
+use crate::pipeline::clock::now;
 use crate::pipeline::{LaneShared, StageGuard};
 use crate::rpc::flush::{flush_now, gather_flushes};
 
@@ -30,7 +31,9 @@ impl FsmLoop {
             for mut event in events.drain(..) {
                 tasks.append(&mut event);
             }
+            let start = now();
             handler.on_batch(&mut tasks, &mut out);
+            metrics::histogram!("fsm-apply-tasks").record(now().since(start) as f64 / 1000.0);
             flush_now();
             for (handle, progress, index) in out.applied.drain(..) {
                 let lane = usize::from(handle.lane);

@@ -39,7 +39,13 @@ pub(crate) struct LaneLoop {
     events: Vec<LaneEvent>,
     progress: Vec<(crate::handler::GroupHandle, Arc<crate::handler::GroupProgress>)>,
     failed: Vec<(RequestContext, Status)>,
+    turns: u32,
+    /// The sleep that has just ended was a turn of the network.
+    polled: bool,
 }
+
+/// Turns between two samples of the gauges.
+const TURNS_PER_SAMPLE: u32 = 1024;
 
 /// Longest sleep; a lane without timers wakes when something comes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
@@ -47,7 +53,15 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 impl LaneLoop {
     pub(crate) fn new(parts: LaneParts) -> LaneLoop {
         let out = LaneOutput::new(parts.fsm.len());
-        LaneLoop { parts, out, events: Vec::new(), progress: Vec::new(), failed: Vec::new() }
+        LaneLoop {
+            parts,
+            out,
+            events: Vec::new(),
+            progress: Vec::new(),
+            failed: Vec::new(),
+            turns: 0,
+            polled: false,
+        }
     }
 
     pub(crate) fn run(mut self) {
@@ -88,8 +102,11 @@ impl LaneLoop {
         let room = if accept { parts.turn_events } else { parts.handler.room().min(parts.turn_events) };
         if let Some((event_loop, processors)) = &mut parts.net {
             processors.set_room(room);
-            event_loop.turn(Some(Duration::ZERO), processors);
-            processors.take_local(&mut self.events);
+            // What ended the sleep is handled first; it was a turn of the network, too.
+            if !std::mem::take(&mut self.polled) {
+                event_loop.turn(Some(Duration::ZERO), processors);
+                processors.take_local(&mut self.events);
+            }
         }
         let drained = parts.ring.drain(room, &mut self.events);
         let store_failed = parts.shared.board.take(&mut self.progress);
@@ -105,8 +122,26 @@ impl LaneLoop {
         handler.on_batch(now, &mut self.events, accept || stopping, out);
         handler.on_tick(now, out);
         handler.end_turn(now, out);
+        if self.turns.is_multiple_of(TURNS_PER_SAMPLE) {
+            self.sample();
+        }
+        self.turns = self.turns.wrapping_add(1);
         self.hand_on();
         drained.closed && self.parts.handler.is_stopping()
+    }
+
+    /// Gauges of the rings, under SOFAJRaft's names; one of many lanes or workers wins.
+    fn sample(&self) {
+        let parts = &self.parts;
+        metrics::gauge!("jraft-node-impl-disruptor.buffer-size").set(parts.ring.capacity() as f64);
+        metrics::gauge!("jraft-log-manager-disruptor.buffer-size").set(parts.disk.capacity() as f64);
+        metrics::gauge!("jraft-log-manager-disruptor.remaining-capacity")
+            .set(parts.disk.remaining_capacity() as f64);
+        if let Some(ring) = parts.fsm.first() {
+            metrics::gauge!("jraft-fsm-caller-disruptor.buffer-size").set(ring.capacity() as f64);
+            metrics::gauge!("jraft-fsm-caller-disruptor.remaining-capacity")
+                .set(ring.remaining_capacity() as f64);
+        }
     }
 
     /// Hands the output on as far as the next stages take it: sockets first, then the disk, then the rest.
@@ -168,6 +203,7 @@ impl LaneLoop {
                 if starved || parts.ring.prepare_sleep() {
                     event_loop.turn(Some(limit), processors);
                     processors.take_local(&mut self.events);
+                    self.polled = true;
                 }
                 if !starved {
                     parts.ring.end_sleep();

@@ -18,6 +18,7 @@ fn options(dir: &Path, endpoint: &str, mode: StartMode) -> HostOptions {
         options.file_bytes = 1 << 20;
     }
     options.start_mode = mode;
+    options.max_task_bytes = 512 << 10;
     options
 }
 
