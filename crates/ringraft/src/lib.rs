@@ -29,6 +29,13 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Metrics
+//! Recorded through the `metrics` facade, per batch and never per entry, under SOFAJRaft's names: histograms `append-logs` (ms),
+//! `append-logs-count`, `append-logs-bytes`, `replicate-entries-count`, `replicate-entries-bytes`, `handle-append-entries-count`,
+//! `fsm-apply-tasks` (ms), `fsm-apply-tasks-count`; the counter `apply-task-overload-times`; gauges `.buffer-size` and
+//! `.remaining-capacity` of `jraft-node-impl-disruptor` (size only), `jraft-log-manager-disruptor` and
+//! `jraft-fsm-caller-disruptor`. Without a recorder they cost next to nothing.
 #![deny(missing_docs)]
 
 mod closure_queue;
