@@ -101,7 +101,7 @@ impl LogEntryAndClosureHandler {
         }
     }
 
-    /// Whether [`Control::Stop`] has been handled: every group is closed, and nothing more comes out after this turn.
+    /// Whether [`Control::Stop`](crate::handler::Control::Stop) has been handled: every group is closed, and nothing more comes out after this turn.
     pub fn is_stopping(&self) -> bool {
         self.stopping
     }
