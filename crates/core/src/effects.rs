@@ -142,7 +142,7 @@ pub struct LogRead {
 pub enum FsmEvent {
     /// Committed and locally stable entries, contiguous with what was handed over before.
     Committed(Arc<EntryChunk>),
-    /// This node leads the term and its first entry is applied next (`onLeaderStart`).
+    /// This node leads the term, and the term's first entry has just been handed over (`onLeaderStart`).
     LeaderStart {
         /// The term it leads.
         term: Term,

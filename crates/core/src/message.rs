@@ -19,6 +19,17 @@ pub enum RaftRequest {
     TimeoutNow(TimeoutNowRequest),
 }
 
+impl RaftRequest {
+    /// The term that the sender is in, or would be in.
+    pub fn term(&self) -> Term {
+        match self {
+            RaftRequest::RequestVote(r) => r.term,
+            RaftRequest::AppendEntries(r) => r.term,
+            RaftRequest::TimeoutNow(r) => r.term,
+        }
+    }
+}
+
 /// The answer to a [`RaftRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RaftResponse {
@@ -30,6 +41,18 @@ pub enum RaftResponse {
     TimeoutNow(TimeoutNowResponse),
     /// Any request may be answered with an error instead (`ErrorResponse` on the wire).
     Error(Status),
+}
+
+impl RaftResponse {
+    /// The term that the responder is in; `None` for an error.
+    pub fn term(&self) -> Option<Term> {
+        match self {
+            RaftResponse::RequestVote(r) => Some(r.term),
+            RaftResponse::AppendEntries(r) => Some(r.term),
+            RaftResponse::TimeoutNow(r) => Some(r.term),
+            RaftResponse::Error(_) => None,
+        }
+    }
 }
 
 /// Asks for a vote (`jraft.RequestVoteRequest`).

@@ -67,6 +67,28 @@ impl CoreOptions {
         }
     }
 
+    /// Checks what the node could not work with: a bound of zero would stop it, or send it round for ever.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let positive = [
+            ("election_timeout_ms", self.election_timeout_ms),
+            ("max_election_delay_ms", self.max_election_delay_ms),
+            ("election_heartbeat_factor", self.election_heartbeat_factor),
+            ("leader_lease_time_ratio", self.leader_lease_time_ratio),
+            ("rpc_default_timeout_ms", self.rpc_default_timeout_ms),
+            ("max_entries_size", self.max_entries_size as u64),
+            ("max_body_size", self.max_body_size as u64),
+            ("max_replicator_inflight_msgs", self.max_replicator_inflight_msgs as u64),
+            ("max_replicator_inflight_bytes", self.max_replicator_inflight_bytes as u64),
+            ("max_unstable_entries", self.max_unstable_entries),
+            ("max_unstable_bytes", self.max_unstable_bytes as u64),
+            ("max_unapplied_entries", self.max_unapplied_entries),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(format!("group {}: {name} is 0, it must be at least 1", self.group_id)),
+            None => Ok(()),
+        }
+    }
+
     /// Heartbeat period in milliseconds: the election time-out over the factor, at least 10.
     pub fn heartbeat_ms(&self) -> u64 {
         (self.election_timeout_ms / self.election_heartbeat_factor.max(1)).max(10)

@@ -186,7 +186,7 @@ pub(crate) fn next_after_rejection(
         Some(ConflictHint { term: 0, first_index }) => first_index,
         // The leader knows the follower's term too: the logs may match up to the leader's last entry of it.
         Some(ConflictHint { term, first_index }) => last_of_term(term).map_or(first_index, |last| last + 1),
-        None => last_log_index.unwrap_or(0) + 1,
+        None => last_log_index.unwrap_or(0).saturating_add(1),
     };
     wanted.min(prev).max(1)
 }
@@ -313,6 +313,7 @@ mod tests {
         assert_eq!(next(9, Some(20), Some((1, 2))), 5, "a common term: after the leader's last of it");
         assert_eq!(next(9, Some(3), Some((0, 4))), 4);
         assert_eq!(next(1, Some(0), None), 1, "never below 1");
+        assert_eq!(next(3, Some(u64::MAX), None), 3, "nor overflowing");
         assert_eq!(next(3, None, Some((0, 99))), 3, "a hostile hint cannot move it forward");
     }
 }

@@ -72,7 +72,8 @@ impl Time {
     }
 }
 
-/// Name of a raft group: a letter, then letters, digits, `-` or `_` (SOFAJRaft's rule).
+/// Name of a raft group: a letter, then letters, digits, `-` or `_` (SOFAJRaft's rule), at most 255 in all: the name
+/// travels in every message.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(Arc<str>);
 
@@ -96,7 +97,7 @@ impl FromStr for GroupId {
     fn from_str(text: &str) -> Result<GroupId, InvalidGroupId> {
         let mut bytes = text.bytes();
         let head = bytes.next().is_some_and(|b| b.is_ascii_alphabetic());
-        if head && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        if text.len() <= 255 && head && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             Ok(GroupId(text.into()))
         } else {
             Err(InvalidGroupId(text.to_owned()))
@@ -138,7 +139,8 @@ mod tests {
         for good in ["a", "atomic_0", "g-1"] {
             assert_eq!(good.parse::<GroupId>().unwrap().as_str(), good);
         }
-        for bad in ["", "0a", "_a", "a b", "ä"] {
+        let long = "g".repeat(256);
+        for bad in ["", "0a", "_a", "a b", "ä", &long] {
             assert!(bad.parse::<GroupId>().is_err(), "{bad:?}");
         }
     }

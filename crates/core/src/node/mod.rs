@@ -25,6 +25,9 @@ use crate::types::{LogId, LogIndex, Term, Time};
 pub use describe::{NodeDescription, ReplicatorDescription};
 pub use leader::{ProposeError, Proposed};
 
+/// Terms that a message may be ahead at most.
+const MAX_TERM_JUMP: u64 = 1 << 32;
+
 /// Role and life of a node (SOFAJRaft's `State`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeState {
@@ -142,6 +145,7 @@ impl NodeImpl {
         seed: u64,
     ) -> Result<NodeImpl, Status> {
         let invalid = |message: String| Status::new(RaftError::Invalid, message);
+        options.validate().map_err(invalid)?;
         if !options.initial_conf.is_empty() {
             options.initial_conf.validate().map_err(|e| invalid(e.to_string()))?;
         }
@@ -326,6 +330,12 @@ impl NodeImpl {
             fx.replies.push(Reply { token, response, after_durable: false });
             return;
         }
+        if !self.is_plausible(request.term()) {
+            let message = format!("term {} is too far beyond term {}", request.term(), self.hard_state.term);
+            let response = RaftResponse::Error(Status::new(RaftError::Invalid, message));
+            fx.replies.push(Reply { token, response, after_durable: false });
+            return;
+        }
         match request {
             RaftRequest::RequestVote(r) if r.pre_vote => {
                 self.handle_pre_vote_request(now, from, token, r, fx)
@@ -347,6 +357,14 @@ impl NodeImpl {
         if !self.state.is_active() {
             return;
         }
+        let implausible =
+            |response: &RaftResponse| response.term().is_some_and(|term| !self.is_plausible(term));
+        let result = match result {
+            Ok(response) if implausible(&response) => {
+                Err(Status::new(RaftError::Invalid, format!("{from} answers from an impossible term")))
+            }
+            result => result,
+        };
         match result {
             Ok(RaftResponse::RequestVote(r)) => self.handle_vote_response(now, from, ticket, r, fx),
             Ok(RaftResponse::AppendEntries(r)) => {
@@ -454,6 +472,12 @@ impl NodeImpl {
     /// Whether anything that was emitted is not durable yet.
     fn anything_unstable(&self, fx: &Effects) -> bool {
         !fx.log.is_empty() || self.log.last_sequence() > self.log.persisted_sequence()
+    }
+
+    /// Whether a member could be in this term: no cluster holds so many elections while one member is away. A
+    /// hostile or damaged term must not push the cluster to the end of the numbers.
+    fn is_plausible(&self, term: Term) -> bool {
+        term <= self.hard_state.term.saturating_add(MAX_TERM_JUMP)
     }
 
     fn next_ticket(&mut self) -> Ticket {
