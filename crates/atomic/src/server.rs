@@ -97,10 +97,7 @@ impl Drop for AtomicServer {
     }
 }
 
-fn start_groups(
-    config: &AtomicConfig,
-    host: &RaftHost,
-) -> Result<Vec<ServedGroup>, StartError> {
+fn start_groups(config: &AtomicConfig, host: &RaftHost) -> Result<Vec<ServedGroup>, StartError> {
     let start = |range: usize| {
         let name = config.group_name(range);
         let replica = Replica::new(&config.conf.to_string());
@@ -237,7 +234,8 @@ impl Served {
             leader: group.node.leader_id().map_or_else(String::new, |leader| leader.to_string()),
             ..Default::default()
         });
-        let mut message = proto::SlotsResponse { success: true, slots: slots.collect(), ..Default::default() };
+        let mut message =
+            proto::SlotsResponse { success: true, slots: slots.collect(), ..Default::default() };
         if message.slots.is_empty() {
             message.success = false;
             message.error_code = RaftError::Again.code();

@@ -50,10 +50,10 @@ fn scripts_have_their_statuses() {
         child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     };
-    let rewritten = with_stdin(&["script", "-", "--rewrite"], "add-nodes 1\n\ncampaign 1\n");
+    let rewritten = with_stdin(&["script", "-", "--rewrite"], "add-nodes 1 2 3\n\ncampaign 1\n");
     assert!(rewritten.status.success(), "{rewritten:?}");
     let golden = String::from_utf8(rewritten.stdout).unwrap();
-    assert!(golden.starts_with("add-nodes 1\n"), "{golden}");
+    assert!(golden.starts_with("add-nodes 1 2 3\n"), "{golden}");
     assert!(with_stdin(&["script", "-"], &golden).status.success());
     assert_refused(&with_stdin(&["script", "-"], "add-nodes 1\n  nothing of the kind\n"), 1, &["line 1"]);
     assert_refused(&with_stdin(&["script", "-"], "dance 1\n"), 2, &["line 1", "dance"]);

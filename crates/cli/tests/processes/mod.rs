@@ -1,5 +1,5 @@
 //! Real processes of the built program, on loopback. Every test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::fs::{self, File};
 use std::io::Read;
