@@ -1,4 +1,6 @@
 //! The `ringraft` program.
+// A program: nothing of it can be reached from elsewhere, and `pub` says what a module offers to the others.
+#![allow(unreachable_pub)]
 
 mod commands;
 mod demo;
@@ -32,6 +34,7 @@ enum Command {
     Describe(commands::describe::DescribeArgs),
     Demo(commands::demo::DemoArgs),
     Script(commands::script::ScriptArgs),
+    Bench(commands::bench::BenchArgs),
     BenchNode(commands::bench_node::BenchNodeArgs),
 }
 
@@ -47,6 +50,7 @@ fn main() -> std::process::ExitCode {
         Command::Describe(args) => commands::describe::run(&args),
         Command::Demo(args) => commands::demo::run(&args),
         Command::Script(args) => commands::script::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::BenchNode(args) => commands::bench_node::run(&args),
     };
     exit.into()

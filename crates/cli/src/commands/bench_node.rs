@@ -11,6 +11,7 @@ use ringraft::{
 use serde_json::json;
 
 use super::load::Load;
+use super::stages;
 use crate::exit::Exit;
 
 /// Which log store a bench uses.
@@ -32,8 +33,14 @@ impl std::fmt::Display for Store {
     }
 }
 
-/// Flags of one process.
+const EXAMPLE: &str = "Example, one of three processes:
+  ringraft bench-node --id 0 --addrs 127.0.0.1:27001,127.0.0.1:27002,127.0.0.1:27003 --dir /tmp/bench
+
+It prints one JSON line when it is done. `ringraft bench` starts all of them and adds up.";
+
+/// One process of a benched cluster: what the drivers of the peers run
 #[derive(Args, Debug, Clone)]
+#[command(after_help = EXAMPLE)]
 pub struct BenchNodeArgs {
     /// Which of the addresses is this process (0 is the first)
     #[arg(long)]
@@ -91,25 +98,34 @@ fn measure(args: &BenchNodeArgs) -> Result<(), Box<dyn std::error::Error>> {
     let endpoint = *addrs.get(args.id).ok_or_else(|| {
         format!("--id {} names none of the {} addresses of --addrs; ids start at 0", args.id, addrs.len())
     })?;
-    let host = start_host(endpoint, args.store, &args.dir.join(args.id.to_string()))?;
+    stages::install();
+    let store = store_options(args.store, &args.dir.join(args.id.to_string()));
+    let host = start_host(HostOptions::new(endpoint, store))?;
     let nodes = start_groups(&host, endpoint, &args.addrs, args.groups)?;
     wait_for_leaders(&nodes, Duration::from_secs(60));
     std::thread::sleep(Duration::from_millis(500));
 
     let load = Load::start(nodes.clone(), args.window, args.payload);
     std::thread::sleep(Duration::from_secs_f64(args.warmup));
-    let (begun, cpu) = (Instant::now(), cpu_seconds());
+    let (begun, cpu, before) = (Instant::now(), cpu_seconds("self"), stages::recorded());
     load.begin();
     std::thread::sleep(Duration::from_secs_f64(args.seconds));
     let measured = load.end();
-    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds("self") - cpu);
+    let recorded = stages::between(&before, &stages::recorded());
+    let of = |name: &str| recorded.get(name).copied().unwrap_or_default();
     let leads = nodes.iter().filter(|n| n.is_leader()).count();
     let line = json!({
         "system": format!("ringraft-{}", args.store), "id": args.id, "leads": leads, "ops": measured.ops,
         "seconds": seconds, "errors": measured.errors, "p50_us": measured.latency_us.value_at_quantile(0.5),
         "p99_us": measured.latency_us.value_at_quantile(0.99),
         "p999_us": measured.latency_us.value_at_quantile(0.999), "cpu_s": cpu, "rss_kb": status_kb("VmRSS:"),
-        "threads": status_kb("Threads:"),
+        "threads": status_kb("Threads:"), "fsyncs": of("append-logs").count,
+        "batch_entries": of("append-logs-count").mean(),
+        "stages_us": {
+            "append-logs": of("append-logs").mean() * 1000.0,
+            "fsm-apply-tasks": of("fsm-apply-tasks").mean() * 1000.0,
+        },
     });
     println!("{line}");
     // The others still measure: keep the quorum until they are done.
@@ -119,13 +135,16 @@ fn measure(args: &BenchNodeArgs) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A host with default threads for benching.
-pub fn start_host(endpoint: &str, store: Store, dir: &Path) -> Result<RaftHost, Box<dyn std::error::Error>> {
-    let store = match store {
+/// The store of one process.
+pub fn store_options(store: Store, dir: &Path) -> StoreOptions {
+    match store {
         Store::Segment => StoreOptions::segment(dir),
         Store::Memory => StoreOptions::Memory,
-    };
-    let mut options = HostOptions::new(endpoint, store);
+    }
+}
+
+/// Starts a host on a blank store.
+pub fn start_host(mut options: HostOptions) -> Result<RaftHost, Box<dyn std::error::Error>> {
     options.start_mode = StartMode::Bootstrap;
     Ok(RaftHost::start(options)?)
 }
@@ -157,9 +176,9 @@ pub fn wait_for_leaders(nodes: &[Node], limit: Duration) {
     }
 }
 
-/// CPU time of this process, user and system, in seconds.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+/// CPU time of a process (`self` or its id), user and system, in seconds.
+pub fn cpu_seconds(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(')').map_or("", |s| s.1);
     let fields: Vec<f64> =
         after_name.split_whitespace().skip(11).take(2).filter_map(|f| f.parse().ok()).collect();

@@ -1,12 +1,15 @@
 //! One file a command.
 
+pub mod bench;
 pub mod bench_node;
+pub mod bench_remote;
 pub mod client;
 pub mod demo;
 pub mod describe;
 pub mod load;
 pub mod script;
 pub mod server;
+pub mod stages;
 
 use std::time::Duration;
 

@@ -222,7 +222,11 @@ fn write_server(
     Ok(Server { peer, config: path, log: dir.join("server.log"), child: None })
 }
 
-fn free_ports(count: usize, seed: u64) -> Result<impl Iterator<Item = u16>, String> {
+/// Ports on which nobody listens now, from a place that depends on the seed.
+///
+/// # Errors
+/// When there are not enough.
+pub fn free_ports(count: usize, seed: u64) -> Result<impl Iterator<Item = u16>, String> {
     let width = u64::from(PORTS.end - PORTS.start);
     let first = (seed ^ u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15)) % width;
     let candidates = (0..width).map(|i| PORTS.start + ((first + i) % width) as u16);

@@ -1,0 +1,232 @@
+//! `ringraft bench`: starts the nodes, loads them, adds up.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use ringraft::{HostOptions, PeerId, RaftHost, TransportOptions};
+use ringraft_net::inproc::Network;
+use serde_json::{Value, json};
+
+use super::bench_node::{
+    Store, cpu_seconds, start_groups, start_host, status_kb, store_options, wait_for_leaders,
+};
+use super::bench_remote;
+use super::load::{Load, Measured};
+use super::stages;
+use crate::demo::cluster::free_ports;
+use crate::exit::Exit;
+
+/// How the nodes reach each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// A process for each node, TCP on loopback
+    #[default]
+    Tcp,
+    /// All nodes in this process, frames through memory
+    Inproc,
+}
+
+/// Where the load comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// The leader's own process proposes
+    #[default]
+    Embedded,
+    /// This process sends SETs to three AtomicServers through the routing client
+    Remote,
+}
+
+const EXAMPLE: &str = "Examples:
+  ringraft bench --window 1024                 throughput of one group, three processes, every commit fsynced
+  ringraft bench --window 1                    latency of one write at a time
+  ringraft bench --groups 512 --window 16      many groups on the same threads
+  ringraft bench --store memory --transport inproc   what the pipeline costs without disk and sockets
+
+writes_per_s and CPU add up all nodes; the percentiles are those of the busiest one.";
+
+/// Measures writes a second, latency and CPU of a cluster on this machine
+#[derive(Args, Debug, Clone)]
+#[command(after_help = EXAMPLE)]
+pub struct BenchArgs {
+    /// Raft groups
+    #[arg(long, default_value_t = 1)]
+    pub groups: usize,
+    /// Bytes of each write (with --client remote the size of a SET)
+    #[arg(long, default_value_t = 16)]
+    pub payload: usize,
+    /// Writes in flight a group
+    #[arg(long, default_value_t = 1024)]
+    pub window: usize,
+    /// Seconds of measuring
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Seconds before measuring
+    #[arg(long, default_value_t = 2.0)]
+    pub warmup: f64,
+    /// Log store
+    #[arg(long, value_enum, default_value_t)]
+    pub store: Store,
+    /// Transport between the nodes
+    #[arg(long, value_enum, default_value_t)]
+    pub transport: Transport,
+    /// Replicas of each group, 1 to 7
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
+    pub nodes: u64,
+    /// Where the load comes from
+    #[arg(long, value_enum, default_value_t)]
+    pub client: Client,
+    /// Print one JSON object as the last line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the bench and prints what came out.
+pub fn run(args: &BenchArgs) -> Exit {
+    if args.client == Client::Remote && (args.transport == Transport::Inproc || args.nodes != 3) {
+        return Exit::Usage.say("--client remote goes with --transport tcp and --nodes 3");
+    }
+    let result = match (args.client, args.transport) {
+        (Client::Remote, _) => bench_remote::measure(args),
+        (Client::Embedded, Transport::Tcp) => processes(args),
+        (Client::Embedded, Transport::Inproc) => in_process(args),
+    };
+    match result {
+        Ok(summary) => print(args, &summary),
+        Err(error) => Exit::Failed.say(&error.to_string()),
+    }
+}
+
+/// Prints the summary; a run without a single write has failed.
+fn print(args: &BenchArgs, summary: &Value) -> Exit {
+    if args.json {
+        println!("{summary}");
+    } else {
+        for (key, value) in summary.as_object().into_iter().flatten() {
+            println!("{key:>18}  {value}");
+        }
+    }
+    let idle = args.window > 0 && summary["writes_per_s"].as_f64().unwrap_or(0.0) == 0.0;
+    if idle { Exit::Failed.say("no write was done; see the errors above") } else { Exit::Fine }
+}
+
+/// The keys that every kind of run has in common.
+pub fn summary(args: &BenchArgs, system: &str, parts: Value) -> Value {
+    let mut all = json!({
+        "system": system, "groups": args.groups, "payload": args.payload, "window": args.window,
+    });
+    if let (Some(all), Value::Object(parts)) = (all.as_object_mut(), parts) {
+        all.extend(parts);
+    }
+    all
+}
+
+/// Kills what is left of the processes, whatever happens.
+struct Processes(Vec<Child>);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn processes(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let ports = free_ports(args.nodes as usize, u64::from(std::process::id()))?;
+    let addrs: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    let program = std::env::current_exe()?;
+    let mut children = Processes(Vec::new());
+    for id in 0..addrs.len() {
+        let child = Command::new(&program)
+            .arg("bench-node")
+            .args(["--id", &id.to_string(), "--addrs", &addrs.join(",")])
+            .arg("--dir")
+            .arg(dir.path())
+            .args(["--groups", &args.groups.to_string(), "--payload", &args.payload.to_string()])
+            .args(["--window", &args.window.to_string(), "--store", &args.store.to_string()])
+            .args(["--warmup", &args.warmup.to_string(), "--seconds", &args.seconds.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        children.0.push(child);
+    }
+    let mut rows = Vec::new();
+    for child in &mut children.0 {
+        let output = child.stdout.take().map(std::io::read_to_string).transpose()?.unwrap_or_default();
+        child.wait()?;
+        let line = output.lines().rfind(|l| l.starts_with('{')).ok_or("a node ended without a result")?;
+        rows.push(serde_json::from_str::<Value>(line)?);
+    }
+    Ok(add_up(args, &rows))
+}
+
+/// One summary of the lines of all nodes.
+fn add_up(args: &BenchArgs, rows: &[Value]) -> Value {
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap_or(0.0);
+    let sum = |key: &str| rows.iter().map(|r| number(r, key)).sum::<f64>();
+    let list = |key: &str| rows.iter().map(|r| r[key].clone()).collect::<Vec<_>>();
+    let rate: f64 = rows.iter().map(|r| number(r, "ops") / number(r, "seconds").max(1e-9)).sum();
+    let busiest = rows.iter().max_by(|a, b| number(a, "ops").total_cmp(&number(b, "ops")));
+    let of_busiest = |key: &str| busiest.map_or(Value::Null, |r| r[key].clone());
+    let ops = sum("ops");
+    let rss: Vec<u64> = rows.iter().map(|r| number(r, "rss_kb") as u64 / 1024).collect();
+    summary(
+        args,
+        rows[0]["system"].as_str().unwrap_or("ringraft"),
+        json!({
+            "writes_per_s": rate.round(), "p50_us": of_busiest("p50_us"), "p99_us": of_busiest("p99_us"),
+            "p999_us": of_busiest("p999_us"), "errors": sum("errors"), "leads": list("leads"),
+            "cpu_us_per_write": if ops > 0.0 { json!(sum("cpu_s") * 1e6 / ops) } else { Value::Null },
+            "cpu_cores": sum("cpu_s") / args.seconds, "rss_mb": rss, "threads": list("threads"),
+            "fsyncs_per_s": sum("fsyncs") / args.seconds, "batch_entries": of_busiest("batch_entries"),
+            "stages_us": of_busiest("stages_us"),
+        }),
+    )
+}
+
+fn in_process(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
+    stages::install();
+    let dir = tempfile::tempdir()?;
+    let network = Network::new();
+    let addrs: Vec<String> = (1..=args.nodes).map(|n| format!("node{n}:{n}")).collect();
+    let mut hosts: Vec<RaftHost> = Vec::new();
+    let mut nodes = Vec::new();
+    for addr in &addrs {
+        let peer: PeerId = addr.parse()?;
+        let store = store_options(args.store, &Path::new(dir.path()).join(peer.ip()));
+        let mut options = HostOptions::new(addr, store);
+        options.transport = TransportOptions::Inproc(network.clone());
+        let host = start_host(options)?;
+        nodes.extend(start_groups(&host, addr, &addrs.join(","), args.groups)?);
+        hosts.push(host);
+    }
+    wait_for_leaders(&nodes, Duration::from_secs(60));
+    let load = Load::start(nodes.clone(), args.window, args.payload);
+    std::thread::sleep(Duration::from_secs_f64(args.warmup));
+    let (begun, cpu, before) = (Instant::now(), cpu_seconds("self"), stages::recorded());
+    load.begin();
+    std::thread::sleep(Duration::from_secs_f64(args.seconds));
+    let Measured { ops, errors, latency_us } = load.end();
+    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds("self") - cpu);
+    let recorded = stages::between(&before, &stages::recorded());
+    let leads = nodes.iter().filter(|n| n.is_leader()).count();
+    load.stop();
+    hosts.iter().for_each(RaftHost::shutdown);
+    let row = json!({
+        "system": format!("ringraft-{}-inproc", args.store), "leads": leads, "ops": ops, "seconds": seconds,
+        "errors": errors, "p50_us": latency_us.value_at_quantile(0.5), "p99_us": latency_us.value_at_quantile(0.99),
+        "p999_us": latency_us.value_at_quantile(0.999), "cpu_s": cpu, "rss_kb": status_kb("VmRSS:"),
+        "threads": status_kb("Threads:"),
+        "fsyncs": recorded.get("append-logs").map_or(0, |r| r.count),
+        "batch_entries": recorded.get("append-logs-count").map_or(0.0, |r| r.mean()),
+        "stages_us": {
+            "append-logs": recorded.get("append-logs").map_or(0.0, |r| r.mean() * 1000.0),
+            "fsm-apply-tasks": recorded.get("fsm-apply-tasks").map_or(0.0, |r| r.mean() * 1000.0),
+        },
+    });
+    Ok(add_up(args, &[row]))
+}
