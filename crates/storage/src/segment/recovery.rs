@@ -325,6 +325,11 @@ impl Scan {
         for (i, loaded) in self.files.iter().enumerate().skip(self.position_file) {
             let magic = loaded.segment.header.batch_magic();
             let mut at = if i == self.position_file { self.position.offset } else { loaded.base };
+            if i > self.position_file {
+                // None in sight proves nothing: an earlier start may have failed to make its zeros durable, and a
+                // part there could pass for the one that follows what this start writes.
+                stale.push((Arc::clone(&loaded.segment), DATA_START));
+            }
             while at + BATCH_HEADER as u64 <= loaded.segment.header.bytes {
                 if u32_at(loaded.from(at), 0) == magic
                     && let Some(header) = loaded.header_at(at)
@@ -363,7 +368,7 @@ struct Tail {
     /// Parts that were read but may only stand in the page cache: a failed fsync leaves clean pages that the disk
     /// never got, so that reading them back proves nothing.
     suspects: Vec<(Arc<Segment>, u64, Vec<u8>)>,
-    /// Batch headers beyond the end, which must never be taken for batches that follow.
+    /// Where batch headers stand or may stand beyond the end, which must never be taken for batches that follow.
     stale: Vec<(Arc<Segment>, u64)>,
 }
 
