@@ -10,6 +10,9 @@ use crate::ranges::Ranges;
 /// Most range groups of a server.
 pub const MAX_SLOTS: usize = 100_000;
 
+/// More than any command has; small, so that a file of the log may be.
+const MAX_COMMAND_BYTES: usize = 64 << 10;
+
 /// Bounds of `segment_file_bytes`.
 const MIN_FILE_BYTES: i64 = 1 << 20;
 const MAX_FILE_BYTES: i64 = 1 << 30;
@@ -320,6 +323,7 @@ impl AtomicConfig {
         };
         let mut options = HostOptions::new(self.server_address.endpoint(), store);
         options.start_mode = start_mode;
+        options.max_task_bytes = MAX_COMMAND_BYTES;
         if let Some(lanes) = self.lanes {
             options.lanes = lanes;
             options.fuse_net = lanes == 1;

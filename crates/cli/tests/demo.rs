@@ -2,7 +2,11 @@
 
 mod processes;
 
-use processes::{json, ringraft, stderr};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use processes::{PATIENCE, json, ringraft, stderr, wait_for_end};
 
 #[test]
 fn the_demo_survives_a_kill_and_proves_it() {
@@ -36,4 +40,54 @@ fn the_demo_survives_a_kill_and_proves_it() {
         let log = std::fs::read_to_string(path.join(format!("server{server}/server.log"))).unwrap();
         assert!(!log.contains("panicked"), "{log}");
     }
+}
+
+/// However a demo ends, its servers end too.
+fn servers_end_with(signal: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("demo");
+    let mut command = ringraft(&[
+        "demo",
+        "--groups",
+        "1",
+        "--seconds",
+        "600",
+        "--election-timeout-ms",
+        "300",
+        "--rate",
+        "100",
+    ]);
+    let mut demo =
+        command.arg("--dir").arg(&path).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let address = |server: usize| {
+        let text =
+            std::fs::read_to_string(path.join(format!("server{server}/server.toml"))).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("server_address = ").map(str::to_owned));
+        line.map(|value| value.trim_matches('"').to_owned())
+    };
+    let listens = |server: usize| address(server).is_some_and(|address| TcpStream::connect(address).is_ok());
+    wait_until("the servers", || (1..=3).all(listens));
+    let kill = format!("kill -{signal} {}", demo.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let status = wait_for_end(&mut demo);
+    assert!(!status.success());
+    wait_until("the end of the servers", || !(1..=3).any(listens));
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "waited for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_interrupted_demo_takes_its_servers_along() {
+    servers_end_with("INT");
+}
+
+#[test]
+fn a_killed_demo_takes_its_servers_along() {
+    servers_end_with("KILL");
 }

@@ -74,11 +74,6 @@ impl Cluster {
         self.servers.iter().map(|server| server.peer.clone()).collect()
     }
 
-    /// Position of the server with this `ip:port`.
-    pub fn position(&self, endpoint: &str) -> Option<usize> {
-        self.servers.iter().position(|server| server.peer.endpoint() == endpoint)
-    }
-
     /// Process id of a running server.
     pub fn pid(&self, server: usize) -> Option<u32> {
         self.servers[server].child.as_ref().map(Child::id)
