@@ -39,6 +39,11 @@ impl NodeImpl {
         fx: &mut Effects,
     ) -> Result<(AppendEntriesResponse, bool), Status> {
         check_shape(&request)?;
+        if *from == self.options.server_id {
+            // A leader must not take itself for the one that it follows.
+            let message = format!("{from} is this node itself; a member was started with the id of another");
+            return Err(Status::new(RaftError::Invalid, message));
+        }
         let refuse =
             |term| AppendEntriesResponse { term, success: false, last_log_index: None, conflict: None };
         if request.term < self.hard_state.term {
