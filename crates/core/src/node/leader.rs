@@ -219,8 +219,12 @@ impl NodeImpl {
                 self.options.rpc_default_timeout_ms
             }
         };
-        // Any request tells the peer that the leader lives.
-        r.heartbeat_timer.start(now.after_millis(heartbeat_ms));
+        // Any request tells the peer that the leader lives. That the peer lives only answers tell: when those to requests
+        // stay out, because its disk is slow, heartbeats go beside them.
+        let overdue = r.oldest_sent_at().is_some_and(|at| now.since(at) >= heartbeat_ms * 1000);
+        if kind == AppendKind::Heartbeat || !overdue {
+            r.heartbeat_timer.start(now.after_millis(heartbeat_ms));
+        }
         fx.sends.push(Send {
             to: r.peer.clone(),
             ticket,
@@ -347,12 +351,16 @@ impl NodeImpl {
 
     // --- time ---
 
+    /// An unanswered heartbeat is given up after half the election time-out; then the next one goes out.
+    fn heartbeat_timeout_ms(&self) -> u64 {
+        self.options.election_timeout_ms / 2
+    }
+
     pub(super) fn replicator_deadline(&self, r: &Replicator) -> Option<Time> {
         let rpc = r.oldest_sent_at().map(|at| at.after_millis(self.options.rpc_default_timeout_ms));
         let block = r.block_timer.deadline();
-        // An unanswered heartbeat is given up after half the election time-out; then the next one goes out.
         let heartbeat = match r.heartbeat_in_flight() {
-            Some(at) => Some(at.after_millis(self.options.election_timeout_ms / 2)),
+            Some(at) => Some(at.after_millis(self.heartbeat_timeout_ms())),
             None => Some(r.heartbeat_timer.deadline().unwrap_or_default()),
         };
         [rpc, block, heartbeat].into_iter().flatten().min()
@@ -360,6 +368,7 @@ impl NodeImpl {
 
     pub(super) fn handle_replicator_timeouts(&mut self, now: Time, fx: &mut Effects) {
         let heartbeat_ms = self.options.heartbeat_ms();
+        let heartbeat_timeout_ms = self.heartbeat_timeout_ms();
         for position in 0..self.replicators.len() {
             let Some(r) = self.replicators.at(position) else { return };
             let waited = r.oldest_sent_at().map_or(0, |at| now.since(at));
@@ -372,9 +381,7 @@ impl NodeImpl {
                 self.send_entries(now, position, fx);
             }
             let Some(r) = self.replicators.at(position) else { return };
-            if r.heartbeat_in_flight()
-                .is_some_and(|at| now.since(at) >= self.options.election_timeout_ms * 500)
-            {
+            if r.heartbeat_in_flight().is_some_and(|at| at.after_millis(heartbeat_timeout_ms) <= now) {
                 r.heartbeat_lost();
             }
             let due = r.heartbeat_timer.deadline().is_none() || r.heartbeat_timer.is_due(now);
