@@ -196,6 +196,8 @@ impl GroupIndex {
         self.runs.iter().for_each(release);
         self.runs.clear();
         self.configurations.clear();
+        // Whoever found the group before it went must not take this for a log without entries to return.
+        self.durable_last = self.before_first.index;
     }
 
     /// Points the run of this identity at its new place; `false` when there is no such run with that range.

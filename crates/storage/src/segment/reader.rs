@@ -291,3 +291,21 @@ impl LogReader for SegmentReader {
         Err(StorageError::NotFound { group, index: from })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::super::index::GroupIndex;
+    use super::*;
+    use crate::traits::{GroupNumber, Incarnation};
+
+    #[test]
+    fn a_group_that_is_removed_under_a_read_has_no_entries() {
+        let key = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
+        let index = GroupIndex { durable_last: 5, ..GroupIndex::default() };
+        let group = Group { key, name: "g".parse().unwrap(), index: Mutex::new(index) };
+        group.index.lock().release_all();
+        assert!(matches!(wanted(&group, 3, 5, 100), Err(StorageError::NotFound { .. })));
+    }
+}
