@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::checkpoint::{self, slot_of};
 use super::format::stored_payload;
 use super::index::Group;
@@ -22,6 +24,8 @@ pub(crate) struct Maintenance {
     checkpoint_bytes: u64,
     /// The file that is being emptied, and who may still have runs in it.
     victim: Option<Victim>,
+    /// Files with a live run that no file of today's size can hold; looked at again after the next checkpoint.
+    stuck: FxHashSet<u64>,
 }
 
 struct Victim {
@@ -31,7 +35,14 @@ struct Victim {
 
 impl Maintenance {
     pub(crate) fn new(checkpoint: u64, slots: [Option<SlotNeeds>; 2]) -> Maintenance {
-        Maintenance { checkpoint, slots, written_at_checkpoint: 0, checkpoint_bytes: 0, victim: None }
+        Maintenance {
+            checkpoint,
+            slots,
+            written_at_checkpoint: 0,
+            checkpoint_bytes: 0,
+            victim: None,
+            stuck: FxHashSet::default(),
+        }
     }
 
     /// Whether a checkpoint slot would read this file at a start.
@@ -96,6 +107,7 @@ impl SegmentLog {
         self.maintenance.checkpoint = sequence;
         self.maintenance.checkpoint_bytes = bytes.len() as u64;
         self.maintenance.written_at_checkpoint = self.stream.written;
+        self.maintenance.stuck.clear();
         Ok(())
     }
 
@@ -126,17 +138,39 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// The oldest file whose live share is small.
-    fn choose_victim(&self) -> Option<Victim> {
+    /// The oldest file whose live share is small and whose runs fit elsewhere.
+    fn choose_victim(&mut self) -> Option<Victim> {
         let current = self.stream.position().file;
         let percent = u64::from(self.options.rewrite_live_percent);
-        let (file, _) = self.stream.segments.range(..current).find(|(_, s)| {
-            let live = s.live();
-            live > 0 && live * 100 <= s.header.bytes * percent
-        })?;
-        let has_run = |g: &Group| g.index.lock().runs.iter().any(|r| r.place.segment.number() == *file);
-        let groups = self.groups.read().values().filter(|g| has_run(g)).cloned().collect();
-        Some(Victim { file: *file, groups })
+        loop {
+            let (file, _) = self.stream.segments.range(..current).find(|(file, s)| {
+                let live = s.live();
+                live > 0 && live * 100 <= s.header.bytes * percent && !self.maintenance.stuck.contains(file)
+            })?;
+            let file = *file;
+            if let Some(groups) = self.groups_in(file) {
+                return Some(Victim { file, groups });
+            }
+            self.maintenance.stuck.insert(file);
+        }
+    }
+
+    /// The groups with runs in the file; `None` when one of the runs fits in no file of the size that is set now.
+    fn groups_in(&self, file: u64) -> Option<Vec<Arc<Group>>> {
+        let largest = self.stream.largest_run();
+        let mut groups = Vec::new();
+        for group in self.groups.read().values() {
+            let index = group.index.lock();
+            let mut runs = index.runs.iter().filter(|r| r.place.segment.number() == file).peekable();
+            if runs.peek().is_some() {
+                // What is left of a run may need a table of lengths that the whole of it did without.
+                if runs.any(|r| u64::from(r.place.len) + (r.last - r.first + 1) * 4 > largest) {
+                    return None;
+                }
+                groups.push(Arc::clone(group));
+            }
+        }
+        Some(groups)
     }
 
     /// Copies runs of one group out of the file to the end of the stream, at most about `budget` bytes; returns how

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, PeerId, RecoveredState};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use options::SegmentLogOptions;
 
@@ -86,8 +86,14 @@ impl SegmentLog {
         let recovered = recovery::recover(&*disk, &options)?;
         let preparer =
             Preparer::new(Arc::clone(&disk), recovered.next_file, options.file_bytes, options.background)?;
-        let mut stream =
-            Stream::new(&options, preparer, recovered.segments, recovered.current, recovered.position);
+        let mut stream = Stream::new(
+            &options,
+            preparer,
+            recovered.segments,
+            recovered.current,
+            recovered.position,
+            recovered.replayed,
+        );
         for (spare, bytes) in recovered.spares {
             stream.keep_or_remove(spare, bytes)?;
         }
@@ -129,12 +135,10 @@ impl SegmentLog {
         groups: &[GroupId],
     ) -> Result<Vec<(GroupKey, RecoveredState)>, StorageError> {
         self.guard(|log| {
-            let mut new: Vec<&GroupId> = Vec::new();
-            for name in groups {
-                if !log.names.contains_key(name) && !new.contains(&name) {
-                    new.push(name);
-                }
-            }
+            let mut seen = FxHashSet::default();
+            let mut new: Vec<&GroupId> =
+                groups.iter().filter(|name| !log.names.contains_key(*name)).collect();
+            new.retain(|name| seen.insert(*name));
             log.create_groups(&new)?;
             let table = log.groups.read();
             let mut opened = Vec::with_capacity(groups.len());

@@ -44,6 +44,8 @@ pub(crate) struct Recovered {
     pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
     pub(crate) current: Arc<Segment>,
     pub(crate) position: Position,
+    /// Bytes of the stream between the checkpoint and the position.
+    pub(crate) replayed: u64,
     /// Files that nobody needs, with their sizes.
     pub(crate) spares: Vec<(Spare, u64)>,
     /// Number that no file has had.
@@ -95,6 +97,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Re
     tail.make_durable()?;
 
     let position = tail.position;
+    let replayed = scan.suspects.iter().map(|(_, _, len, _)| len).sum();
     let (groups, next_number, next_incarnation) =
         (scan.replay.groups, scan.replay.next_number, scan.replay.next_incarnation);
     groups.values().for_each(|g| g.index.lock().mark_durable());
@@ -115,6 +118,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Re
         segments,
         current,
         position,
+        replayed,
         spares,
         next_file,
     })
@@ -240,7 +244,7 @@ struct Scan {
     position_file: usize,
     /// Every part up to this sequence is known to have been durable.
     synced: u64,
-    /// Parts beyond `synced` that were replayed.
+    /// Parts that were replayed: file, offset, length and sequence of each. Those beyond `synced` are suspect.
     suspects: Vec<(usize, u64, u64, u64)>,
     /// Why the scan ended.
     end: &'static str,

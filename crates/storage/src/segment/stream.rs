@@ -115,18 +115,20 @@ pub(crate) struct Stream {
     synced: u64,
     unsynced: Vec<Arc<Segment>>,
     encoder: BatchEncoder,
-    /// Stream bytes written since the store was opened.
+    /// Stream bytes since the checkpoint that the store was opened from: what was replayed, and written after that.
     pub(crate) written: u64,
 }
 
 impl Stream {
-    /// Goes on at `position`, everything before it being durable. `segments` holds the file of the position.
+    /// Goes on at `position`, everything before it being durable, `replayed` bytes of it after the checkpoint.
+    /// `segments` holds the file of the position.
     pub(crate) fn new(
         options: &SegmentLogOptions,
         preparer: Preparer,
         segments: BTreeMap<u64, Arc<Segment>>,
         current: Arc<Segment>,
         position: Position,
+        replayed: u64,
     ) -> Stream {
         Stream {
             sync: options.sync,
@@ -142,7 +144,7 @@ impl Stream {
             synced: position.sequence - 1,
             unsynced: Vec::new(),
             encoder: BatchEncoder::default(),
-            written: 0,
+            written: replayed,
         }
     }
 

@@ -1,0 +1,80 @@
+//! A store that is opened again: many times, and with other settings.
+
+mod model;
+
+use std::sync::Arc;
+
+use model::{contents, open, tiny};
+use ringraft_core::{ChunkBuilder, LogOp};
+use ringraft_storage::conformance::sample_chunk;
+use ringraft_storage::{
+    Disk, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, WriteBatch,
+};
+
+fn write(log: &mut SegmentLog, group: GroupKey, ops: Vec<LogOp>) {
+    log.submit(&WriteBatch { writes: vec![GroupWrite { group, ops }] }).unwrap();
+    log.complete().unwrap();
+}
+
+fn group(log: &mut SegmentLog, name: &str) -> GroupKey {
+    log.open_group(&name.parse().unwrap()).unwrap().0
+}
+
+#[test]
+fn short_runs_of_the_process_do_not_put_the_checkpoint_off_for_ever() {
+    let disk = MemoryDisk::new();
+    let options = SegmentLogOptions { checkpoint_bytes: 8 << 10, rewrite_live_percent: 0, ..tiny() };
+    let mut next = 1;
+    for _ in 0..20 {
+        let mut log = open(&disk, &options).unwrap();
+        let g = group(&mut log, "g");
+        // Half a checkpoint's worth, nothing of it dead.
+        for _ in 0..8 {
+            write(&mut log, g, vec![LogOp::Append(sample_chunk(next, 1, 16))]);
+            next += 16;
+            log.maintain().unwrap();
+        }
+    }
+    assert!(
+        disk.list().unwrap().iter().any(|n| n == "checkpoint-b"),
+        "every start replays all there ever was"
+    );
+    assert_eq!(contents(&mut open(&disk, &options).unwrap()).unwrap()["g"].last(), next - 1);
+}
+
+#[test]
+fn records_that_the_smaller_files_of_today_cannot_hold_stay_where_they_are() {
+    let disk = MemoryDisk::new();
+    let large = SegmentLogOptions { file_bytes: 64 << 10, ..tiny() };
+    let mut log = open(&disk, &large).unwrap();
+    let (lag, busy) = (group(&mut log, "lag"), group(&mut log, "busy"));
+    let mut builder = ChunkBuilder::new();
+    builder.push(&[7; 6000]);
+    write(&mut log, lag, vec![LogOp::Append(Arc::new(builder.take(1, 1).unwrap()))]);
+    write(&mut log, lag, vec![LogOp::Append(sample_chunk(2, 1, 2))]);
+    write(&mut log, busy, vec![LogOp::Append(sample_chunk(1, 1, 2000))]);
+    drop(log);
+
+    let mut log = open(&disk, &tiny()).unwrap();
+    let mut next = 2001;
+    for _ in 0..300 {
+        write(&mut log, busy, vec![LogOp::Append(sample_chunk(next, 1, 8))]);
+        next += 8;
+        write(&mut log, busy, vec![LogOp::TruncatePrefix { first_kept: next - 8 }]);
+        log.maintain().unwrap();
+    }
+    let found = contents(&mut log).unwrap();
+    assert_eq!((found["lag"].last(), found["lag"].entries[0].1.len()), (3, 6000));
+    let files = disk.list().unwrap().len();
+    assert!(files <= 14, "{files} files: those of today must still be freed");
+    // Once the large record is gone, its file goes like any other.
+    write(&mut log, lag, vec![LogOp::TruncatePrefix { first_kept: 2 }]);
+    for _ in 0..100 {
+        write(&mut log, busy, vec![LogOp::Append(sample_chunk(next, 1, 8))]);
+        next += 8;
+        write(&mut log, busy, vec![LogOp::TruncatePrefix { first_kept: next - 8 }]);
+        log.maintain().unwrap();
+    }
+    assert!(!disk.list().unwrap().iter().any(|n| n == "0000000000000001.seg"));
+    assert_eq!(contents(&mut log).unwrap()["lag"].entries.len(), 2);
+}
