@@ -5,10 +5,11 @@ mod model;
 use std::sync::Arc;
 
 use model::{contents, open, tiny};
-use ringraft_core::{ChunkBuilder, LogOp};
+use ringraft_core::{ChunkBuilder, Configuration, EntryChunk, HardState, LogId, LogOp, PeerId};
 use ringraft_storage::conformance::sample_chunk;
 use ringraft_storage::{
-    Disk, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, WriteBatch,
+    Disk, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError,
+    WriteBatch,
 };
 
 fn write(log: &mut SegmentLog, group: GroupKey, ops: Vec<LogOp>) {
@@ -77,4 +78,36 @@ fn records_that_the_smaller_files_of_today_cannot_hold_stay_where_they_are() {
     }
     assert!(!disk.list().unwrap().iter().any(|n| n == "0000000000000001.seg"));
     assert_eq!(contents(&mut log).unwrap()["lag"].entries.len(), 2);
+}
+
+#[test]
+fn peers_that_could_not_be_read_back_are_refused_before_anything_is_written() {
+    let peer = |bytes: usize| PeerId::new(&"a".repeat(bytes - 3), 80);
+    let vote = |bytes| LogOp::HardState(HardState { term: 2, voted_for: Some(peer(bytes)) });
+    let conf = |bytes| {
+        let conf = Configuration { peers: vec![peer(bytes)], learners: Vec::new() };
+        LogOp::Append(Arc::new(EntryChunk::configuration(LogId::new(1, 1), conf, Configuration::default())))
+    };
+    let options = SegmentLogOptions { file_bytes: 1 << 20, ..tiny() };
+    for (bytes, fits) in [(200, true), (65_536, false), (70_000, false)] {
+        for op in [vote(bytes), conf(bytes)] {
+            let disk = MemoryDisk::new();
+            let mut log = open(&disk, &options).unwrap();
+            let g = group(&mut log, "g");
+            let batch = WriteBatch { writes: vec![GroupWrite { group: g, ops: vec![op] }] };
+            let result = log.submit(&batch).and_then(|()| log.complete());
+            match result {
+                Ok(()) => assert!(fits, "{bytes} bytes"),
+                Err(error) => assert!(!fits && matches!(error, StorageError::Invalid { .. }), "{error}"),
+            }
+            // Both slots of the checkpoint come after it.
+            for i in 0..3 {
+                drop(log);
+                log = open(&disk, &options).unwrap();
+                let g = group(&mut log, &format!("h{i}"));
+                write(&mut log, g, vec![LogOp::Append(sample_chunk(1, 1, 200))]);
+                log.maintain().unwrap();
+            }
+        }
+    }
 }

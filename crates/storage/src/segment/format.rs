@@ -29,6 +29,9 @@ const BATCH_MAGIC: u32 = 0x4252_5231;
 /// Entries in one run at most; bounds what a reader allocates before it has seen them.
 pub(crate) const MAX_RUN_ENTRIES: usize = 1 << 20;
 
+/// Bytes of a text at most: its length has 16 bits.
+pub(crate) const MAX_TEXT: usize = u16::MAX as usize;
+
 /// Reads little-endian integers out of a slice that is known to be long enough.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
@@ -386,9 +389,9 @@ pub(crate) fn decode_configuration(bytes: &[u8]) -> Result<(Configuration, Confi
     Ok((Configuration { peers, learners }, Configuration { peers: old_peers, learners: old_learners }))
 }
 
-/// A text with its length in 16 bits before it.
+/// A text of at most [`MAX_TEXT`] bytes with its length in 16 bits before it.
 pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
-    debug_assert!(text.len() <= usize::from(u16::MAX));
+    debug_assert!(text.len() <= MAX_TEXT);
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
 }

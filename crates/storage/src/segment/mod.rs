@@ -30,7 +30,7 @@ use crate::traits::{
     GroupKey, GroupNumber, GroupWrite, Incarnation, LogReader, LogStorage, MetaStorage, StorageError,
     WriteBatch,
 };
-use format::{MAX_RUN_ENTRIES, RunHeader, RunKind, stored_payload};
+use format::{MAX_RUN_ENTRIES, MAX_TEXT, RunHeader, RunKind, stored_payload};
 use index::{Group, GroupIndex, Run};
 use maintain::Maintenance;
 use prepare::Preparer;
@@ -193,8 +193,8 @@ impl SegmentLog {
         self.stream.begin(names.iter().map(|n| run_bound(0, n.as_str().len())).sum())?;
         let mut created = Vec::with_capacity(names.len());
         for name in names {
-            if name.as_str().len() > usize::from(u16::MAX) {
-                return Err(StorageError::Refused("a group's name has more than 65535 bytes".to_owned()));
+            if name.as_str().len() > MAX_TEXT {
+                return Err(StorageError::Refused(format!("a group's name has more than {MAX_TEXT} bytes")));
             }
             let key = GroupKey {
                 number: GroupNumber(self.next_number),
@@ -225,7 +225,13 @@ impl SegmentLog {
                 "a batch was submitted before the one before it was completed; complete it first".to_owned(),
             ));
         }
-        let bound = batch.writes.iter().flat_map(|w| &w.ops).map(op_bound).sum();
+        let mut bound = 0;
+        for GroupWrite { group, ops } in &batch.writes {
+            for op in ops {
+                check_peers(op).map_err(|what| StorageError::Invalid { group: *group, what })?;
+                bound += op_bound(op);
+            }
+        }
         self.stream.begin(bound)?;
         for GroupWrite { group: key, ops } in &batch.writes {
             let group = self.group(*key)?;
@@ -318,6 +324,30 @@ fn write_op(
             index.truncate_prefix(before);
             Ok(())
         }
+    }
+}
+
+/// Whether every peer that the operation names can be read back: a text that the format cuts short, or that is no
+/// peer id when it is read, would spoil the record or the checkpoint around it.
+fn check_peers(op: &LogOp) -> Result<(), String> {
+    let readable = |peer: &PeerId| {
+        let text = peer.to_string();
+        if text.len() <= MAX_TEXT && text.parse().is_ok_and(|back: PeerId| back == *peer) {
+            return Ok(());
+        }
+        let start: String = text.chars().take(40).collect();
+        Err(format!("peer id {start:?} of {} bytes cannot be read back", text.len()))
+    };
+    match op {
+        LogOp::HardState(state) => state.voted_for.iter().try_for_each(readable),
+        LogOp::Append(chunk) => match chunk.kind() {
+            ringraft_core::ChunkKind::Configuration { conf, old_conf } => {
+                let lists = [&conf.peers, &conf.learners, &old_conf.peers, &old_conf.learners];
+                lists.into_iter().flatten().try_for_each(readable)
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 
