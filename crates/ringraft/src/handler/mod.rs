@@ -10,6 +10,7 @@ mod apply_task;
 mod effects;
 mod event;
 mod group;
+mod inspect;
 mod life;
 mod log_entry_and_closure;
 mod peer_table;
