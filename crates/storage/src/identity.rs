@@ -60,8 +60,8 @@ impl Identity {
     /// Makes a blank directory remember its owner, durably. After a crash the directory is blank or has all of it.
     ///
     /// # Errors
-    /// [`StorageError::Refused`] when it already remembers one or a name is longer than 65535 bytes,
-    /// [`StorageError::Io`].
+    /// [`StorageError::Refused`] when it already remembers one, somebody uses the directory, or a name is longer
+    /// than 65535 bytes, [`StorageError::Io`].
     pub fn create(
         disk: &dyn Disk,
         server_id: &str,
@@ -69,6 +69,8 @@ impl Identity {
         creation: CreationKind,
     ) -> Result<Identity, StorageError> {
         let identity = Identity { server_id: server_id.to_owned(), cluster: cluster.to_owned(), creation };
+        // Two servers that start in the same blank directory must not both find it blank.
+        let _lock = disk.lock()?;
         if let Some(owner) = Identity::read(disk)? {
             return Err(StorageError::Refused(format!(
                 "{} already belongs to server {} of cluster {}; name an empty data directory",
@@ -167,6 +169,17 @@ mod tests {
         assert!(found.check("127.0.0.1:80", "other").is_err());
         let again = Identity::create(&disk, "x", "y", CreationKind::Bootstrap);
         assert!(matches!(again, Err(StorageError::Refused(_))));
+    }
+
+    #[test]
+    fn a_directory_in_use_does_not_change_its_owner() {
+        let disk = MemoryDisk::new();
+        let log = crate::SegmentLog::open(std::sync::Arc::new(disk.clone()), Default::default()).unwrap();
+        assert_eq!(Identity::read(&disk).unwrap(), None);
+        let late = Identity::create(&disk, "b", "c", CreationKind::Bootstrap);
+        assert!(matches!(late, Err(StorageError::Refused(_))), "{late:?}");
+        drop(log);
+        Identity::create(&disk, "b", "c", CreationKind::Bootstrap).unwrap();
     }
 
     #[test]

@@ -26,16 +26,18 @@ impl RealDisk {
     /// The directory at `path`, created with its parents when it is missing.
     ///
     /// # Errors
-    /// [`StorageError::Io`] when it cannot be created or made durable in its parent.
+    /// [`StorageError::Io`] when it cannot be created or made durable in its parents.
     pub fn new(path: impl AsRef<Path>) -> Result<RealDisk, StorageError> {
         let directory = path.as_ref().to_path_buf();
+        let parents = parents_to_sync(&directory);
         let shown = directory.display().to_string();
-        if !directory.is_dir() {
-            fs::create_dir_all(&directory).map_err(|e| io_error("create directory", &shown, &e))?;
-            // Best effort for the ancestors: only the direct parent decides whether the directory is found again.
-            let parent = directory.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            sync_directory(parent)
-                .map_err(|e| io_error("sync directory", parent.display().to_string(), &e))?;
+        fs::create_dir_all(&directory).map_err(|e| io_error("create directory", &shown, &e))?;
+        for (parent, made) in parents {
+            match sync_directory(&parent) {
+                // Whoever made the directory in it may see it, we need not.
+                Err(e) if !made && e.kind() == io::ErrorKind::PermissionDenied => {}
+                other => other.map_err(|e| io_error("sync directory", parent.display().to_string(), &e))?,
+            }
         }
         Ok(RealDisk { directory })
     }
@@ -48,6 +50,22 @@ impl RealDisk {
     fn at(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// The directories that must be synced for `directory` to be found again once it is made, and whether its making
+/// changes them. The direct parent is always among them: an earlier start may have ended between making and syncing.
+fn parents_to_sync(directory: &Path) -> Vec<(PathBuf, bool)> {
+    let mut parents = Vec::new();
+    for path in directory.ancestors().filter(|p| !p.as_os_str().is_empty()) {
+        let made = !path.is_dir();
+        if !made && !parents.is_empty() {
+            break;
+        }
+        let Some(parent) = path.parent() else { break };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        parents.push((parent.to_path_buf(), made));
+    }
+    parents
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -212,6 +230,18 @@ mod tests {
         assert_eq!(back, bytes);
         assert_eq!(file.len().unwrap(), 10_000);
         assert!(matches!(file.read_exact_at(9_999, &mut [0; 2]), Err(StorageError::Damaged { .. })));
+    }
+
+    #[test]
+    fn every_directory_that_gets_a_new_entry_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let new = [(at("a/b"), true), (at("a"), true), (dir.path().to_path_buf(), true)];
+        assert_eq!(parents_to_sync(&at("a/b/c")), new);
+        RealDisk::new(at("a/b/c")).unwrap();
+        assert_eq!(parents_to_sync(&at("a/b/c")), [(at("a/b"), false)]);
+        assert_eq!(parents_to_sync(Path::new("no-such-directory")), [(PathBuf::from("."), true)]);
+        assert_eq!(parents_to_sync(Path::new("/")), []);
     }
 
     #[test]
