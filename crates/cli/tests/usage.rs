@@ -9,7 +9,7 @@ use processes::{assert_refused, ringraft, run};
 
 #[test]
 fn every_command_teaches() {
-    for command in ["server", "client", "describe", "demo", "script"] {
+    for command in ["server", "client", "describe", "demo", "script", "bench", "bench-node"] {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
@@ -58,4 +58,27 @@ fn scripts_have_their_statuses() {
     assert_refused(&with_stdin(&["script", "-"], "add-nodes 1\n  nothing of the kind\n"), 1, &["line 1"]);
     assert_refused(&with_stdin(&["script", "-"], "dance 1\n"), 2, &["line 1", "dance"]);
     assert_refused(&run(&["script", "/nowhere/x.txt"]), 2, &["/nowhere/x.txt"]);
+}
+
+#[test]
+fn a_bench_prints_every_key_of_its_contract() {
+    let keys = "system groups payload window writes_per_s p50_us p99_us p999_us errors leads cpu_us_per_write cpu_cores \
+                rss_mb threads fsyncs_per_s stages_us";
+    for kind in [
+        &["--transport", "inproc", "--store", "memory"][..],
+        &["--transport", "tcp"],
+        &["--client", "remote"],
+    ] {
+        let mut args =
+            vec!["bench", "--seconds", "0.3", "--warmup", "0.1", "--window", "4", "--groups", "2", "--json"];
+        args.extend(kind);
+        let output = run(&args);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().last().unwrap_or_default();
+        let row: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        for key in keys.split_whitespace() {
+            assert!(row.get(key).is_some(), "{key} is missing in {line}");
+        }
+        assert!(output.status.success() && row["writes_per_s"].as_f64() > Some(0.0), "{output:?}");
+    }
 }

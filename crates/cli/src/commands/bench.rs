@@ -214,13 +214,14 @@ fn in_process(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
     let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds("self") - cpu);
     let recorded = stages::between(&before, &stages::recorded());
     let leads = nodes.iter().filter(|n| n.is_leader()).count();
+    let threads = status_kb("Threads:");
     load.stop();
     hosts.iter().for_each(RaftHost::shutdown);
     let row = json!({
         "system": format!("ringraft-{}-inproc", args.store), "leads": leads, "ops": ops, "seconds": seconds,
         "errors": errors, "p50_us": latency_us.value_at_quantile(0.5), "p99_us": latency_us.value_at_quantile(0.99),
         "p999_us": latency_us.value_at_quantile(0.999), "cpu_s": cpu, "rss_kb": status_kb("VmRSS:"),
-        "threads": status_kb("Threads:"),
+        "threads": threads,
         "fsyncs": recorded.get("append-logs").map_or(0, |r| r.count),
         "batch_entries": recorded.get("append-logs-count").map_or(0.0, |r| r.mean()),
         "stages_us": {
