@@ -31,6 +31,11 @@ impl NodeImpl {
         }
     }
 
+    /// Whether entries that the state machine may see are held back until it has applied what it was given before.
+    pub fn awaits_apply(&self) -> bool {
+        self.apply_read.is_none() && self.delivered < self.committed_index().min(self.log.stable_index())
+    }
+
     fn deliver_chunk(&mut self, chunk: Arc<EntryChunk>, fx: &mut Effects) {
         debug_assert_eq!(chunk.first_index(), self.delivered + 1, "entries are applied in order, each once");
         let (first, last) = (chunk.first_index(), chunk.last_index());

@@ -18,6 +18,8 @@ pub struct GroupProgress {
     applied: AtomicU64,
     /// The owner waits for the disk.
     urgent: AtomicBool,
+    /// The owner waits for the state machine: it may not be given more before it has applied what it has.
+    awaits_apply: AtomicBool,
     /// Applied index at which the owner was woken last.
     woken_at: AtomicU64,
     /// The group stands in its board's list.
@@ -33,13 +35,16 @@ impl GroupProgress {
         (self.stable.load(Ordering::Acquire), self.applied.load(Ordering::Acquire))
     }
 
-    /// The owner says whether it waits for the disk. It looks at the board once more before it sleeps.
-    pub(crate) fn set_urgent(&self, urgent: bool) {
-        if self.urgent.load(Ordering::Relaxed) != urgent {
-            self.urgent.store(urgent, Ordering::SeqCst);
+    /// The owner says whether it waits for the disk, and for the state machine. It looks at the board once more before it
+    /// sleeps.
+    pub(crate) fn set_urgent(&self, disk: bool, state_machine: bool) {
+        for (flag, value) in [(&self.urgent, disk), (&self.awaits_apply, state_machine)] {
+            if flag.load(Ordering::Relaxed) != value {
+                flag.store(value, Ordering::SeqCst);
+            }
         }
-        if urgent {
-            // Together with the fence in `ProgressBoard::stable`: either the disk sees the flag, or the owner sees the mark.
+        if disk || state_machine {
+            // Together with the fences of `ProgressBoard`: either the reporter sees the flag, or the owner sees the mark.
             fence(Ordering::SeqCst);
         }
     }
@@ -88,7 +93,7 @@ impl ProgressBoard {
     }
 
     /// The group's entries are applied up to `index`. Says whether the owner must be woken, as for
-    /// [`stable`](ProgressBoard::stable): now and then, for nothing but memory and the bound of unapplied entries hangs on it.
+    /// [`stable`](ProgressBoard::stable): when it holds entries back until then, else now and then for the sake of memory.
     #[must_use]
     pub fn applied(&self, handle: GroupHandle, progress: &Arc<GroupProgress>, index: LogIndex) -> bool {
         progress.applied.fetch_max(index, Ordering::Release);
@@ -98,7 +103,8 @@ impl ProgressBoard {
         if due {
             progress.woken_at.store(index, Ordering::Relaxed);
         }
-        due
+        fence(Ordering::SeqCst);
+        due || progress.awaits_apply.load(Ordering::Relaxed)
     }
 
     /// The group's state machine has failed. The owner must be woken.
@@ -115,9 +121,12 @@ impl ProgressBoard {
     }
 
     fn list(&self, handle: GroupHandle, progress: &Arc<GroupProgress>) {
+        // The lock first: who finds the group listed, by another stage, may wake the owner and must then know that it stands in
+        // the list and that the board is marked. The owner would find nothing otherwise, and sleep again.
+        let mut dirty = self.dirty.lock();
         // The owner takes the group from the list before it reads the values, so that a value is never missed.
         if !progress.listed.swap(true, Ordering::AcqRel) {
-            self.dirty.lock().groups.push((handle, Arc::clone(progress)));
+            dirty.groups.push((handle, Arc::clone(progress)));
             self.marked.store(true, Ordering::Release);
         }
     }
@@ -159,7 +168,7 @@ mod tests {
         let (board, progress) = (ProgressBoard::new(), Arc::new(GroupProgress::default()));
         let handle = GroupHandle { lane: 0, slot: 3, generation: 1 };
         assert!(!board.stable(handle, &progress, 5), "nobody waits");
-        progress.set_urgent(true);
+        progress.set_urgent(true, false);
         assert!(board.stable(handle, &progress, 4), "the owner waits");
         assert!(!board.applied(handle, &progress, 9));
         assert!(board.applied(handle, &progress, 9 + APPLIED_PER_WAKE));
@@ -173,6 +182,40 @@ mod tests {
         let _ = board.stable(handle, &progress, 6);
         board.take(&mut taken);
         assert_eq!(taken.len(), 1, "a group that was taken can be listed again");
+    }
+
+    /// Disk and state machine report at once: when a report has returned, and with it the order to wake the owner, the owner
+    /// finds the group on the board.
+    #[test]
+    fn what_was_reported_is_on_the_board() {
+        let (board, progress) = (ProgressBoard::new(), Arc::new(GroupProgress::default()));
+        let handle = GroupHandle { lane: 0, slot: 3, generation: 1 };
+        let stop = AtomicBool::new(false);
+        let missed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for index in 1.. {
+                    let _ = board.applied(handle, &progress, index);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            let mut taken = Vec::new();
+            let mut missed = 0;
+            for sequence in 1..=300_000 {
+                // So that the other's report is now before this one, now in the midst of it.
+                for _ in 0..sequence % 32 {
+                    std::hint::spin_loop();
+                }
+                let _ = board.stable(handle, &progress, sequence);
+                taken.clear();
+                board.take(&mut taken);
+                missed += usize::from(taken.is_empty());
+            }
+            stop.store(true, Ordering::Relaxed);
+            missed
+        });
+        assert_eq!(missed, 0, "reports that the owner would have slept over");
     }
 
     #[test]
