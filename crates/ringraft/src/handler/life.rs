@@ -46,6 +46,10 @@ impl LogEntryAndClosureHandler {
             answer.fulfil(Err(Status::new(RaftError::Shutdown, "the host is shutting down")));
             return;
         }
+        if let Some(status) = &self.store_failed {
+            // It was opened just before the store failed. Nobody would ever tell it.
+            return answer.fulfil(Err(status.clone()));
+        }
         let OpenGroup { names, key, options, recovered, seed, worker, progress, status, fsm } = open;
         let node = match NodeImpl::new(now, options, recovered, seed) {
             Ok(node) => node,

@@ -78,6 +78,8 @@ pub struct LogEntryAndClosureHandler {
     pub(super) backlogged: Vec<GroupHandle>,
     /// The effects of one step; reused.
     pub(super) fx: Effects,
+    /// Why the log store takes nothing any more.
+    pub(super) store_failed: Option<Status>,
     pub(super) stopping: bool,
 }
 
@@ -97,6 +99,7 @@ impl LogEntryAndClosureHandler {
             deferred: VecDeque::new(),
             backlogged: Vec::new(),
             fx: Effects::new(),
+            store_failed: None,
             stopping: false,
         }
     }
@@ -160,8 +163,9 @@ impl LogEntryAndClosureHandler {
         }
     }
 
-    /// The log store has failed: every group stops taking part.
+    /// The log store has failed: every group stops taking part, and none is started any more.
     pub fn on_store_failed(&mut self, now: Time, status: &Status, out: &mut LaneOutput) {
+        self.store_failed.get_or_insert_with(|| status.clone());
         for handle in self.handles() {
             self.step(now, handle, Input::Failed { status: status.clone() }, out);
         }

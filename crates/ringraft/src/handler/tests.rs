@@ -81,6 +81,9 @@ struct World {
     outcomes: Arc<Outcomes>,
     sink: SinkId,
     progress: Vec<(GroupId, Arc<GroupProgress>)>,
+    max_unapplied_entries: u64,
+    /// How often the worker had to wake the owner.
+    wakes: u32,
 }
 
 const PEER: &str = "a:1";
@@ -101,10 +104,16 @@ impl World {
             sink: SinkId::register(outcomes.clone()),
             outcomes,
             progress: Vec::new(),
+            max_unapplied_entries: 1000,
+            wakes: 0,
         }
     }
 
     fn open(&mut self, name: &str) -> GroupHandle {
+        self.try_open(name).expect("opened")
+    }
+
+    fn try_open(&mut self, name: &str) -> Result<GroupHandle, Status> {
         let (group, peer): (GroupId, PeerId) = (name.parse().unwrap(), PEER.parse().unwrap());
         let (key, recovered) = self.storage.open_group(&group).unwrap();
         let names = GroupNames::new(group.clone(), peer.clone());
@@ -113,7 +122,8 @@ impl World {
         let machine = Box::new(Recorder(name.to_owned(), self.log.clone()));
         let fsm = FsmGroup::new(names.clone(), machine, progress.clone(), status.clone(), 0);
         let conf = Configuration::of_peers(vec![peer.clone()]);
-        let options = CoreOptions::new(group, peer, conf);
+        let mut options = CoreOptions::new(group, peer, conf);
+        options.max_unapplied_entries = self.max_unapplied_entries;
         let open = OpenGroup {
             names,
             key,
@@ -128,7 +138,7 @@ impl World {
         let (answer, opened) = promise();
         self.turn(vec![LaneEvent::Control(Box::new(Control::Open { group: Box::new(open), answer }))]);
         self.settle();
-        opened.wait(Some(std::time::Duration::ZERO)).expect("answered at once").expect("opened")
+        opened.wait(Some(std::time::Duration::ZERO)).expect("answered at once")
     }
 
     fn turn(&mut self, events: Vec<LaneEvent>) {
@@ -159,7 +169,7 @@ impl World {
         let mut applied = ApplyOutput::default();
         self.worker.on_batch(&mut self.out.fsm[0], &mut applied);
         for (handle, progress, index) in applied.applied {
-            let _ = self.board.applied(handle, &progress, index);
+            self.wakes += u32::from(self.board.applied(handle, &progress, index));
         }
         for (handle, progress, status) in applied.failed {
             self.board.fsm_failed(handle, &progress, status);
@@ -322,6 +332,43 @@ fn a_panic_in_a_step_stops_its_group_only() {
     world.turn(vec![world.task(fine, 3), world.task(broken, 4)]);
     world.settle();
     assert_eq!(world.take_outcomes().len(), 2, "each has its outcome");
+}
+
+/// Opened in the store just before it failed, by another group's write.
+#[test]
+fn no_group_starts_over_a_store_that_has_failed() {
+    let mut world = World::new(LaneLimits::default());
+    let first = world.open("first");
+    let failure = Status::new(RaftError::Io, "gone");
+    world.lane.on_store_failed(world.now, &failure, &mut world.out);
+    world.settle();
+    assert_eq!(world.describe(first).unwrap().state, NodeState::Error);
+    assert_eq!(world.try_open("second"), Err(failure));
+}
+
+/// A bound of unapplied entries below what a worker reports by itself: the owner holds entries back, and must be woken.
+#[test]
+fn a_worker_wakes_the_owner_that_holds_entries_back() {
+    let mut world = World::new(LaneLimits::default());
+    world.max_unapplied_entries = 4;
+    let handle = world.open("g");
+    world.turn(vec![
+        world.task(handle, 0),
+        world.task(handle, 1),
+        world.task(handle, 2),
+        world.task(handle, 3),
+    ]);
+    world.settle();
+    assert_eq!(world.wakes, 0, "nothing is held back");
+    let tasks = (4..10).map(|tag| world.task(handle, tag)).collect();
+    world.turn(tasks);
+    world.stages();
+    world.turn(Vec::new());
+    assert_eq!(world.out.fsm[0].len(), 1, "committed, and handed over as far as the bound allows");
+    world.stages();
+    assert_eq!(world.wakes, 1, "the rest waits for what was applied now");
+    world.settle();
+    assert_eq!(world.take_outcomes().len(), 10);
 }
 
 #[test]
