@@ -112,7 +112,7 @@ impl RaftHost {
 
         let threads = Threads::default();
         let wake_net: Arc<dyn Fn() + Send + Sync> = Arc::new(move || net_waker.wake());
-        let (stages_running, mut stage_guards) = Running::new(1 + options.fsm_workers, wake_net);
+        let (stages_running, stage_guards) = Running::new(1 + options.fsm_workers, wake_net);
         let close_stages: Arc<dyn Fn() + Send + Sync> = {
             let (disk, fsm, reads) = (disk.clone(), fsm.clone(), reads.clone());
             Arc::new(move || {
@@ -134,7 +134,9 @@ impl RaftHost {
             threads,
             groups: Mutex::default(),
         }));
-        // From here on a failure drops the host, which ends what was started.
+        // From here on a failure drops the host, which ends what was started. The guards of stages that never began must go
+        // before it: the thread that drives the network waits for them.
+        let mut stage_guards = stage_guards;
         let threads = &host.0.threads;
         let mut net = Some((event_loop, processors));
         for ((number, ring), guard) in lane_consumers.into_iter().enumerate().zip(lane_guards) {
@@ -237,7 +239,10 @@ impl RaftHost {
         }
         let inner = &*self.0;
         let Some(node) = inner.routes.node(group_id.as_str()) else { return Ok(false) };
-        inner.routes.remove(group_id);
+        if !inner.routes.remove_life(group_id, node.handle()) {
+            // Another caller has stopped it, and may have started it again.
+            return Ok(false);
+        }
         let stopped = inner.control(node.handle(), |answer| Control::Close { handle: node.handle(), answer });
         inner.groups.lock().by_id.remove(group_id);
         Ok(stopped.unwrap_or(false))

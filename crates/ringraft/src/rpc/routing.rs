@@ -45,6 +45,15 @@ impl RoutingTable {
         self.routes.write().remove(group_id);
     }
 
+    /// Makes one life of a group unreachable; says whether it was reachable. A later life that has taken its place stays.
+    pub(crate) fn remove_life(&self, group_id: &GroupId, handle: GroupHandle) -> bool {
+        let mut routes = self.routes.write();
+        let found = routes.get(group_id).is_some_and(|route| route.handle == handle);
+        let removed = if found { routes.remove(group_id) } else { None };
+        drop(routes);
+        removed.is_some()
+    }
+
     pub(crate) fn clear(&self) {
         self.routes.write().clear();
     }
@@ -107,5 +116,20 @@ mod tests {
         assert_eq!(table.find("h", "nonsense").unwrap_err().error.code(), 1015);
         table.remove(&"g".parse().unwrap());
         assert!(table.find("g", "a:1").is_err());
+    }
+
+    /// Two callers stop a group, the first of them starts it again: the second must not stop the new life.
+    #[test]
+    fn a_late_stop_leaves_the_next_life_alone() {
+        let table = RoutingTable::new();
+        let (group, server): (GroupId, PeerId) = ("g".parse().unwrap(), "a:1".parse().unwrap());
+        let first = GroupHandle { lane: 1, slot: 2, generation: 3 };
+        let second = GroupHandle { generation: 5, ..first };
+        table.insert(group.clone(), server.clone(), first);
+        assert!(table.remove_life(&group, first));
+        table.insert(group.clone(), server, second);
+        assert!(!table.remove_life(&group, first));
+        assert_eq!(table.find("g", "a:1"), Ok(second));
+        assert!(table.remove_life(&group, second));
     }
 }
