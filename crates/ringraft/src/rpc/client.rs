@@ -1,6 +1,6 @@
 //! A client for users' requests, for programs that host no group.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,6 +102,9 @@ impl Default for RpcClientOptions {
     }
 }
 
+/// Time-outs beyond this are cut: the clock must be able to say when the time is over.
+const LONGEST_CALL: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The outcome of a call.
 pub type RpcResult = Result<RpcResponse, RpcError>;
 
@@ -122,8 +125,8 @@ struct Call {
 struct State {
     calls: FxHashMap<u64, Call>,
     next: u64,
-    /// Calls that wait for a connection, by link.
-    waiting: FxHashMap<LinkId, Vec<u64>>,
+    /// Calls that wait for a connection, by link, oldest first. Calls that are gone leave from the front.
+    waiting: FxHashMap<LinkId, VecDeque<u64>>,
     /// When which call fails. Entries of calls that are gone are skipped.
     deadlines: BTreeSet<(Instant, u64)>,
     closed: bool,
@@ -141,6 +144,7 @@ impl Shared {
         let endpoint = Endpoint(endpoint.into());
         let link = self.transport.link(&endpoint, ConnectionClass::Control);
         let start = Instant::now();
+        let timeout = timeout.min(LONGEST_CALL);
         let deadline = start + timeout;
         let call = Call { endpoint, class: class.to_owned(), content, timeout, deadline, sent: false, done };
         let mut state = self.state.lock();
@@ -154,8 +158,8 @@ impl Shared {
         let refused = self.send(&mut state, link, id);
         if refused.is_none() {
             let sent = state.calls.get(&id).is_some_and(|call| call.sent);
-            let connect_limit = start + Duration::from_millis(self.options.connect_timeout_ms);
-            let limit = if sent { deadline } else { deadline.min(connect_limit) };
+            let connect_limit = timeout.min(Duration::from_millis(self.options.connect_timeout_ms));
+            let limit = if sent { deadline } else { start + connect_limit };
             let first = state.deadlines.first().is_none_or(|(at, _)| limit < *at);
             state.deadlines.insert((limit, id));
             drop(state);
@@ -189,7 +193,7 @@ impl Shared {
                 return None;
             }
             Err(SendError::NotConnected(_)) => {
-                state.waiting.entry(link).or_default().push(id);
+                state.waiting.entry(link).or_default().push_back(id);
                 return None;
             }
             Err(SendError::Full(endpoint)) => RpcError::Busy { endpoint: endpoint.to_string() },
@@ -218,6 +222,15 @@ impl Shared {
             }
             failed.extend(state.calls.remove(&id));
         };
+        if !failed.is_empty() {
+            let State { calls, waiting, .. } = &mut *state;
+            waiting.retain(|_, ids| {
+                while ids.front().is_some_and(|id| !calls.contains_key(id)) {
+                    ids.pop_front();
+                }
+                !ids.is_empty()
+            });
+        }
         drop(state);
         for call in failed {
             let endpoint = call.endpoint.to_string();
@@ -375,7 +388,7 @@ impl RpcClient {
         let (promise, waiter) = promise();
         self.call_async(endpoint, class, content, timeout, move |result| promise.fulfil(result));
         // The client answers every call in its time; this is for the case that its thread is held up.
-        let limit = timeout + Duration::from_secs(1);
+        let limit = timeout.saturating_add(Duration::from_secs(1));
         waiter.wait(Some(limit)).unwrap_or_else(|| {
             let endpoint = endpoint.to_owned();
             Err(RpcError::TimedOut { endpoint, timeout_ms: timeout.as_millis() as u64 })
@@ -400,8 +413,10 @@ impl RpcClient {
     pub fn shutdown(&self) {
         self.stop.store(true, Ordering::Release);
         self.shared.waker.wake();
-        let mut thread = self.thread.lock();
-        if let Some(handle) = thread.take_if(|handle| handle.thread().id() != std::thread::current().id()) {
+        let of_others = |handle: &mut JoinHandle<()>| handle.thread().id() != std::thread::current().id();
+        let handle = self.thread.lock().take_if(of_others);
+        // Not under the lock: a callback may call this, too, and its thread is waited for here.
+        if let Some(handle) = handle {
             // Its callbacks' panics are caught.
             let _ = handle.join();
         }
@@ -417,5 +432,54 @@ impl Drop for RpcClient {
 impl std::fmt::Debug for RpcClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RpcClient").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn client(name: &str, connect_timeout_ms: u64) -> RpcClient {
+        RpcClient::inproc(RpcClientOptions { connect_timeout_ms }, &Network::new(), name).unwrap()
+    }
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn calls_that_were_given_up_leave_nothing_behind() {
+        let client = client("patient", 1);
+        let (sender, outcomes) = mpsc::channel();
+        for _ in 0..100 {
+            let sender = sender.clone();
+            client.call_async("nowhere:1", "c", Bytes::new(), LIMIT, move |outcome| {
+                sender.send(outcome).unwrap();
+            });
+        }
+        for _ in 0..100 {
+            let outcome = outcomes.recv_timeout(LIMIT).unwrap();
+            assert!(matches!(outcome, Err(RpcError::NotConnected { .. })), "{outcome:?}");
+        }
+        let state = client.shared.state.lock();
+        assert_eq!((state.calls.len(), state.deadlines.len(), state.waiting.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_callback_may_end_the_client_that_another_thread_ends() {
+        let client = Arc::new(client("ending", u64::MAX));
+        let (sender, outcomes) = mpsc::channel();
+        let of_callback = Arc::clone(&client);
+        // The longest time-out there is must not overflow the clock.
+        client.call_async("nowhere:1", "c", Bytes::new(), Duration::MAX, move |outcome| {
+            of_callback.shutdown();
+            sender.send(outcome).unwrap();
+        });
+        let ends = std::thread::spawn(move || client.shutdown());
+        assert_eq!(
+            outcomes.recv_timeout(LIMIT).expect("the threads wait for each other"),
+            Err(RpcError::Closed)
+        );
+        ends.join().unwrap();
     }
 }
