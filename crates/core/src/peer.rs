@@ -19,6 +19,9 @@ pub struct PeerId {
     priority: i32,
 }
 
+/// Bytes of a peer's text at most: longer than any host name, and short enough to be kept for whoever names itself so.
+const MAX_TEXT: usize = 320;
+
 /// Election priority of a peer that takes no part in priority election.
 pub const PRIORITY_DISABLED: i32 = -1;
 
@@ -122,6 +125,9 @@ impl FromStr for PeerId {
 
     fn from_str(text: &str) -> Result<PeerId, InvalidPeerId> {
         let invalid = || InvalidPeerId(text.to_owned());
+        if text.len() > MAX_TEXT {
+            return Err(invalid());
+        }
         // An IPv6 address keeps its brackets as part of the ip text.
         let (ip, rest) = match text.strip_prefix('[').and_then(|t| t.find(']')) {
             Some(end) => {
@@ -303,6 +309,9 @@ mod tests {
         {
             assert!(bad.parse::<PeerId>().is_err(), "{bad:?}");
         }
+        // What a stranger calls itself is remembered: as voted for, as leader, as parsed.
+        let long = format!("{}:80", "h".repeat(MAX_TEXT));
+        assert!(long.parse::<PeerId>().is_err());
     }
 
     #[test]
