@@ -13,7 +13,7 @@ use ringraft_storage::{
 
 /// Files behind the end are kept for later, as by default.
 fn options() -> SegmentLogOptions {
-    SegmentLogOptions { recycled_files: 4, ..tiny() }
+    SegmentLogOptions { prepared_files: 1, recycled_files: 4, ..tiny() }
 }
 
 fn batch(group: GroupKey, first: u64, payloads: &[&[u8]]) -> WriteBatch {

@@ -13,7 +13,8 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 pub struct SegmentLogOptions {
     /// Size of a segment file in bytes (64 MiB). One entry must fit in a file. May change between starts.
     pub file_bytes: u64,
-    /// Empty files kept ready ahead of the one being written (1); at least 1.
+    /// Empty files kept ready ahead of the one being written (2); at least 1. With 1 a batch that goes on in the
+    /// next file waits when that one took longer to prepare than the present one to fill.
     pub prepared_files: usize,
     /// Freed files kept for recycling beside the prepared ones (4); more are removed.
     pub recycled_files: usize,
@@ -37,7 +38,7 @@ impl Default for SegmentLogOptions {
     fn default() -> SegmentLogOptions {
         SegmentLogOptions {
             file_bytes: 64 << 20,
-            prepared_files: 1,
+            prepared_files: 2,
             recycled_files: 4,
             sync: true,
             checkpoint_bytes: 256 << 20,

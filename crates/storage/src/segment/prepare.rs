@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -79,6 +80,8 @@ struct Worker {
     /// `None` once the thread was told to end.
     jobs: Option<Sender<Job>>,
     ready: Receiver<Result<Arc<Segment>, StorageError>>,
+    /// What is still to do is left undone: the next start deals with it.
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -156,10 +159,15 @@ impl Worker {
     fn start(disk: Arc<dyn Disk>) -> Result<Worker, StorageError> {
         let (jobs, inbox) = channel::<Job>();
         let (outbox, ready) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("log-prepare".to_owned())
             .spawn(move || {
                 for job in inbox {
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
                     match job {
                         Job::Prepare { number, bytes, spare } => {
                             if outbox.send(prepare(&*disk, number, bytes, spare)).is_err() {
@@ -176,7 +184,7 @@ impl Worker {
                 }
             })
             .map_err(|e| io_error("start thread", "log-prepare", &e))?;
-        Ok(Worker { jobs: Some(jobs), ready, thread: Some(thread) })
+        Ok(Worker { jobs: Some(jobs), ready, stop, thread: Some(thread) })
     }
 
     fn send(&self, job: Job) -> Result<(), StorageError> {
@@ -186,6 +194,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         self.jobs = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
