@@ -80,6 +80,9 @@ pub enum DecodeError {
     /// More entries than a request may have.
     #[error("more than {0} entries in one request")]
     TooManyEntries(usize),
+    /// Configurations that name more peers, all together, than a request may.
+    #[error("more than {0} peers in the configurations of one request")]
+    TooManyPeers(usize),
     /// The entries' lengths do not add up to the payload that came.
     #[error("entries state {stated} bytes of payload, but {received} came")]
     PayloadLength {

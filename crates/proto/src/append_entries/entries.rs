@@ -21,6 +21,10 @@ const SHARE_FROM: usize = 64 << 10;
 /// Peers that one configuration may name, of all four kinds; far more than any group has.
 const MAX_PEERS: usize = 256;
 
+/// Peers that all configurations of one request may name. Each becomes an id of its own and is compared with those
+/// beside it, so that one large frame could hold up every group of its loop for seconds.
+const MAX_REQUEST_PEERS: usize = 65_536;
+
 /// Consecutive entries of one term and type.
 struct Run {
     kind: ChunkKind,
@@ -38,6 +42,8 @@ impl Run {
 pub(super) struct Runs {
     runs: SmallVec<[Run; 1]>,
     count: usize,
+    /// Peers named so far; never above [`MAX_REQUEST_PEERS`].
+    peers: usize,
     /// Payload stated so far; never above `limit`.
     payload: usize,
     /// Bytes of the whole content, which no payload can exceed.
@@ -117,7 +123,7 @@ fn count(value: u64, field: &'static str) -> Result<u64, DecodeError> {
 impl Runs {
     /// For a content of `limit` bytes.
     pub(super) fn new(limit: usize) -> Runs {
-        Runs { runs: SmallVec::new(), count: 0, payload: 0, limit: limit.min(i32::MAX as usize) }
+        Runs { runs: SmallVec::new(), count: 0, peers: 0, payload: 0, limit: limit.min(i32::MAX as usize) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -128,6 +134,10 @@ impl Runs {
     pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         let bytes = reader.delimited().map_err(malformed)?;
         let meta = EntryMeta::read(bytes, self.count)?;
+        self.peers += meta.peer_count();
+        if self.peers > MAX_REQUEST_PEERS {
+            return Err(DecodeError::TooManyPeers(MAX_REQUEST_PEERS));
+        }
         let missing = |field| DecodeError::Missing { message: MESSAGE, field };
         let term = count(meta.term.ok_or_else(|| missing("term"))?, "term")?;
         let value = meta.kind.ok_or_else(|| missing("type"))?;

@@ -449,6 +449,19 @@ fn too_many_entries_are_refused() {
 }
 
 #[test]
+fn peers_of_all_entries_together_are_bounded() {
+    let decode = |entries: usize, peers: usize| {
+        let mut message = generated(&request(vec![chunk(2, &[b""])]));
+        message.entries[0].set_type(EntryType::ENTRY_TYPE_CONFIGURATION);
+        message.entries[0].peers = (0..peers).map(|port| format!("h:{port}").into()).collect();
+        message.entries = vec![message.entries[0].clone(); entries];
+        decode_content(&message.write_to_bytes().unwrap().into()).map(|i| i.request.entry_count())
+    };
+    assert_eq!(decode(1024, 20), Ok(1024));
+    assert_eq!(decode(257, 256), Err(DecodeError::TooManyPeers(65_536)));
+}
+
+#[test]
 fn stated_lengths_cannot_overflow() {
     // 16,384 entries of almost 2 MiB each state 32 GiB.
     let mut message = generated(&request(vec![chunk(2, &[b"x"])]));
