@@ -87,6 +87,9 @@ impl Default for NetLoopOptions {
     }
 }
 
+/// Longest time of any option: a year. Deadlines are moments of a clock that cannot count for ever.
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Why [`NetLoopOptions`] cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetOptionsError {
@@ -107,6 +110,14 @@ pub enum NetOptionsError {
     ZeroTime {
         /// The option.
         name: &'static str,
+    },
+    /// A time is longer than a deadline can be away.
+    #[error("{name} is {value:?}; give a year at most")]
+    LongTime {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        value: Duration,
     },
     /// Two options contradict each other.
     #[error(
@@ -155,6 +166,7 @@ impl NetLoopOptions {
         for (name, value) in [
             ("request_expiry", self.request_expiry),
             ("reconnect_backoff_min", self.reconnect_backoff_min),
+            ("reconnect_backoff_max", self.reconnect_backoff_max),
             ("connect_timeout", self.connect_timeout),
             ("heartbeat_interval", self.heartbeat_interval),
             ("heartbeat_ack_timeout", self.heartbeat_ack_timeout),
@@ -166,6 +178,9 @@ impl NetLoopOptions {
         ] {
             if value.is_zero() {
                 return Err(NetOptionsError::ZeroTime { name });
+            }
+            if value > MAX_TIME {
+                return Err(NetOptionsError::LongTime { name, value });
             }
         }
         let order = |lower, lower_value, upper, upper_value| {
@@ -237,6 +252,10 @@ mod tests {
         case!(partial_frame_window, zero);
         case!(accept_backoff, zero);
         case!(busy_retry, zero);
+        case!(request_expiry, Duration::MAX);
+        case!(reconnect_backoff_max, Duration::MAX);
+        case!(inbound_idle_limit, Duration::MAX);
+        case!(partial_frame_window, Duration::MAX);
         for (options, name) in cases {
             let error = options.validate().expect_err(name).to_string();
             assert!(error.contains(name), "{name}: {error}");
