@@ -453,7 +453,7 @@ fn peers_of_all_entries_together_are_bounded() {
     let decode = |entries: usize, peers: usize| {
         let mut message = generated(&request(vec![chunk(2, &[b""])]));
         message.entries[0].set_type(EntryType::ENTRY_TYPE_CONFIGURATION);
-        message.entries[0].peers = (0..peers).map(|port| format!("h:{port}").into()).collect();
+        message.entries[0].peers = (0..peers).map(|port| format!("h:{port}")).collect();
         message.entries = vec![message.entries[0].clone(); entries];
         decode_content(&message.write_to_bytes().unwrap().into()).map(|i| i.request.entry_count())
     };
