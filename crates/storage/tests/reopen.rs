@@ -89,7 +89,7 @@ fn peers_that_could_not_be_read_back_are_refused_before_anything_is_written() {
         LogOp::Append(Arc::new(EntryChunk::configuration(LogId::new(1, 1), conf, Configuration::default())))
     };
     let options = SegmentLogOptions { file_bytes: 1 << 20, ..tiny() };
-    for (bytes, fits) in [(200, true), (65_536, false), (70_000, false)] {
+    for (bytes, fits) in [(200, true), (20_000, false), (65_536, false), (70_000, false)] {
         for op in [vote(bytes), conf(bytes)] {
             let disk = MemoryDisk::new();
             let mut log = open(&disk, &options).unwrap();
