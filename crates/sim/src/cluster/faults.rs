@@ -1,0 +1,184 @@
+//! Faults that the world injects.
+
+use ringraft_storage::disk::FsyncFailure;
+
+use super::Profile;
+use super::plan::{MS, StoreKind};
+use super::random::Random;
+use super::world::{Event, World};
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// The process is killed; what it wrote stays in the page cache.
+    Kill,
+    /// The machine loses power; what was not synced is lost in part.
+    PowerLoss,
+    /// Power goes in the middle of the disk's next operations.
+    PowerCut,
+    /// The process ends in order and comes back.
+    Shutdown,
+    /// One operation of the disk fails.
+    DiskError,
+    /// One fsync fails, with one of three outcomes for the page cache.
+    FsyncFails,
+    /// No more bytes for a while.
+    DiskFull,
+    /// Writes take up to ten seconds for a while.
+    SlowDisk,
+    /// Reads return less than was asked for.
+    ShortReads,
+    /// The process stands still for a while.
+    Pause,
+    /// A host's clock leaps ahead.
+    ClockLeap,
+    /// Connections between two hosts break.
+    Reset,
+    /// Nothing passes from one host to another, in one direction.
+    OneWayCut,
+    /// The hosts fall into two parts that do not hear each other.
+    Partition,
+}
+
+impl FaultKind {
+    /// Every kind.
+    pub const ALL: [FaultKind; 14] = [
+        FaultKind::Kill,
+        FaultKind::PowerLoss,
+        FaultKind::PowerCut,
+        FaultKind::Shutdown,
+        FaultKind::DiskError,
+        FaultKind::FsyncFails,
+        FaultKind::DiskFull,
+        FaultKind::SlowDisk,
+        FaultKind::ShortReads,
+        FaultKind::Pause,
+        FaultKind::ClockLeap,
+        FaultKind::Reset,
+        FaultKind::OneWayCut,
+        FaultKind::Partition,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            FaultKind::Kill => "kill",
+            FaultKind::PowerLoss => "power_loss",
+            FaultKind::PowerCut => "power_cut",
+            FaultKind::Shutdown => "shutdown",
+            FaultKind::DiskError => "disk_error",
+            FaultKind::FsyncFails => "fsync_fails",
+            FaultKind::DiskFull => "disk_full",
+            FaultKind::SlowDisk => "slow_disk",
+            FaultKind::ShortReads => "short_reads",
+            FaultKind::Pause => "pause",
+            FaultKind::ClockLeap => "clock_leap",
+            FaultKind::Reset => "reset",
+            FaultKind::OneWayCut => "one_way_cut",
+            FaultKind::Partition => "partition",
+        }
+    }
+
+    /// Whether it can happen in such a world.
+    pub(super) fn fits(self, profile: Profile, store: &StoreKind) -> bool {
+        let disk = matches!(
+            self,
+            FaultKind::PowerLoss
+                | FaultKind::PowerCut
+                | FaultKind::DiskError
+                | FaultKind::FsyncFails
+                | FaultKind::DiskFull
+                | FaultKind::ShortReads
+        );
+        let network = matches!(self, FaultKind::Reset | FaultKind::OneWayCut | FaultKind::Partition);
+        match (profile, store) {
+            (_, StoreKind::Memory) if disk => false,
+            (Profile::Disk, _) => !network,
+            _ => true,
+        }
+    }
+}
+
+impl World {
+    /// The fault of this number, unless it is skipped; arms the next.
+    pub(super) fn fault(&mut self, number: u64) {
+        if !self.chaos || self.plan.faults.is_empty() {
+            return;
+        }
+        let mut r = self.fault_random.fork(number);
+        let gap = self.plan.fault_gap;
+        self.after(r.range(gap / 4 + 1, 2 * gap), Event::Fault(number + 1));
+        let kind = self.plan.faults[r.index(self.plan.faults.len())];
+        if self.skip.contains(&number) {
+            return;
+        }
+        let host = r.index(self.plan.hosts);
+        if self.inject(kind, host, &mut r) {
+            *self.report.faults.entry(kind.name()).or_default() += 1;
+            self.report.fault_numbers.push((number, kind.name()));
+        }
+    }
+
+    fn inject(&mut self, kind: FaultKind, host: usize, r: &mut Random) -> bool {
+        let timeout = self.plan.election_timeout_ms * MS;
+        let up = self.hosts[host].process.is_some();
+        let away = r.sized(MS, 4 * timeout);
+        self.note(|| format!("fault {} at host {host}", kind.name()));
+        if matches!(kind, FaultKind::DiskError | FaultKind::FsyncFails | FaultKind::DiskFull) {
+            self.hosts[host].disk_suspect = true;
+        }
+        match kind {
+            FaultKind::Kill if up => self.crash(host, None, away, r),
+            FaultKind::PowerLoss if up => self.crash(host, Some(r.next()), away, r),
+            FaultKind::PowerCut => {
+                let operations = r.sized(1, 64) - 1;
+                self.hosts[host].cut_power_after(operations);
+            }
+            FaultKind::Shutdown if up => self.begin_shutdown(host, away),
+            FaultKind::DiskError => self.hosts[host].disk.fail_operation_after(r.sized(1, 32) - 1),
+            FaultKind::FsyncFails => {
+                let outcomes = [FsyncFailure::KeepsNew, FsyncFailure::RevertsToOld, FsyncFailure::StaysDirty];
+                self.hosts[host].disk.fail_fsync_after(r.below(8), outcomes[r.index(3)]);
+            }
+            FaultKind::DiskFull => {
+                let disk = &self.hosts[host].disk;
+                let used = ringraft_storage::Disk::list(disk).map_or(0, |names| {
+                    names.iter().filter_map(|name| disk.contents(name)).map(|bytes| bytes.len() as u64).sum()
+                });
+                disk.limit_bytes(Some(used));
+                self.hosts[host].disk_full = true;
+                self.after(away, Event::DiskRoom(host));
+            }
+            FaultKind::SlowDisk => {
+                let until = self.now + away;
+                let delay = r.sized(timeout / 8, (4 * timeout).min(10_000 * MS));
+                self.hosts[host].slow_disk = Some((until, delay));
+            }
+            FaultKind::ShortReads => self.hosts[host].disk.short_reads(true),
+            FaultKind::Pause if up => {
+                let until = self.now + r.sized(MS, 4 * timeout);
+                let paused = &mut self.hosts[host].paused_until;
+                *paused = until.max(*paused);
+            }
+            FaultKind::ClockLeap => {
+                let now = self.now;
+                self.hosts[host].clock.leap(now, r.sized(MS, 8 * timeout));
+                self.wake(host, 0);
+            }
+            FaultKind::Reset => {
+                let other = r.index(self.plan.hosts);
+                self.break_connections(r, |a, b| (a, b) == (host, other) || (b, a) == (host, other));
+            }
+            FaultKind::OneWayCut => {
+                let other = r.index(self.plan.hosts);
+                self.cut(r, away, |from, to| from == host && to == other);
+            }
+            FaultKind::Partition => {
+                let side: Vec<bool> = (0..self.plan.hosts).map(|_| r.chance(500)).collect();
+                self.cut(r, away, |from, to| side[from] != side[to]);
+            }
+            _ => return false,
+        }
+        true
+    }
+}

@@ -1,0 +1,409 @@
+//! One host: what survives its processes, and the process that runs on it, with every stage of the pipeline.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ringraft::handler::{
+    ApplyTaskHandler, Control, DiskWrite, FsmGroup, FsmTask, GroupHandle, GroupNames, GroupProgress,
+    LaneEvent, LaneOutput, LogEntryAndClosureHandler, NodeStatus, OpenGroup, ProgressBoard, ReadTask,
+    StableClosureEventHandler, promise,
+};
+use ringraft::rpc::{LaneSink, Outbox as Dispatcher, Processors, RoutingTable, UserProcessors};
+use ringraft_core::{CoreOptions, GroupId, PeerId, RaftError, Status};
+use ringraft_net::{Endpoint, ReplyHandle, RequestContext};
+use ringraft_storage::{
+    LogReader, LogStorage, MemoryDisk, MemoryLogStorage, SegmentLog, StorageError, WriteBatch,
+};
+use rustc_hash::FxHashMap;
+
+use super::clock::HostClock;
+use super::machine::Registers;
+use super::network::Arrival;
+use super::plan::{MS, StoreKind};
+use super::random::Random;
+use super::transport::SimTransport;
+use super::world::{Event, World, broken};
+use crate::checkers::Violation;
+
+/// A log store of one of the kinds.
+pub(super) enum Store {
+    Memory(MemoryLogStorage),
+    Segment(Box<SegmentLog>),
+}
+
+impl Store {
+    pub(super) fn as_log(&mut self) -> &mut dyn LogStorage {
+        match self {
+            Store::Memory(store) => store,
+            Store::Segment(store) => &mut **store,
+        }
+    }
+}
+
+/// A request of a peer that was taken in and must be answered once.
+#[derive(Clone, Debug)]
+pub(super) struct OpenRequest {
+    pub(super) group: usize,
+    pub(super) from: PeerId,
+    /// Whether it is a vote (not a pre-vote).
+    pub(super) vote: bool,
+    /// Last entry that an AppendEntries with entries asks to be durable, and its term.
+    pub(super) entries: Option<(u64, u64)>,
+}
+
+/// What runs between two crashes.
+pub(super) struct Process {
+    pub(super) transport: Arc<SimTransport>,
+    pub(super) processors: Processors,
+    pub(super) lane: LogEntryAndClosureHandler,
+    pub(super) out: LaneOutput,
+    /// How much of `out.disk` the checkers have seen: writes, and operations of the last.
+    pub(super) seen_disk: (usize, usize),
+    pub(super) seen_fsm: usize,
+    pub(super) ring: VecDeque<LaneEvent>,
+    pub(super) board: ProgressBoard,
+    pub(super) failed: Vec<(RequestContext, Status)>,
+    pub(super) lane_dispatcher: Dispatcher,
+    pub(super) disk_dispatcher: Dispatcher,
+    pub(super) disk: StableClosureEventHandler,
+    pub(super) store: Store,
+    pub(super) reader: Arc<dyn LogReader>,
+    pub(super) disk_ring: VecDeque<Vec<DiskWrite>>,
+    /// The batch that is being written, and whether the store knows of it.
+    pub(super) writing: Option<(WriteBatch, bool)>,
+    pub(super) batches: u64,
+    pub(super) fsm: ApplyTaskHandler,
+    pub(super) fsm_ring: VecDeque<Vec<FsmTask>>,
+    pub(super) fsm_busy: bool,
+    pub(super) read_ring: VecDeque<ReadTask>,
+    pub(super) read_busy: bool,
+    /// Handle of each group that runs here.
+    pub(super) handles: Vec<Option<GroupHandle>>,
+    pub(super) by_handle: FxHashMap<GroupHandle, usize>,
+    pub(super) by_key: FxHashMap<ringraft_storage::GroupKey, usize>,
+    pub(super) requests: FxHashMap<ReplyHandle, Vec<OpenRequest>>,
+    pub(super) next_turn: Option<u64>,
+    /// The process ends when its stages are empty, and comes back after so long.
+    pub(super) stopping: Option<u64>,
+}
+
+/// A host and its disk.
+pub(super) struct Host {
+    pub(super) endpoint: Endpoint,
+    pub(super) peer: PeerId,
+    pub(super) disk: MemoryDisk,
+    pub(super) memory: Option<MemoryLogStorage>,
+    pub(super) clock: HostClock,
+    pub(super) life: u32,
+    pub(super) process: Option<Box<Process>>,
+    pub(super) arrivals: VecDeque<Arrival>,
+    pub(super) paused_until: u64,
+    /// Until when writes take how long.
+    pub(super) slow_disk: Option<(u64, u64)>,
+    /// The disk loses power with the operation of this number.
+    pub(super) power_off_at: Option<u64>,
+    /// A fault of the disk may show: a store that fails is no bug.
+    pub(super) disk_suspect: bool,
+    /// No more bytes fit on the disk, also after a loss of power.
+    pub(super) disk_full: bool,
+    /// Whether a restart is under way, so that a second crash plans none.
+    pub(super) returning: bool,
+    /// Left dead in the last phase.
+    pub(super) left_dead: bool,
+}
+
+impl Host {
+    pub(super) fn new(number: usize, clock: HostClock) -> Host {
+        let peer = PeerId::new("10.0.0.1", 8000 + number as u16);
+        Host {
+            endpoint: Endpoint(peer.endpoint().into()),
+            peer,
+            disk: MemoryDisk::new(),
+            memory: Some(MemoryLogStorage::new()),
+            clock,
+            life: 0,
+            process: None,
+            arrivals: VecDeque::new(),
+            paused_until: 0,
+            slow_disk: None,
+            power_off_at: None,
+            disk_suspect: false,
+            disk_full: false,
+            returning: false,
+            left_dead: false,
+        }
+    }
+
+    pub(super) fn cut_power_after(&mut self, operations: u64) {
+        self.disk.power_off_after(operations);
+        self.power_off_at = Some(self.disk.operations() + operations);
+    }
+
+    /// Whether the power went with one of the last operations.
+    pub(super) fn power_is_off(&self) -> bool {
+        self.power_off_at.is_some_and(|at| self.disk.operations() > at)
+    }
+}
+
+/// The name of a group.
+pub(super) fn group_id(group: usize) -> GroupId {
+    match format!("g{group}").parse() {
+        Ok(id) => id,
+        Err(error) => unreachable!("a letter and a number name a group: {error}"),
+    }
+}
+
+impl World {
+    pub(super) fn transport(&self, host: usize) -> Option<Arc<SimTransport>> {
+        self.hosts[host].process.as_ref().map(|process| Arc::clone(&process.transport))
+    }
+
+    /// Starts the process of a host over whatever its disk holds.
+    pub(super) fn start(&mut self, host: usize) -> Result<(), Violation> {
+        if self.hosts[host].process.is_some() || self.hosts[host].left_dead {
+            return Ok(());
+        }
+        self.hosts[host].returning = false;
+        let opened = match &self.plan.store {
+            StoreKind::Memory => {
+                let store = self.hosts[host].memory.take().unwrap_or_default();
+                Ok(Store::Memory(store.reopen()))
+            }
+            StoreKind::Segment(options) => {
+                let disk = Arc::new(self.hosts[host].disk.clone());
+                SegmentLog::open(disk, options.clone()).map(|log| Store::Segment(Box::new(log)))
+            }
+        };
+        let started = opened.and_then(|store| self.open_process(host, store));
+        match started {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(violation)) => Err(violation),
+            Err(error) => self.start_failed(host, &error),
+        }
+    }
+
+    /// The store could not be opened: with a fault that explains it the host tries again later.
+    fn start_failed(&mut self, host: usize, error: &StorageError) -> Result<(), Violation> {
+        self.note(|| format!("host {host} cannot start: {error}"));
+        let mut r = self.random.fork(self.now);
+        let io = matches!(error, StorageError::Io { .. } | StorageError::Poisoned(_));
+        let explained = self.hosts[host].power_is_off() || self.hosts[host].disk_suspect;
+        if !io || !explained {
+            return Err(broken("recovery", format!("host {host} cannot open its store: {error}")));
+        }
+        if self.hosts[host].power_is_off() {
+            self.mark("power cut inside recovery");
+        }
+        let power = self.hosts[host].power_is_off().then(|| r.next());
+        let away = r.sized(MS, self.plan.election_timeout_ms * MS);
+        self.crash(host, power, away, &mut r);
+        Ok(())
+    }
+
+    fn core_options(&self, group: usize, host: usize) -> CoreOptions {
+        let plan = &self.plan;
+        let members = plan.groups[group].iter().map(|member| self.hosts[*member].peer.clone()).collect();
+        let conf = ringraft_core::Configuration::of_peers(members);
+        let mut options = CoreOptions::new(group_id(group), self.hosts[host].peer.clone(), conf);
+        options.election_timeout_ms = plan.election_timeout_ms;
+        options.max_election_delay_ms = plan.election_delay_ms;
+        options.election_heartbeat_factor = plan.heartbeat_factor;
+        options.step_down_when_vote_timedout = plan.step_down_when_vote_timedout;
+        options.max_entries_size = plan.entries_size;
+        options.max_body_size = plan.body_size;
+        options.max_replicator_inflight_msgs = plan.inflight_msgs;
+        options.max_replicator_inflight_bytes = plan.inflight_bytes;
+        options.rpc_default_timeout_ms = plan.rpc_timeout_ms;
+        options.max_unstable_entries = plan.unstable_entries;
+        options.max_unstable_bytes = plan.body_size + (64 << 10);
+        options.max_unapplied_entries = plan.unapplied_entries;
+        options.max_tail_bytes = plan.tail_bytes;
+        options
+    }
+
+    fn open_process(&mut self, host: usize, mut store: Store) -> Result<Result<(), Violation>, StorageError> {
+        let transport = Arc::new(SimTransport::new(self.plan.net.outbox));
+        transport.take_fresh(self.now);
+        let routes = Arc::new(RoutingTable::new());
+        let sink = LaneSink::Local { events: Vec::new(), room: 0 };
+        let dynamic: Arc<dyn ringraft_net::Transport> = Arc::clone(&transport) as _;
+        let processors = Processors::new(
+            Arc::clone(&routes),
+            Arc::<UserProcessors>::default(),
+            Arc::clone(&dynamic),
+            sink,
+        );
+        let reader = store.as_log().reader();
+        let groups = self.plan.groups.len();
+        let mut process = Box::new(Process {
+            transport,
+            processors,
+            lane: LogEntryAndClosureHandler::new(0, self.plan.limits, Arc::clone(&dynamic)),
+            out: LaneOutput::new(1),
+            seen_disk: (0, 0),
+            seen_fsm: 0,
+            ring: VecDeque::new(),
+            board: ProgressBoard::new(),
+            failed: Vec::new(),
+            lane_dispatcher: Dispatcher::new(Arc::clone(&dynamic)),
+            disk_dispatcher: Dispatcher::new(dynamic),
+            disk: StableClosureEventHandler::new(),
+            store,
+            reader,
+            disk_ring: VecDeque::new(),
+            writing: None,
+            batches: 0,
+            fsm: ApplyTaskHandler::new(),
+            fsm_ring: VecDeque::new(),
+            fsm_busy: false,
+            read_ring: VecDeque::new(),
+            read_busy: false,
+            handles: vec![None; groups],
+            by_handle: FxHashMap::default(),
+            by_key: FxHashMap::default(),
+            requests: FxHashMap::default(),
+            next_turn: None,
+            stopping: None,
+        });
+        let life = self.hosts[host].life;
+        let now = self.hosts[host].clock.now(self.now);
+        for group in 0..groups {
+            if !self.plan.groups[group].contains(&host) {
+                continue;
+            }
+            let (key, recovered) = process.store.as_log().open_group(&group_id(group))?;
+            if let Err(violation) = self.oracle.recovered(group, host, key, &recovered, &*process.reader) {
+                return Ok(Err(violation));
+            }
+            let names = GroupNames::new(group_id(group), self.hosts[host].peer.clone());
+            let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
+            let machine =
+                Registers { host, group, values: Default::default(), outbox: Arc::clone(&self.outbox) };
+            let fsm = FsmGroup::new(
+                Arc::clone(&names),
+                Box::new(machine),
+                Arc::clone(&progress),
+                Arc::clone(&status),
+                recovered.before_first.index,
+            );
+            let open = OpenGroup {
+                names,
+                key,
+                options: self.core_options(group, host),
+                recovered,
+                seed: self.random.fork(u64::from(life) << 32 | (group * 8 + host) as u64).next(),
+                worker: 0,
+                progress,
+                status,
+                fsm: Box::new(fsm),
+            };
+            let (answer, waiter) = promise();
+            let control = Control::Open { group: Box::new(open), answer };
+            let mut events = vec![LaneEvent::Control(Box::new(control))];
+            process.lane.on_batch(now, &mut events, true, &mut process.out);
+            let handle = match waiter.wait(Some(std::time::Duration::ZERO)) {
+                Some(Ok(handle)) => handle,
+                other => {
+                    let what = format!("host {host} cannot open group {group}: {other:?}");
+                    return Ok(Err(broken("recovery", what)));
+                }
+            };
+            routes.insert(group_id(group), self.hosts[host].peer.clone(), handle);
+            process.handles[group] = Some(handle);
+            process.by_handle.insert(handle, group);
+            process.by_key.insert(key, group);
+        }
+        process.lane.end_turn(now, &mut process.out);
+        let touched: BTreeSet<usize> = process.by_handle.values().copied().collect();
+        self.note(|| format!("host {host} starts, life {life}"));
+        self.hosts[host].process = Some(process);
+        self.wake(host, 1);
+        self.after(self.plan.election_timeout_ms * MS, Event::Sweep(host, life));
+        Ok(self.observe_turn(host, &touched))
+    }
+
+    /// The process is gone. With `power` the machine loses power, too, and what was not synced survives by that chance.
+    /// It comes back after `away`, unless something else brings it back already.
+    pub(super) fn crash(&mut self, host: usize, power: Option<u64>, away: u64, r: &mut Random) {
+        let was_running = self.hosts[host].process.is_some();
+        let process = self.hosts[host].process.take();
+        self.hosts[host].life += 1;
+        self.hosts[host].arrivals.clear();
+        self.drop_ends(host, r);
+        if let Some(process) = process {
+            let Process { store, disk_ring, writing, by_key, .. } = *process;
+            let submitted = writing.filter(|(_, submitted)| *submitted).map(|(batch, _)| batch);
+            self.oracle.crashed(host, submitted.as_ref(), &by_key);
+            drop(disk_ring);
+            if let Store::Memory(store) = store {
+                self.hosts[host].memory = Some(store);
+            }
+        }
+        if let Some(seed) = power {
+            self.hosts[host].disk.crash(seed);
+            self.hosts[host].power_off_at = None;
+            self.hosts[host].disk_suspect = self.hosts[host].disk_full;
+            self.oracle.lost_power(host);
+        }
+        if was_running {
+            self.mark(if power.is_some() { "recovered after power loss" } else { "recovered after kill" });
+        }
+        self.note(|| format!("host {host} is down, power {}", power.is_some()));
+        if !std::mem::replace(&mut self.hosts[host].returning, true) {
+            self.after(away, Event::Start(host));
+        }
+    }
+
+    /// The process is asked to end; it comes back after `away`.
+    pub(super) fn begin_shutdown(&mut self, host: usize, away: u64) {
+        let Some(process) = &mut self.hosts[host].process else { return };
+        if process.stopping.is_none() {
+            process.stopping = Some(away);
+            process.ring.push_back(LaneEvent::Control(Box::new(Control::Stop)));
+            self.wake(host, 1);
+        }
+    }
+
+    /// Ends a process that was asked to, once all of its stages are empty.
+    pub(super) fn end_if_stopped(&mut self, host: usize) -> Result<(), Violation> {
+        let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
+        let Some(away) = process.stopping else { return Ok(()) };
+        let idle = process.lane.is_stopping()
+            && process.out.is_empty()
+            && process.ring.is_empty()
+            && process.disk_ring.is_empty()
+            && process.writing.is_none()
+            && process.fsm_ring.is_empty()
+            && !process.fsm_busy
+            && process.read_ring.is_empty();
+        if !idle {
+            return Ok(());
+        }
+        process.fsm.shutdown();
+        // What was still arriving belongs to nobody; what was taken in has been answered.
+        let open: usize = process.requests.values().map(Vec::len).sum();
+        if open > 0 && process.disk.failed().is_none() {
+            let what = format!("host {host} ended with {open} requests that were never answered");
+            return Err(broken("one answer a request", what));
+        }
+        let mut r = self.random.fork(self.now ^ 77);
+        self.crash(host, None, away, &mut r);
+        self.drain_outcomes()
+    }
+
+    /// Says that the store has failed and lets the process end soon, as an operator would.
+    pub(super) fn store_failed(&mut self, host: usize, status: &Status) -> Result<(), Violation> {
+        self.mark("store failed");
+        self.note(|| format!("the store of host {host} fails: {status}"));
+        if status.error != RaftError::Io || !self.hosts[host].disk_suspect {
+            return Err(broken(
+                "store",
+                format!("the store of host {host} failed without a fault: {status}"),
+            ));
+        }
+        let life = self.hosts[host].life;
+        let delay = self.random.sized(1, self.plan.election_timeout_ms * MS);
+        self.after(delay, Event::Replace(host, life));
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! The last phase: faults end, a majority is healed, and the groups must come to rest with everything that was acknowledged.
+
+use super::plan::MS;
+use super::workload::Outcome;
+use super::world::{Event, World, broken};
+use crate::checkers::Violation;
+
+/// How long the groups may take to agree, in microseconds of virtual time.
+const CONVERGENCE: u64 = 60_000 * MS;
+
+impl World {
+    /// Faults end. Of the hosts a random minority may stay dead.
+    pub(super) fn calm(&mut self) -> Result<(), Violation> {
+        if !std::mem::replace(&mut self.chaos, false) {
+            return Ok(());
+        }
+        self.calm_since = self.now;
+        self.note(|| "calm".to_owned());
+        let mut order: Vec<usize> = (0..self.plan.hosts).collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, self.random.index(at + 1));
+        }
+        for host in order {
+            self.hosts[host].left_dead = true;
+            let majority = |members: &Vec<usize>| {
+                2 * members.iter().filter(|m| !self.hosts[**m].left_dead).count() > members.len()
+            };
+            let healthy = self.plan.groups.iter().all(majority);
+            if !healthy || self.random.chance(500) {
+                self.hosts[host].left_dead = false;
+            }
+        }
+        self.heal_all();
+        for host in 0..self.plan.hosts {
+            self.hosts[host].slow_disk = None;
+            self.hosts[host].paused_until = self.now.min(self.hosts[host].paused_until);
+            self.hosts[host].disk.limit_bytes(None);
+            self.hosts[host].disk_full = false;
+            let mut r = self.random.fork(self.now ^ host as u64);
+            if self.hosts[host].left_dead {
+                self.crash(host, None, 0, &mut r);
+                continue;
+            }
+            // Whatever fault is still planned for its disk is forgotten with a loss of power; some hosts keep running.
+            let planned = self.hosts[host].disk_suspect || self.hosts[host].power_off_at.is_some();
+            if planned || self.hosts[host].process.is_none() {
+                self.crash(host, Some(r.next()), r.below(50 * MS), &mut r);
+            } else {
+                self.wake(host, 0);
+            }
+        }
+        self.after(50 * MS, Event::Check);
+        self.drain_outcomes()
+    }
+
+    /// Looks whether the groups are where they must be by now.
+    pub(super) fn check_rest(&mut self) -> Result<(), Violation> {
+        let passed = self.now - self.calm_since;
+        let round = (self.plan.election_timeout_ms + self.plan.election_delay_ms) * MS;
+        let grace = round + 200 * MS;
+        if self.led_since.is_none() {
+            match self.leaderless() {
+                None => {
+                    self.led_since = Some(self.now);
+                    self.clients_run = false;
+                }
+                Some(group) if passed > grace + 10 * round => {
+                    let what = format!("group {group} has no leader {} ms after the last fault", passed / MS);
+                    return Err(broken("liveness", what + &self.describe(group)));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.led_since.is_some() {
+            match self.unsettled() {
+                None => return self.finish(),
+                Some((what, group)) if passed > grace + 10 * round + CONVERGENCE => {
+                    let text = format!("{what} {} ms after the last fault", passed / MS);
+                    return Err(broken("liveness", text + &self.describe(group)));
+                }
+                Some(_) => {}
+            }
+        }
+        self.after(20 * MS, Event::Check);
+        Ok(())
+    }
+
+    fn live(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
+        self.plan.groups[group].iter().copied().filter(|host| !self.hosts[*host].left_dead)
+    }
+
+    fn node(&self, group: usize, host: usize) -> Option<&ringraft_core::NodeImpl> {
+        let process = self.hosts[host].process.as_ref()?;
+        process.lane.node(process.handles[group]?)
+    }
+
+    /// A group without a leader that a majority follows.
+    fn leaderless(&self) -> Option<usize> {
+        (0..self.plan.groups.len()).find(|group| {
+            let leads = |host: usize| self.node(*group, host).is_some_and(|node| node.is_leader());
+            !self.live(*group).any(leads)
+        })
+    }
+
+    /// A group that is not at rest, and why.
+    fn unsettled(&self) -> Option<(&'static str, usize)> {
+        for group in 0..self.plan.groups.len() {
+            let mut ends = None;
+            for host in self.live(group) {
+                let Some(node) = self.node(group, host) else { return Some(("a host is down", group)) };
+                let last = node.last_log_id();
+                if *ends.get_or_insert(last) != last {
+                    return Some(("logs differ", group));
+                }
+                if node.committed_index() != last.index {
+                    return Some(("entries are not committed", group));
+                }
+                if node.applied_index() != last.index {
+                    return Some(("entries are not applied", group));
+                }
+            }
+        }
+        (self.workload.open > 0).then_some(("tasks have no outcome", 0))
+    }
+
+    /// What is known of a group, for the message of a violation.
+    fn describe(&self, group: usize) -> String {
+        let mut text = String::new();
+        for host in &self.plan.groups[group] {
+            let known = match self.node(group, *host) {
+                Some(node) => format!(
+                    "{} term {} last {} committed {} stable {}",
+                    node.state(),
+                    node.term(),
+                    node.last_log_id(),
+                    node.committed_index(),
+                    node.stable_index()
+                ),
+                None => "down".to_owned(),
+            };
+            text += &format!("; host {host}: {known}");
+        }
+        text
+    }
+
+    /// Everything is at rest: what must be empty is empty, and what was acknowledged is there.
+    fn finish(&mut self) -> Result<(), Violation> {
+        for (number, host) in self.hosts.iter().enumerate() {
+            let Some(p) = &host.process else { continue };
+            let held =
+                !p.out.is_empty() || p.lane.has_deferred() || !p.ring.is_empty() || !p.failed.is_empty();
+            let open: usize = p.requests.values().map(Vec::len).sum();
+            // Heartbeats go on: what is just on its way is no leak.
+            if held && !p.board.is_marked() {
+                self.after(MS, Event::Check);
+                return Ok(());
+            }
+            if open > 64 * self.plan.groups.len() {
+                let what = format!("host {number} holds {open} requests at rest");
+                return Err(broken("one answer a request", what));
+            }
+            if p.transport.waiting() > 64 * self.plan.groups.len() * self.plan.hosts {
+                let what = format!("host {number} waits for {} answers at rest", p.transport.waiting());
+                return Err(broken("bounded memory", what));
+            }
+            for (group, handle) in p.handles.iter().enumerate() {
+                let Some(node) = handle.and_then(|handle| p.lane.node(handle)) else { continue };
+                let description = node.describe();
+                if node.last_log_id().index != node.stable_index() {
+                    let what =
+                        format!("host {number} group {group} at rest has unwritten entries: {description}");
+                    return Err(broken("quotas are zero at rest", what));
+                }
+            }
+        }
+        for call in &self.workload.calls {
+            let Outcome::Applied(index) = call.outcome else { continue };
+            for host in self.live(call.group) {
+                let entry = self.oracle.groups[call.group].logs[host].stable.entry(index);
+                let there = entry.and_then(|e| super::machine::Command::decode(&e.data)).map(|c| c.id);
+                if there != Some(call.command.id) {
+                    let what = format!(
+                        "command {} was acknowledged at {index} of group {}; host {host} holds {there:?} there",
+                        call.command.id, call.group
+                    );
+                    return Err(broken("acknowledged entries stay", what));
+                }
+            }
+        }
+        self.check_histories()?;
+        let led: u64 = self.oracle.groups.iter().map(|group| group.led).sum();
+        *self.report.marks.entry("leader elected").or_default() += led;
+        let lost = led.saturating_sub(self.plan.groups.len() as u64);
+        *self.report.marks.entry("leader stepped down").or_default() += lost;
+        *self.report.marks.entry("log truncated").or_default() += self.oracle.truncations;
+        self.finished = true;
+        Ok(())
+    }
+}

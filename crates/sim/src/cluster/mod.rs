@@ -1,0 +1,112 @@
+//! Deterministic simulation of whole clusters: the handlers of `ringraft`, the segment log and the RPC processors of up to
+//! seven hosts in one thread, on virtual time, from one seed. `docs/testing.md` says what is simulated and what is not.
+
+mod clock;
+mod faults;
+mod host;
+mod liveness;
+mod machine;
+mod network;
+mod oracle;
+mod plan;
+mod random;
+mod recovery;
+mod run;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod workload;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use faults::FaultKind;
+pub use run::{run, shrink};
+
+/// Which world a seed draws.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Any mix of features and faults.
+    #[default]
+    Swarm,
+    /// Faults of network, process and clock over a store in memory.
+    Network,
+    /// The segment log on a simulated disk, and connections that keep their order.
+    Disk,
+    /// Sixty days of virtual time with long time-outs and few faults.
+    Days,
+}
+
+/// What to simulate.
+#[derive(Clone, Debug, Default)]
+pub struct SimOptions {
+    /// Everything that happens follows from it.
+    pub seed: u64,
+    /// Hosts, 1 to 7; drawn when `None`.
+    pub nodes: Option<usize>,
+    /// Groups, 1 to 200; drawn when `None`.
+    pub groups: Option<usize>,
+    /// Which world to draw.
+    pub profile: Profile,
+    /// Numbers of faults that do not happen; for shrinking.
+    pub skip: BTreeSet<u64>,
+    /// Whether to keep the trace as text.
+    pub trace: bool,
+}
+
+/// A rule that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimViolation {
+    /// Name of the rule.
+    pub checker: String,
+    /// What happened.
+    pub message: String,
+    /// Number of the event at which it showed.
+    pub event: u64,
+}
+
+/// What one seed did.
+#[derive(Clone, Debug, Default)]
+pub struct SimReport {
+    /// The seed.
+    pub seed: u64,
+    /// Calls of a handler, and deliveries and completions by the simulated world.
+    pub events: u64,
+    /// Entries that state machines applied first.
+    pub commits: u64,
+    /// Operations of clients with an answer.
+    pub answered: u64,
+    /// Virtual time that passed, in microseconds.
+    pub virtual_us: u64,
+    /// Faults that happened, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Faults by number and kind in order of time, for shrinking.
+    pub fault_numbers: Vec<(u64, &'static str)>,
+    /// Things worth reaching that were reached, by name.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// Hash over everything that happened.
+    pub trace_hash: u64,
+    /// The rule that was broken, if any.
+    pub violation: Option<SimViolation>,
+    /// The last part of the trace, when it was asked for.
+    pub trace: Vec<String>,
+}
+
+/// Marks that a full run should reach at least once; [`SimReport::marks`] counts them.
+pub const MARKS: &[&str] = &[
+    "leader elected",
+    "leader stepped down",
+    "log truncated",
+    "entries read back for a peer",
+    "request held back",
+    "task refused as busy",
+    "outcome unknown",
+    "recovered after power loss",
+    "recovered after kill",
+    "power cut inside recovery",
+    "store failed",
+    "full disk ring",
+    "full state-machine ring",
+    "history checked",
+];

@@ -1,0 +1,235 @@
+//! The checkers of every group, and the logs that the hosts must have by what they were told to write.
+
+use ringraft::handler::{DiskWrite, FsmTask, OutReply, OutSend};
+use ringraft_core::{LogOp, NodeImpl, NodeState, PeerId, RaftRequest, RaftResponse, RecoveredState};
+use ringraft_storage::{GroupKey, LogReader, WriteBatch};
+use rustc_hash::FxHashMap;
+
+use super::host::OpenRequest;
+use super::recovery::explain;
+use super::world::broken;
+use crate::LogImage;
+use crate::checkers::{Checkers, Disks, Event, Violation};
+
+/// One replica's log by what its node emitted.
+#[derive(Default)]
+pub(super) struct ReplicaLog {
+    /// With everything that was emitted.
+    pub(super) accepted: LogImage,
+    /// With what the store said is durable.
+    pub(super) stable: LogImage,
+    /// What may or may not have survived a crash.
+    on_the_way: Vec<LogOp>,
+}
+
+/// Every replica of one group.
+pub(super) struct GroupOracle {
+    checkers: Checkers,
+    peers: Vec<PeerId>,
+    pub(super) logs: Vec<ReplicaLog>,
+    /// Terms with a leader.
+    pub(super) led: u64,
+    last_led: u64,
+}
+
+struct Stable<'a> {
+    peers: &'a [PeerId],
+    logs: &'a [ReplicaLog],
+}
+
+impl Disks for Stable<'_> {
+    fn stable(&self, node: &PeerId) -> Option<&LogImage> {
+        let at = self.peers.iter().position(|peer| peer == node)?;
+        self.logs.get(at).map(|log| &log.stable)
+    }
+}
+
+/// All groups.
+pub(super) struct Oracle {
+    pub(super) groups: Vec<GroupOracle>,
+    pub(super) truncations: u64,
+}
+
+impl Oracle {
+    pub(super) fn new(peers: &[PeerId], groups: usize) -> Oracle {
+        let group = |_| GroupOracle {
+            checkers: Checkers::default(),
+            peers: peers.to_vec(),
+            logs: peers.iter().map(|_| ReplicaLog::default()).collect(),
+            led: 0,
+            last_led: 0,
+        };
+        Oracle { groups: (0..groups).map(group).collect(), truncations: 0 }
+    }
+
+    /// A store was opened: what it holds must be explained, and counts as durable from now on.
+    pub(super) fn recovered(
+        &mut self,
+        group: usize,
+        host: usize,
+        key: GroupKey,
+        recovered: &RecoveredState,
+        reader: &dyn LogReader,
+    ) -> Result<(), Violation> {
+        let oracle = &mut self.groups[group];
+        let log = &mut oracle.logs[host];
+        let on_the_way = std::mem::take(&mut log.on_the_way);
+        let image = explain(&log.stable, &on_the_way, key, recovered, reader).map_err(|what| {
+            broken("what was durable is recovered", format!("host {host}, group {group}: {what}"))
+        })?;
+        log.accepted = image.clone();
+        log.stable = image;
+        oracle.checkers.observe(&Event::Restarted { node: &oracle.peers[host] })
+    }
+
+    /// A process is gone; of what it had not made durable only the submitted batch may have reached the disk.
+    pub(super) fn crashed(
+        &mut self,
+        host: usize,
+        submitted: Option<&WriteBatch>,
+        by_key: &FxHashMap<GroupKey, usize>,
+    ) {
+        for write in submitted.iter().flat_map(|batch| &batch.writes) {
+            if let Some(group) = by_key.get(&write.group) {
+                self.groups[*group].logs[host].on_the_way.extend(write.ops.iter().cloned());
+            }
+        }
+    }
+
+    /// Power was lost: nothing changes in what may be found, for a batch may survive in any part.
+    pub(super) fn lost_power(&mut self, _host: usize) {}
+
+    /// A node emitted operations.
+    pub(super) fn wrote(&mut self, group: usize, host: usize, ops: &[LogOp]) -> Result<(), Violation> {
+        let oracle = &mut self.groups[group];
+        let log = &mut oracle.logs[host].accepted;
+        let mut first = None;
+        for op in ops {
+            if let LogOp::TruncateSuffix { .. } = op {
+                self.truncations += 1;
+            }
+            log.apply(op);
+            if let LogOp::Append(chunk) = op {
+                first = Some(first.map_or(chunk.first_index(), |f: u64| f.min(chunk.first_index())));
+            }
+        }
+        match first {
+            Some(first) => {
+                oracle.checkers.observe(&Event::Appended { node: &oracle.peers[host], log, first })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A write is durable.
+    pub(super) fn synced(&mut self, host: usize, batch: &WriteBatch, by_key: &FxHashMap<GroupKey, usize>) {
+        for write in &batch.writes {
+            let Some(group) = by_key.get(&write.group) else { continue };
+            let log = &mut self.groups[*group].logs[host].stable;
+            write.ops.iter().for_each(|op| log.apply(op));
+        }
+    }
+
+    /// A turn of a node is over.
+    pub(super) fn stepped(&mut self, group: usize, host: usize, node: &NodeImpl) -> Result<(), Violation> {
+        let oracle = &mut self.groups[group];
+        if node.is_leader() && node.term() > oracle.last_led {
+            oracle.last_led = node.term();
+            oracle.led += 1;
+        }
+        let disks = Stable { peers: &oracle.peers, logs: &oracle.logs };
+        oracle.checkers.observe(&Event::Stepped { node, log: &oracle.logs[host].accepted, disks: &disks })?;
+        if node.state() != NodeState::Error
+            && node.last_log_id().index != oracle.logs[host].accepted.last_index()
+        {
+            let (says, wrote) = (node.last_log_id(), oracle.logs[host].accepted.last_index());
+            return Err(broken(
+                "log matching",
+                format!("host {host} says its log ends at {says}, it wrote up to {wrote}"),
+            ));
+        }
+        if node.state() != NodeState::Error && node.stable_index() > oracle.logs[host].stable.last_index() {
+            let (says, is) = (node.stable_index(), oracle.logs[host].stable.last_index());
+            return Err(broken(
+                "stable mark",
+                format!("host {host} counts {says} as stable, its disk holds {is}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Entries leave for a state machine.
+    pub(super) fn delivered(&mut self, group: usize, host: usize, task: &FsmTask) -> Result<(), Violation> {
+        let FsmTask::Committed { chunk, .. } = task else { return Ok(()) };
+        let oracle = &mut self.groups[group];
+        let stable = &oracle.logs[host].stable;
+        oracle.checkers.observe(&Event::Delivered { node: &oracle.peers[host], chunk, stable })
+    }
+
+    /// A request leaves: a candidate's own vote is a promise.
+    pub(super) fn sending(&mut self, group: usize, host: usize, send: &OutSend) -> Result<(), Violation> {
+        match &send.request {
+            RaftRequest::RequestVote(request) if !request.pre_vote => {
+                let peer = self.groups[group].peers[host].clone();
+                self.promised(group, host, request.term, &peer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An answer leaves: a vote is a promise, and so is an acknowledgement.
+    pub(super) fn answering(
+        &mut self,
+        host: usize,
+        request: &OpenRequest,
+        reply: &OutReply,
+    ) -> Result<(), Violation> {
+        match &reply.response {
+            RaftResponse::RequestVote(response) if response.granted && request.vote => {
+                self.promised(request.group, host, response.term, &request.from)
+            }
+            RaftResponse::AppendEntries(response) if response.success => {
+                let Some((last, term)) = request.entries else { return Ok(()) };
+                let stable = &self.groups[request.group].logs[host].stable;
+                if stable.entry(last).map(|entry| entry.term) != Some(term) {
+                    let what = format!("host {host} acknowledges {last}/{term}, which its disk lacks");
+                    return Err(broken("acknowledged when durable", what));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn promised(
+        &mut self,
+        group: usize,
+        host: usize,
+        term: u64,
+        candidate: &PeerId,
+    ) -> Result<(), Violation> {
+        let oracle = &mut self.groups[group];
+        let voter = &oracle.peers[host];
+        let stable = oracle.logs[host].stable.hard_state();
+        let remembered =
+            stable.term > term || (stable.term == term && stable.voted_for.as_ref() == Some(candidate));
+        oracle.checkers.observe(&Event::VoteSent { voter, term, candidate })?;
+        if !remembered {
+            let what = format!("host {host} tells of its vote in term {term}, its disk knows {stable:?}");
+            return Err(broken("vote durable before it is sent", what));
+        }
+        Ok(())
+    }
+}
+
+/// Operations of a lane's writes that were not seen before; `seen` says how many writes, and operations of the last, were.
+pub(super) fn unseen(
+    disk: &[DiskWrite],
+    seen: (usize, usize),
+) -> impl Iterator<Item = (&DiskWrite, &[LogOp])> {
+    let from = seen.0.saturating_sub(1);
+    disk.iter().enumerate().skip(from).map(move |(at, write)| {
+        let skip = if at + 1 == seen.0 { seen.1.min(write.ops.len()) } else { 0 };
+        (write, &write.ops[skip..])
+    })
+}

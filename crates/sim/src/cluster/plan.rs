@@ -1,0 +1,184 @@
+//! What one seed simulates: sizes of every bound, delays, and which faults may happen (swarm testing, Groce et al. 2012).
+
+use ringraft::handler::LaneLimits;
+use ringraft_storage::SegmentLogOptions;
+
+use super::faults::FaultKind;
+use super::random::Random;
+use super::{Profile, SimOptions};
+
+/// Microseconds in a millisecond.
+pub(super) const MS: u64 = 1000;
+
+/// Where the logs live.
+#[derive(Clone, Debug)]
+pub(super) enum StoreKind {
+    /// In memory: a crash of the process keeps what was submitted.
+    Memory,
+    /// The segment log over a simulated disk.
+    Segment(SegmentLogOptions),
+}
+
+/// The network between the hosts.
+#[derive(Clone, Debug)]
+pub(super) struct NetPlan {
+    /// Shortest and longest delay of a frame, in microseconds.
+    pub(super) delay: (u64, u64),
+    /// Frames are lost, doubled and reordered one by one; otherwise connections are ordered and break as a whole.
+    pub(super) datagrams: bool,
+    pub(super) loss: u64,
+    pub(super) duplication: u64,
+    /// Requests of a link that may be unanswered.
+    pub(super) outbox: usize,
+}
+
+/// Everything that a seed decides before the first event.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) hosts: usize,
+    /// Hosts of each group.
+    pub(super) groups: Vec<Vec<usize>>,
+    pub(super) limits: LaneLimits,
+    pub(super) apply_ring: usize,
+    pub(super) disk_ring: usize,
+    pub(super) fsm_ring: usize,
+    pub(super) read_ring: usize,
+    pub(super) turn_events: usize,
+    pub(super) disk_batch: usize,
+    pub(super) disk_delay: (u64, u64),
+    pub(super) stage_delay: u64,
+    pub(super) store: StoreKind,
+    pub(super) net: NetPlan,
+    pub(super) election_timeout_ms: u64,
+    pub(super) election_delay_ms: u64,
+    pub(super) heartbeat_factor: u64,
+    pub(super) step_down_when_vote_timedout: bool,
+    pub(super) entries_size: usize,
+    pub(super) body_size: usize,
+    pub(super) inflight_msgs: usize,
+    pub(super) inflight_bytes: usize,
+    pub(super) rpc_timeout_ms: u64,
+    pub(super) unstable_entries: u64,
+    pub(super) unapplied_entries: u64,
+    pub(super) tail_bytes: usize,
+    pub(super) clock_ppm: u64,
+    pub(super) clients: usize,
+    pub(super) keys: u64,
+    pub(super) think: u64,
+    pub(super) burst: u64,
+    pub(super) value_bytes: u64,
+    pub(super) faults: Vec<FaultKind>,
+    /// Mean time between two faults, in microseconds.
+    pub(super) fault_gap: u64,
+    /// Events after which faults end, however little time has passed.
+    pub(super) budget: u64,
+    /// How long faults happen, in microseconds of virtual time.
+    pub(super) chaos: u64,
+}
+
+impl Plan {
+    pub(super) fn draw(options: &SimOptions) -> Plan {
+        let mut r = Random::new(options.seed).fork(1);
+        let hosts =
+            options.nodes.unwrap_or_else(|| [1, 2, 3, 3, 3, 3, 3, 5, 5, 4, 7][r.index(11)]).clamp(1, 7);
+        let group_count = r.sized(1, 16) as usize;
+        let group_count = if r.chance(20) { r.range(32, 200) as usize } else { group_count };
+        let group_count = options.groups.unwrap_or(group_count).clamp(1, 200);
+        let partial = hosts > 3 && r.chance(500);
+        let groups = (0..group_count)
+            .map(|_| {
+                let mut members: Vec<usize> = (0..hosts).collect();
+                if partial {
+                    while members.len() > 3 {
+                        members.remove(r.index(members.len()));
+                    }
+                }
+                members
+            })
+            .collect();
+        let days = options.profile == Profile::Days;
+        let election_timeout_ms = if days { 60_000 } else { r.range(60, 1000) };
+        let slow_net = election_timeout_ms * MS / 20;
+        let delay_min = r.sized(10, slow_net / 4 + 10);
+        let delay = (delay_min, delay_min + r.sized(10, slow_net));
+        let datagrams = options.profile != Profile::Disk && r.chance(250);
+        let entries_size = r.sized(1, 64) as usize;
+        let body_size = r.sized(64, 16 << 10) as usize;
+        let file_bytes = 512 * r.sized(16, 256);
+        let segment = SegmentLogOptions {
+            file_bytes,
+            prepared_files: r.range(1, 3) as usize,
+            recycled_files: r.below(4) as usize,
+            sync: true,
+            checkpoint_bytes: r.sized(file_bytes, 32 * file_bytes),
+            rewrite_live_percent: [0, 25, 50, 80][r.index(4)],
+            rewrite_bytes: r.sized(512, file_bytes),
+            background: false,
+        };
+        let store = match options.profile {
+            Profile::Network => StoreKind::Memory,
+            Profile::Disk => StoreKind::Segment(segment),
+            _ if r.chance(200) => StoreKind::Memory,
+            _ => StoreKind::Segment(segment),
+        };
+        let mut faults = Vec::new();
+        for kind in FaultKind::ALL {
+            if kind.fits(options.profile, &store) && r.chance(500) {
+                faults.push(kind);
+            }
+        }
+        let limits = LaneLimits {
+            chunk_entries: r.sized(1, 64) as usize,
+            chunk_bytes: r.sized(64, 4096) as usize,
+            alone_bytes: r.sized(32, 1024) as usize,
+            group_turn_tasks: r.sized(1, 64) as usize,
+            group_backlog: r.sized(1, 64) as usize,
+            deferred: r.sized(1, 64) as usize,
+        };
+        let fault_gap = election_timeout_ms * MS * r.sized(1, 32) / 4;
+        let chaos = if days { 60 * 86_400_000 * MS } else { election_timeout_ms * MS * r.range(20, 80) };
+        Plan {
+            hosts,
+            groups,
+            limits,
+            apply_ring: r.sized(2, 256) as usize,
+            disk_ring: r.sized(1, 16) as usize,
+            fsm_ring: r.sized(1, 16) as usize,
+            read_ring: r.sized(1, 16) as usize,
+            turn_events: r.sized(1, 256) as usize,
+            disk_batch: r.sized(1, 16) as usize,
+            disk_delay: (r.sized(10, 200), r.sized(200, slow_net)),
+            stage_delay: r.sized(1, 100),
+            store,
+            net: NetPlan {
+                delay,
+                datagrams,
+                loss: if r.chance(700) { r.sized(1, 150) } else { 0 },
+                duplication: if r.chance(700) { r.sized(1, 150) } else { 0 },
+                outbox: r.sized(64, 4096) as usize + 8 * group_count,
+            },
+            election_timeout_ms,
+            election_delay_ms: election_timeout_ms / 2 + r.range(10, election_timeout_ms),
+            heartbeat_factor: r.range(3, 10),
+            step_down_when_vote_timedout: r.chance(700),
+            entries_size,
+            body_size,
+            inflight_msgs: r.sized(1, 64) as usize,
+            inflight_bytes: body_size + r.sized(1, 64 << 10) as usize,
+            rpc_timeout_ms: election_timeout_ms * r.range(2, 6),
+            unstable_entries: entries_size as u64 + r.sized(1, 256),
+            unapplied_entries: entries_size as u64 + r.sized(1, 1024),
+            tail_bytes: r.sized(1, 16 << 10) as usize,
+            clock_ppm: if r.chance(500) { r.sized(1, 10_000) } else { 0 },
+            clients: r.sized(1, 12) as usize,
+            keys: r.sized(1, 6),
+            think: if days { 600_000 * MS } else { r.sized(50, 20 * MS) },
+            burst: if r.chance(300) { r.range(2, 16) } else { 1 },
+            value_bytes: r.sized(1, 700),
+            faults,
+            fault_gap: if days { 3_600_000 * MS } else { fault_gap.max(MS) },
+            budget: if days { 2_000_000 } else { r.sized(8_000, 100_000) },
+            chaos,
+        }
+    }
+}
