@@ -44,6 +44,8 @@ pub struct RaftHost(Arc<Inner>);
 struct Inner {
     endpoint: String,
     max_task_bytes: usize,
+    /// Content of a frame at most.
+    frame_bytes: usize,
     fsm_workers: usize,
     lanes: Vec<(Producer<LaneEvent>, Arc<LaneShared>)>,
     disk: Producer<DiskEvent>,
@@ -80,6 +82,7 @@ impl RaftHost {
     pub fn start(options: HostOptions) -> Result<RaftHost, StartError> {
         options.validate()?;
         let storage = store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
+        let frame_bytes = options.net.frame_limits.content;
         let (event_loop, transport, listen_address) =
             open_network(&options.transport, &options.endpoint, options.net)?;
         let net_waker = event_loop.waker();
@@ -125,6 +128,7 @@ impl RaftHost {
         let host = RaftHost(Arc::new(Inner {
             endpoint: options.endpoint,
             max_task_bytes: options.max_task_bytes,
+            frame_bytes,
             fsm_workers: options.fsm_workers,
             lanes: lane_rings.iter().cloned().zip(lanes.iter().cloned()).collect(),
             disk: disk.clone(),
@@ -212,6 +216,7 @@ impl RaftHost {
         }
         options
             .validate_for(&server_id)
+            .and_then(|()| options.raft_options.validate_frame(self.0.max_task_bytes, self.0.frame_bytes))
             .map_err(|error| StartError::Options { group: group_id.clone(), error })?;
         let inner = &*self.0;
         if server_id.endpoint() != inner.endpoint {

@@ -190,12 +190,29 @@ pub enum OptionsError {
         /// Entries of one message.
         message: usize,
     },
+    /// A receiver closes the connection on a frame over its limit, again and again: replication would never get past it.
+    #[error(
+        "a message of max_entries_size ({message}) and max_body_size ({body}) may take {bytes} bytes, and frame_limits.content of the \
+         host is {frame}; lower them, or raise the limit on every host"
+    )]
+    BodyOverFrame {
+        /// Entries of one message.
+        message: usize,
+        /// The size of one message in bytes, without its last entry.
+        body: usize,
+        /// What it may take in all.
+        bytes: usize,
+        /// The limit in bytes.
+        frame: usize,
+    },
     /// Out of range.
     #[error("rpc_default_timeout_ms is {0}; it must be between 10 and 3600000")]
     RpcTimeout(u64),
 }
 
 const MAX_BODY: usize = 256 << 20;
+/// What an entry takes in a message beside its payload, at most: tags, lengths, term, type, checksum.
+const ENTRY_META: usize = 48;
 const HOUR_MS: u64 = 3_600_000;
 
 impl NodeOptions {
@@ -281,6 +298,17 @@ impl NodeOptions {
 }
 
 impl RaftOptions {
+    /// Checks that the largest message passes the frames of a host whose tasks have at most `task` bytes. The entry that crosses
+    /// `max_body_size` still goes along.
+    pub(crate) fn validate_frame(&self, task: usize, frame: usize) -> Result<(), OptionsError> {
+        let (message, body) = (self.max_entries_size, self.max_body_size);
+        let bytes = body + task + message * ENTRY_META;
+        if bytes > frame {
+            return Err(OptionsError::BodyOverFrame { message, body, bytes, frame });
+        }
+        Ok(())
+    }
+
     /// Checks every rule; SOFAJRaft's defaults pass.
     ///
     /// # Errors
@@ -358,6 +386,17 @@ mod tests {
         );
         let expected = OptionsError::HeartbeatPeriod { heartbeat_ms: 10, election_ms: 10 };
         assert_eq!(broken(|o| o.election_timeout_ms = 10), expected);
+    }
+
+    #[test]
+    fn the_largest_message_passes_a_frame() {
+        let mut options = RaftOptions::default();
+        assert_eq!(options.validate_frame(4 << 20, 64 << 20), Ok(()));
+        options.max_body_size = 64 << 20;
+        assert!(matches!(
+            options.validate_frame(4 << 20, 64 << 20),
+            Err(OptionsError::BodyOverFrame { body, frame, .. }) if body == frame
+        ));
     }
 
     #[test]
