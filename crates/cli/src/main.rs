@@ -34,6 +34,7 @@ enum Command {
     Describe(commands::describe::DescribeArgs),
     Demo(commands::demo::DemoArgs),
     Script(commands::script::ScriptArgs),
+    Sim(commands::sim::SimArgs),
     Bench(commands::bench::BenchArgs),
     BenchNode(commands::bench_node::BenchNodeArgs),
 }
@@ -50,6 +51,7 @@ fn main() -> std::process::ExitCode {
         Command::Describe(args) => commands::describe::run(&args),
         Command::Demo(args) => commands::demo::run(&args),
         Command::Script(args) => commands::script::run(&args),
+        Command::Sim(args) => commands::sim::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::BenchNode(args) => commands::bench_node::run(&args),
     };

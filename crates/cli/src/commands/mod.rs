@@ -9,6 +9,7 @@ pub mod describe;
 pub mod load;
 pub mod script;
 pub mod server;
+pub mod sim;
 pub mod stages;
 
 use std::time::Duration;

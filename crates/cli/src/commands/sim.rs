@@ -1,0 +1,314 @@
+//! `ringraft sim`: deterministic simulation of whole clusters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use parking_lot::Mutex;
+use ringraft_sim::cluster::{FaultKind, MARKS, Profile, SimOptions, SimReport, run as simulate, shrink};
+use serde_json::{Value, json};
+
+use crate::exit::Exit;
+
+const EXAMPLE: &str = "Examples:
+  ringraft sim --seeds 1000
+  ringraft sim --for 60s --profile disk
+  ringraft sim --seed 4711 --trace
+
+Each seed is a cluster of its own: hosts, groups, network, disks, clocks and faults follow from it alone. A broken rule prints
+the one command that shows it again. docs/testing.md says what is simulated.";
+
+/// Every this many seeds one is run twice, and both runs must be bit-equal.
+const TWICE: u64 = 50;
+/// Violations that are shrunk and printed; more are counted only.
+const PRINTED: usize = 5;
+/// Simulations that shrinking one violation may cost.
+const SHRINK_RUNS: usize = 200;
+
+/// Simulates clusters under faults, each from one seed, and checks every rule of raft at every event
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub struct SimArgs {
+    /// How many seeds
+    #[arg(long, value_name = "N", conflicts_with_all = ["seed", "duration"])]
+    seeds: Option<u64>,
+    /// The first seed
+    #[arg(long, value_name = "S", default_value_t = 1, conflicts_with = "seed")]
+    start: u64,
+    /// This seed only
+    #[arg(long, value_name = "S", conflicts_with = "duration")]
+    seed: Option<u64>,
+    /// As many seeds as fit into this time, such as 60s or 5m
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+    duration: Option<Duration>,
+    /// Hosts, 1 to 7; otherwise each seed draws them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=7))]
+    nodes: Option<u8>,
+    /// Groups, 1 to 200; otherwise each seed draws them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=200))]
+    groups: Option<u8>,
+    /// Which worlds to draw
+    #[arg(long, value_name = "PROFILE", default_value = "swarm")]
+    profile: WorldProfile,
+    /// Numbers of faults that are left out, as a shrunk violation prints them
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    skip: Vec<u64>,
+    /// Print the trace of a violation, or of the one seed that was asked for
+    #[arg(long)]
+    trace: bool,
+    /// Print one JSON object as the last line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which worlds to draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WorldProfile {
+    /// Any mix of features and faults
+    Swarm,
+    /// Faults of network, process and clock, logs in memory
+    Network,
+    /// The segment log on a simulated disk
+    Disk,
+    /// Sixty days of virtual time
+    Days,
+}
+
+impl WorldProfile {
+    fn world(self) -> Profile {
+        match self {
+            WorldProfile::Swarm => Profile::Swarm,
+            WorldProfile::Network => Profile::Network,
+            WorldProfile::Disk => Profile::Disk,
+            WorldProfile::Days => Profile::Days,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            WorldProfile::Swarm => "swarm",
+            WorldProfile::Network => "network",
+            WorldProfile::Disk => "disk",
+            WorldProfile::Days => "days",
+        }
+    }
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("give seconds, minutes or hours, such as 60s, 5m or 1h".to_owned()),
+    };
+    match digits.parse::<u64>() {
+        Ok(count @ 1..=1_000_000) => Ok(Duration::from_secs(count * unit)),
+        _ => Err("give a time from 1s to 1000000s".to_owned()),
+    }
+}
+
+/// A broken rule and how to see it again.
+struct Found {
+    seed: u64,
+    checker: String,
+    message: String,
+    event: u64,
+    replay: String,
+    trace: Vec<String>,
+}
+
+/// What all seeds together did.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    events: u64,
+    commits: u64,
+    answered: u64,
+    virtual_us: u64,
+    faults: BTreeMap<&'static str, u64>,
+    marks: BTreeMap<&'static str, u64>,
+    trace_hash: u64,
+    found: Vec<Found>,
+    violations: u64,
+}
+
+impl Totals {
+    fn add(&mut self, report: &SimReport) {
+        self.seeds += 1;
+        self.events += report.events;
+        self.commits += report.commits;
+        self.answered += report.answered;
+        self.virtual_us += report.virtual_us;
+        // In no order, for seeds run side by side.
+        self.trace_hash ^= report.trace_hash.wrapping_mul(report.seed | 1);
+        for (into, from) in [(&mut self.faults, &report.faults), (&mut self.marks, &report.marks)] {
+            from.iter().for_each(|(name, count)| *into.entry(name).or_default() += count);
+        }
+    }
+}
+
+/// Runs the simulation.
+pub fn run(args: &SimArgs) -> Exit {
+    // A panic inside a world is a violation that is reported as such.
+    std::panic::set_hook(Box::new(|_| {}));
+    let begin = Instant::now();
+    let totals = Mutex::new(Totals::default());
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let wanted = match (args.seed, args.seeds, args.duration) {
+        (Some(_), _, _) => 1,
+        (_, _, Some(_)) => u64::MAX,
+        (_, Some(seeds), _) => seeds,
+        _ => 100,
+    };
+    let first = args.seed.unwrap_or(args.start);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(wanted as usize);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= wanted || args.duration.is_some_and(|limit| begin.elapsed() >= limit) {
+                        break;
+                    }
+                    one_seed(args, first.wrapping_add(number), number, &totals);
+                    if totals.lock().violations >= 100 {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let totals = totals.into_inner();
+    tell(args, &totals, begin.elapsed());
+    if totals.violations == 0 { Exit::Fine } else { Exit::Failed }
+}
+
+fn options(args: &SimArgs, seed: u64) -> SimOptions {
+    SimOptions {
+        seed,
+        nodes: args.nodes.map(usize::from),
+        groups: args.groups.map(usize::from),
+        profile: args.profile.world(),
+        skip: args.skip.iter().copied().collect(),
+        trace: args.trace && args.seed.is_some(),
+    }
+}
+
+fn one_seed(args: &SimArgs, seed: u64, number: u64, totals: &Mutex<Totals>) {
+    let options = options(args, seed);
+    let report = simulate(&options);
+    let mut found = report.violation.as_ref().map(|violation| {
+        let printed = totals.lock().found.len() < PRINTED;
+        let (small, shown) =
+            if printed { shrink(&options, &report, SHRINK_RUNS) } else { (options.clone(), report.clone()) };
+        let violation = shown.violation.clone().unwrap_or_else(|| violation.clone());
+        let trace = if args.trace {
+            simulate(&SimOptions { trace: true, ..small.clone() }).trace
+        } else {
+            Vec::new()
+        };
+        Found {
+            seed,
+            checker: violation.checker,
+            message: violation.message,
+            event: violation.event,
+            replay: replay(args, &small),
+            trace,
+        }
+    });
+    if found.is_none() && args.seed.is_some() && args.trace {
+        report.trace.iter().for_each(|line| eprintln!("{line}"));
+    }
+    if found.is_none() && number.is_multiple_of(TWICE) {
+        let again = simulate(&options);
+        if again.trace_hash != report.trace_hash {
+            found = Some(Found {
+                seed,
+                checker: "bit-equal replay".to_owned(),
+                message: format!("two runs differ: {:016x} and {:016x}", report.trace_hash, again.trace_hash),
+                event: report.events,
+                replay: replay(args, &options),
+                trace: Vec::new(),
+            });
+        }
+    }
+    let mut totals = totals.lock();
+    totals.add(&report);
+    if let Some(found) = found {
+        totals.violations += 1;
+        if totals.found.len() < PRINTED {
+            totals.found.push(found);
+        }
+    }
+}
+
+/// The one command that shows a violation again.
+fn replay(args: &SimArgs, options: &SimOptions) -> String {
+    let mut text = format!("ringraft sim --seed {} --profile {}", options.seed, args.profile.name());
+    if let Some(nodes) = args.nodes {
+        text += &format!(" --nodes {nodes}");
+    }
+    if let Some(groups) = args.groups {
+        text += &format!(" --groups {groups}");
+    }
+    if !options.skip.is_empty() {
+        let numbers: Vec<String> = options.skip.iter().map(u64::to_string).collect();
+        text += &format!(" --skip {}", numbers.join(","));
+    }
+    text
+}
+
+fn tell(args: &SimArgs, totals: &Totals, took: Duration) {
+    let per_second = (totals.events as f64 / took.as_secs_f64().max(1e-9)) as u64;
+    let missed: BTreeSet<&str> =
+        MARKS.iter().copied().filter(|mark| !totals.marks.contains_key(mark)).collect();
+    for found in &totals.found {
+        eprintln!(
+            "seed {}: {} is violated at event {}: {}",
+            found.seed, found.checker, found.event, found.message
+        );
+        found.trace.iter().for_each(|line| eprintln!("  {line}"));
+        eprintln!("  replay: {}", found.replay);
+    }
+    if args.json {
+        let violation = |found: &Found| {
+            json!({"seed": found.seed, "checker": found.checker, "message": found.message, "event": found.event,
+                "replay": found.replay})
+        };
+        let violations: Vec<Value> = totals.found.iter().map(violation).collect();
+        println!(
+            "{}",
+            json!({"ok": totals.violations == 0, "seeds": totals.seeds, "events": totals.events,
+                "events_per_s": per_second, "commits": totals.commits, "answered": totals.answered,
+                "virtual_s": totals.virtual_us / 1_000_000, "faults": totals.faults, "marks": totals.marks,
+                "marks_missed": missed, "trace_hash": format!("{:016x}", totals.trace_hash),
+                "violations_found": totals.violations, "violations": violations})
+        );
+        return;
+    }
+    println!(
+        "{} seeds, {} events ({per_second} a second), {} commits, {} answers, {} s of virtual time: {} violations",
+        totals.seeds,
+        totals.events,
+        totals.commits,
+        totals.answered,
+        totals.virtual_us / 1_000_000,
+        totals.violations
+    );
+    let faults: Vec<String> = totals.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    println!("faults: {}", faults.join(", "));
+    let never: Vec<&str> = FaultKind::ALL
+        .iter()
+        .map(|kind| kind.name())
+        .filter(|name| !totals.faults.contains_key(name))
+        .collect();
+    if !never.is_empty() {
+        println!("faults that never happened: {}", never.join(", "));
+    }
+    if !missed.is_empty() {
+        println!("marks missed: {}", missed.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    println!("trace hash {:016x}", totals.trace_hash);
+}
