@@ -297,10 +297,9 @@ impl NodeImpl {
         }
         // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
         if r.awaits(ticket) {
-            if r.consecutive_errors.is_multiple_of(10) {
-                tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, peer = %from, %status,
-                    errors = r.consecutive_errors, "replication failed, probing again after a pause");
-            }
+            // Debug only: a host that is away fails for every group, and the network says so once for all.
+            tracing::debug!(group = %self.options.group_id, node = %self.options.server_id, peer = %from, %status,
+                errors = r.consecutive_errors, "replication failed, probing again after a pause");
             r.block(now, heartbeat_ms);
         }
     }

@@ -149,7 +149,11 @@ impl<S: Socket> Engine<S> {
         let retry = &mut self.links[link_id.0 as usize];
         NetMetrics::add(&metrics.reconnects, u64::from(retry.was_up));
         retry.was_up = true;
-        tracing::debug!(endpoint = %link.endpoint, class = ?link.class, "connected");
+        if retry.reached() {
+            tracing::info!(endpoint = %link.endpoint, class = ?link.class, "the host is reached again");
+        } else {
+            tracing::debug!(endpoint = %link.endpoint, class = ?link.class, "connected");
+        }
         self.delivered += 1;
         inbound.on_connected(link_id, &link.endpoint, link.class);
     }
@@ -161,11 +165,17 @@ impl<S: Socket> Engine<S> {
         let (min, max) = (options.reconnect_backoff_min, options.reconnect_backoff_max);
         let Some(retry) = self.links.get_mut(link.0 as usize) else { return };
         retry.failed(now, min, max);
-        if let Some(due) = retry.due {
+        let (due, report) = (retry.due, retry.report());
+        if let Some(due) = due {
             self.sweep_by(due);
         }
         if let Some(link) = self.hub.link_at(link) {
-            tracing::debug!(endpoint = %link.endpoint, class = ?link.class, reason, "cannot connect");
+            if report {
+                tracing::warn!(endpoint = %link.endpoint, class = ?link.class, reason,
+                    "cannot connect; trying again in the background");
+            } else {
+                tracing::debug!(endpoint = %link.endpoint, class = ?link.class, reason, "cannot connect");
+            }
         }
     }
 

@@ -26,7 +26,7 @@ impl World {
         Ok(())
     }
 
-    /// Does what a step asks for, in the order of [`NodeImpl`]'s contract.
+    /// Does what a step asks for, in the order of `NodeImpl`'s contract.
     pub(super) fn absorb(&mut self, name: NodeName, before: &Role, committed: LogIndex, fx: Effects) {
         self.note_role(name, before, committed);
         let Effects { log, write_sequence, sends, replies, reads, fsm, abandoned } = fx;
