@@ -31,6 +31,7 @@ impl World {
             }
         }
         self.heal_all();
+        self.plan.disk_delay = (10, 200);
         for host in 0..self.plan.hosts {
             self.hosts[host].slow_disk = None;
             self.hosts[host].paused_until = self.now.min(self.hosts[host].paused_until);

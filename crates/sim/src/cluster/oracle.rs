@@ -148,12 +148,16 @@ impl Oracle {
                 format!("host {host} says its log ends at {says}, it wrote up to {wrote}"),
             ));
         }
-        if node.state() != NodeState::Error && node.stable_index() > oracle.logs[host].stable.last_index() {
-            let (says, is) = (node.stable_index(), oracle.logs[host].stable.last_index());
-            return Err(broken(
-                "stable mark",
-                format!("host {host} counts {says} as stable, its disk holds {is}"),
-            ));
+        // Not only up to there: what the disk holds there must be what the node means.
+        let (log, stable) = (&oracle.logs[host], node.stable_index());
+        let holds =
+            log.stable.chain_at(stable).is_some_and(|chain| log.accepted.chain_at(stable) == Some(chain));
+        if node.state() != NodeState::Error && !holds {
+            let what = format!(
+                "host {host} counts {stable} as stable; its disk ends at {} and may hold another entry there",
+                log.stable.last_index()
+            );
+            return Err(broken("stable mark", what));
         }
         Ok(())
     }

@@ -147,7 +147,12 @@ impl Plan {
             read_ring: r.sized(1, 16) as usize,
             turn_events: r.sized(1, 256) as usize,
             disk_batch: r.sized(1, 16) as usize,
-            disk_delay: (r.sized(10, 200), r.sized(200, slow_net)),
+            // Some disks are slower than elections: writes are under way while leaders come and go.
+            disk_delay: if r.chance(150) {
+                (r.sized(10, 200), r.sized(slow_net, 2 * election_timeout_ms * MS))
+            } else {
+                (r.sized(10, 200), r.sized(200, slow_net))
+            },
             stage_delay: r.sized(1, 100),
             store,
             net: NetPlan {
