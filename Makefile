@@ -13,7 +13,7 @@ PEERS ?= ../shared/peers
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test build where lint format loom bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
+.PHONY: help demo test build where lint format loom sim bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ scripts: build ## Runs the golden scripts with the release program
 
 rewrite-scripts: ## Writes the golden scripts anew; commit only what you understand
 	REWRITE=1 $(CARGO) test $(LOCKED) -p ringraft-core --test scripts
+
+sim: build ## Twenty minutes of simulated clusters under faults
+	$(BIN) sim --for 20m
 
 bench: build bench-ring ## Throughput and latency of this machine
 	benches/run.sh
