@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
 use crate::effects::{Effects, FsmEvent, LogRead, Ticket};
-use crate::node::NodeImpl;
+use crate::node::{NodeImpl, NodeState};
 use crate::status::{RaftError, Status};
 use crate::types::{LogIndex, Time};
 
@@ -29,6 +29,14 @@ impl NodeImpl {
                 }
             }
         }
+    }
+
+    /// Whether the node itself waits for the disk, not only its answers, which leave from the disk stage: a leader's commit
+    /// hangs on it, a candidate's vote, the patience of who granted one, or entries that are committed already.
+    pub fn awaits_stable(&self) -> bool {
+        self.state != NodeState::Follower
+            || self.vote_sequence != 0
+            || self.committed_index() > self.log.stable_index()
     }
 
     /// Whether entries that the state machine may see are held back until it has applied what it was given before.

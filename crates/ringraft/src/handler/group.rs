@@ -214,13 +214,9 @@ impl Group {
         self.status.publish(numbers, node.leader_id());
     }
 
-    /// Says whether the disk's progress is worth waking the owner: a leader's commit or a candidate's vote hangs on it, or
-    /// entries that are committed already. A follower's answers leave from the disk stage itself. And whether the state machine's
-    /// is: entries wait until it has applied others.
+    /// Says whether the disk's progress is worth waking the owner, and whether the state machine's is.
     pub(super) fn tell_what_it_waits_for(&self) {
-        let node = &self.node;
-        let waits = node.state() != NodeState::Follower || node.committed_index() > node.stable_index();
-        self.progress.set_urgent(waits, node.awaits_apply());
+        self.progress.set_urgent(self.node.awaits_stable(), self.node.awaits_apply());
     }
 
     /// Tells callers that the node is gone.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ringraft_core::{
-    Configuration, CoreOptions, GroupId, NodeState, PeerId, RaftError, RaftRequest, RaftResponse,
+    Configuration, CoreOptions, GroupId, LogId, NodeState, PeerId, RaftError, RaftRequest, RaftResponse,
     RequestVoteRequest, Status, Term, Time,
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
@@ -84,6 +84,8 @@ struct World {
     max_unapplied_entries: u64,
     /// How often the worker had to wake the owner.
     wakes: u32,
+    /// How often the disk had to.
+    disk_wakes: u32,
 }
 
 const PEER: &str = "a:1";
@@ -106,6 +108,7 @@ impl World {
             progress: Vec::new(),
             max_unapplied_entries: 1000,
             wakes: 0,
+            disk_wakes: 0,
         }
     }
 
@@ -164,7 +167,7 @@ impl World {
         self.disk.on_synced(result, &mut stable);
         self.replies.append(&mut stable.replies);
         for (handle, progress, sequence) in stable.stable {
-            let _ = self.board.stable(handle, &progress, sequence);
+            self.disk_wakes += u32::from(self.board.stable(handle, &progress, sequence));
         }
         let mut applied = ApplyOutput::default();
         self.worker.on_batch(&mut self.out.fsm[0], &mut applied);
@@ -211,8 +214,9 @@ impl World {
         described.wait(Some(std::time::Duration::ZERO)).expect("answered at once")
     }
 
-    fn vote_request(&self, handle: GroupHandle, term: Term) -> LaneEvent {
-        let request = RequestVoteRequest { term, last_log: Default::default(), pre_vote: true };
+    fn vote_request(&self, handle: GroupHandle, term: Term, pre_vote: bool) -> LaneEvent {
+        let last_log = LogId::new(u64::from(!pre_vote) * 1000, term - 1);
+        let request = RequestVoteRequest { term, last_log, pre_vote };
         LaneEvent::Request(Box::new(RequestEvent {
             handle,
             from: "b:1".parse().unwrap(),
@@ -267,7 +271,7 @@ fn a_hot_group_leaves_its_lane_to_others() {
 fn while_the_next_stages_are_full_only_bulk_waits() {
     let mut world = World::new(LaneLimits { deferred: 8, ..LaneLimits::default() });
     let handle = world.open("g");
-    let events = vec![world.task(handle, 0), world.vote_request(handle, 99), world.task(handle, 1)];
+    let events = vec![world.task(handle, 0), world.vote_request(handle, 99, true), world.task(handle, 1)];
     world.turn_with(events, false);
     assert!(world.out.disk.is_empty() && world.out.fsm[0].is_empty(), "tasks wait");
     assert_eq!(world.replies.len(), 1, "votes go on");
@@ -295,7 +299,7 @@ fn what_belongs_to_an_earlier_life_is_dropped() {
     let second = world.open("g");
     assert_eq!((second.slot, first.slot), (0, 0), "the slot is used again");
     assert_ne!(first.generation, second.generation);
-    world.turn(vec![world.task(first, 2), world.vote_request(first, 5)]);
+    world.turn(vec![world.task(first, 2), world.vote_request(first, 5, true)]);
     world.settle();
     assert_eq!(world.take_outcomes(), [(2, Err(ApplyError::Shutdown))]);
     assert!(matches!(world.replies.pop().unwrap().response, RaftResponse::Error(_)));
@@ -327,7 +331,7 @@ fn a_panic_in_a_step_stops_its_group_only() {
     let described = world.describe(broken).unwrap();
     assert_eq!(described.state, NodeState::Error);
     assert!(described.last_error.is_some());
-    world.turn(vec![world.vote_request(broken, 5)]);
+    world.turn(vec![world.vote_request(broken, 5, true)]);
     assert!(matches!(world.replies.pop().unwrap().response, RaftResponse::Error(Status { .. })));
     world.turn(vec![world.task(fine, 3), world.task(broken, 4)]);
     world.settle();
@@ -369,6 +373,25 @@ fn a_worker_wakes_the_owner_that_holds_entries_back() {
     assert_eq!(world.wakes, 1, "the rest waits for what was applied now");
     world.settle();
     assert_eq!(world.take_outcomes().len(), 10);
+}
+
+/// Its election time-out counts from when the vote is durable: it must not learn of that only when it is over.
+#[test]
+fn the_disk_wakes_an_owner_that_has_granted_a_vote() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    let before = world.disk_wakes;
+    world.turn(vec![world.vote_request(handle, 9, false)]);
+    world.stages();
+    assert!(
+        matches!(&world.replies.pop().unwrap().response, RaftResponse::RequestVote(r) if r.granted && r.term == 9)
+    );
+    assert_eq!(world.disk_wakes, before + 1);
+    world.turn(Vec::new());
+    let before = world.disk_wakes;
+    world.turn(vec![world.vote_request(handle, 9, true)]);
+    world.stages();
+    assert_eq!(world.disk_wakes, before, "nothing more to wait for");
 }
 
 #[test]
