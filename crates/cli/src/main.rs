@@ -41,8 +41,13 @@ enum Command {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let quiet = !matches!(cli.command, Command::Server(_));
-    if let Err(message) = logging::start(cli.log.as_deref(), if quiet { "warn" } else { "info" }) {
+    let level = match cli.command {
+        Command::Server(_) => "info",
+        // Failures are what it makes.
+        Command::Sim(_) => "off",
+        _ => "warn",
+    };
+    if let Err(message) = logging::start(cli.log.as_deref(), level) {
         return Exit::Usage.report(&message);
     }
     let exit = match cli.command {

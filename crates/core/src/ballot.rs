@@ -1,5 +1,6 @@
 //! One round of votes over both halves of a configuration (SOFAJRaft's `Ballot`).
 
+use crate::mutants::Mutant;
 use crate::peer::{ConfigurationEntry, PeerId};
 
 /// Counts who granted; a peer counts once, in every half that it votes in.
@@ -29,7 +30,8 @@ impl Ballot {
 
 /// Whether the peers for which `holds` is true are a majority of both halves. No voter, no quorum.
 pub(crate) fn has_quorum(conf: &ConfigurationEntry, mut holds: impl FnMut(&PeerId) -> bool) -> bool {
-    let mut majority = |peers: &[PeerId]| peers.iter().filter(|p| holds(p)).count() > peers.len() / 2;
+    let short = usize::from(Mutant::F5MajorityIsOneShort.is_active());
+    let mut majority = |peers: &[PeerId]| peers.iter().filter(|p| holds(p)).count() + short > peers.len() / 2;
     majority(&conf.conf.peers) && (!conf.is_joint() || majority(&conf.old_conf.peers))
 }
 

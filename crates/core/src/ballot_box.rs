@@ -1,5 +1,6 @@
 //! What is committed, and what a quorum allows to commit (SOFAJRaft's `BallotBox`).
 
+use crate::mutants::Mutant;
 use crate::peer::{ConfigurationEntry, PeerId};
 use crate::types::LogIndex;
 
@@ -53,8 +54,14 @@ impl BallotBox {
         if conf.is_joint() {
             index = index.min(self.quorum_index(&conf.old_conf.peers, &mut held));
         }
-        debug_assert_eq!(index, naive_quorum_index(conf, &mut held), "fast and naive counting agree");
-        if index < self.pending_index || index <= self.last_committed_index {
+        debug_assert!(
+            index == naive_quorum_index(conf, &mut held)
+                || Mutant::D14QuorumOfUnsorted.is_active()
+                || Mutant::C12CommitsWhatOneHolds.is_active(),
+            "fast and naive counting agree"
+        );
+        let own_term = index >= self.pending_index || Mutant::D1CountsAnOldTerm.is_active();
+        if !own_term || index <= self.last_committed_index {
             return false;
         }
         self.last_committed_index = index;
@@ -72,8 +79,11 @@ impl BallotBox {
     fn quorum_index(&mut self, peers: &[PeerId], held: &mut impl FnMut(&PeerId) -> LogIndex) -> LogIndex {
         self.scratch.clear();
         self.scratch.extend(peers.iter().map(held));
-        self.scratch.sort_unstable_by(|a, b| b.cmp(a));
-        self.scratch.get(peers.len() / 2).copied().unwrap_or(0)
+        if !Mutant::D14QuorumOfUnsorted.is_active() {
+            self.scratch.sort_unstable_by(|a, b| b.cmp(a));
+        }
+        let needed = if Mutant::C12CommitsWhatOneHolds.is_active() { 0 } else { peers.len() / 2 };
+        self.scratch.get(needed).copied().unwrap_or(0)
     }
 }
 

@@ -11,6 +11,7 @@ mod chunk;
 mod effects;
 mod log_manager;
 mod message;
+pub mod mutants;
 mod node;
 mod options;
 mod peer;
@@ -26,6 +27,7 @@ pub use message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftRequest,
     RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
 };
+pub use mutants::Mutant;
 pub use node::{NodeDescription, NodeImpl, NodeState, ProposeError, Proposed, ReplicatorDescription};
 pub use options::{CoreOptions, RecoveredState};
 pub use peer::{

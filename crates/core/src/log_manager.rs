@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
+use crate::mutants::Mutant;
 use crate::options::RecoveredState;
 use crate::peer::{Configuration, ConfigurationEntry};
 use crate::types::{LogId, LogIndex, Term};
@@ -190,9 +191,13 @@ impl LogManager {
     pub(crate) fn truncate_suffix(&mut self, from: LogIndex) {
         debug_assert!(from > self.before_first.index && from <= self.last.index);
         let keep = from - 1;
-        self.stable = self.stable.min(keep);
-        for write in &mut self.writes {
-            write.last_index = write.last_index.min(keep);
+        if !Mutant::D10TruncationLeavesStableMark.is_active() {
+            self.stable = self.stable.min(keep);
+        }
+        if !Mutant::D10TruncationLeavesWriteMarks.is_active() {
+            for write in &mut self.writes {
+                write.last_index = write.last_index.min(keep);
+            }
         }
         while let Some(chunk) = self.tail.back().filter(|c| c.last_index() >= from) {
             self.tail_bytes -= chunk.memory_bytes();
@@ -221,13 +226,20 @@ impl LogManager {
     /// Every write up to `sequence` is durable.
     pub(crate) fn persisted(&mut self, sequence: u64) {
         debug_assert!(sequence <= self.last_sequence, "nothing is durable that was not emitted");
-        while let Some(write) = self.writes.front().filter(|w| w.sequence <= sequence) {
+        let all = Mutant::D10CompletionWithoutItsSequence.is_active();
+        while let Some(write) = self.writes.front().filter(|w| w.sequence <= sequence || all) {
             self.stable = self.stable.max(write.last_index);
-            self.unstable_bytes -= write.bytes;
+            if !Mutant::K3QuotaIsNeverGivenBack.is_active() {
+                self.unstable_bytes -= write.bytes;
+            }
             self.persisted_sequence = write.sequence;
             self.writes.pop_front();
         }
-        debug_assert!(self.stable <= self.last.index);
+        debug_assert!(
+            self.stable <= self.last.index
+                || Mutant::D10TruncationLeavesStableMark.is_active()
+                || Mutant::D10TruncationLeavesWriteMarks.is_active()
+        );
     }
 
     /// Entries from `from` to at most `to` out of memory, about `max_bytes` of payload and `max_entries` at

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::chunk::EntryChunk;
 use crate::effects::Ticket;
 use crate::message::{AppendKind, ConflictHint};
+use crate::mutants::Mutant;
 use crate::options::CoreOptions;
 use crate::peer::PeerId;
 use crate::timer::RepeatedTimer;
@@ -102,7 +103,9 @@ impl Replicator {
         let position = self.inflights.iter().position(|i| i.ticket == ticket)?;
         let mut newest = None;
         for inflight in self.inflights.drain(..=position) {
-            self.inflight_bytes -= inflight.bytes;
+            if !Mutant::K3WindowIsNeverGivenBack.is_active() {
+                self.inflight_bytes -= inflight.bytes;
+            }
             newest = Some(inflight);
         }
         newest
@@ -121,7 +124,9 @@ impl Replicator {
     /// Forgets every request in flight: answers that still come are of no meaning for progress.
     pub(crate) fn reset_inflights(&mut self) {
         self.inflights = VecDeque::new();
-        self.inflight_bytes = 0;
+        if !Mutant::K3WindowIsNeverGivenBack.is_active() {
+            self.inflight_bytes = 0;
+        }
         self.reading = None;
         self.read_entries = Vec::new();
     }
@@ -188,7 +193,7 @@ pub(crate) fn next_after_rejection(
         Some(ConflictHint { term, first_index }) => last_of_term(term).map_or(first_index, |last| last + 1),
         None => last_log_index.unwrap_or(0).saturating_add(1),
     };
-    wanted.min(prev).max(1)
+    if Mutant::D12RejectionMovesForward.is_active() { wanted.max(1) } else { wanted.min(prev).max(1) }
 }
 
 /// The replicators of a leader, in the order of the configuration; empty on everybody else.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ringraft_core::{LogIndex, Term};
+use ringraft_core::{LogIndex, Mutant, Term};
 
 use crate::completion::Completion;
 
@@ -37,7 +37,10 @@ pub struct ClosureQueue {
 impl ClosureQueue {
     /// Appends the completions of entries from `first_index` on, which is above all that wait.
     pub fn append(&mut self, first_index: LogIndex, term: Term, completions: Vec<Completion>) {
-        debug_assert!(self.batches.back().is_none_or(|batch| batch.last_index() < first_index));
+        debug_assert!(
+            self.batches.back().is_none_or(|batch| batch.last_index() < first_index)
+                || Mutant::D23ClosuresOutliveLeadership.is_active()
+        );
         if completions.iter().any(|completion| !completion.is_none()) {
             self.batches.push_back(ClosureBatch { first_index, term, completions });
         }

@@ -7,6 +7,8 @@ pub mod client;
 pub mod demo;
 pub mod describe;
 pub mod load;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod script;
 pub mod server;
 pub mod sim;

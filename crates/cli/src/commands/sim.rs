@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use parking_lot::Mutex;
+use ringraft_core::Mutant;
 use ringraft_sim::cluster::{FaultKind, MARKS, Profile, SimOptions, SimReport, run as simulate, shrink};
 use serde_json::{Value, json};
 
@@ -48,9 +49,12 @@ pub struct SimArgs {
     /// Groups, 1 to 200; otherwise each seed draws them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=200))]
     groups: Option<u8>,
-    /// Which worlds to draw
-    #[arg(long, value_name = "PROFILE", default_value = "swarm")]
-    profile: WorldProfile,
+    /// Which worlds to draw; swarm, or the one that suits the mutant
+    #[arg(long, value_name = "PROFILE")]
+    profile: Option<WorldProfile>,
+    /// Puts a bug back: its name, or `list`; `all` and `canary` see to it that bugs are found. Only in builds with mutants
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
     /// Numbers of faults that are left out, as a shrunk violation prints them
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     skip: Vec<u64>,
@@ -76,6 +80,17 @@ enum WorldProfile {
 }
 
 impl WorldProfile {
+    /// The one that was asked for, or that suits the mutant.
+    fn of(args: &SimArgs) -> WorldProfile {
+        let mutant = || args.mutant.as_deref().and_then(Mutant::named);
+        args.profile.unwrap_or_else(|| mutant().map_or(WorldProfile::Swarm, WorldProfile::suiting))
+    }
+
+    /// The one in which a mutant shows soonest.
+    fn suiting(mutant: Mutant) -> WorldProfile {
+        if mutant.room() == "storage" { WorldProfile::Disk } else { WorldProfile::Swarm }
+    }
+
     fn world(self) -> Profile {
         match self {
             WorldProfile::Swarm => Profile::Swarm,
@@ -153,6 +168,11 @@ impl Totals {
 pub fn run(args: &SimArgs) -> Exit {
     // A panic inside a world is a violation that is reported as such.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(name) = &args.mutant
+        && let Some(exit) = put_back(args, name)
+    {
+        return exit;
+    }
     let begin = Instant::now();
     let totals = Mutex::new(Totals::default());
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -185,12 +205,39 @@ pub fn run(args: &SimArgs) -> Exit {
     if totals.violations == 0 { Exit::Fine } else { Exit::Failed }
 }
 
+/// Puts the mutant of this name back; gives the exit when there is nothing left to do.
+#[cfg(feature = "mutants")]
+fn put_back(args: &SimArgs, name: &str) -> Option<Exit> {
+    use crate::commands::mutants::{hunt, list};
+    let world = |mutant| args.profile.unwrap_or_else(|| WorldProfile::suiting(mutant)).world();
+    match name {
+        "list" => Some(list()),
+        "all" => Some(hunt(Mutant::ALL, args.start, args.seeds, world, args.json)),
+        "canary" => Some(hunt(&[Mutant::CANARY], args.start, args.seeds, world, args.json)),
+        name => match Mutant::named(name) {
+            Some(mutant) => {
+                ringraft_core::mutants::choose(Some(mutant));
+                None
+            }
+            None => {
+                Some(Exit::Usage.say(&format!("no mutant is called {name}; --mutant list names them all")))
+            }
+        },
+    }
+}
+
+#[cfg(not(feature = "mutants"))]
+fn put_back(_: &SimArgs, _: &str) -> Option<Exit> {
+    let message = "this build has no mutants; get one with: cargo run --profile sim -p ringraft-cli --features mutants -- sim";
+    Some(Exit::Usage.say(message))
+}
+
 fn options(args: &SimArgs, seed: u64) -> SimOptions {
     SimOptions {
         seed,
         nodes: args.nodes.map(usize::from),
         groups: args.groups.map(usize::from),
-        profile: args.profile.world(),
+        profile: WorldProfile::of(args).world(),
         skip: args.skip.iter().copied().collect(),
         trace: args.trace && args.seed.is_some(),
     }
@@ -246,7 +293,11 @@ fn one_seed(args: &SimArgs, seed: u64, number: u64, totals: &Mutex<Totals>) {
 
 /// The one command that shows a violation again.
 fn replay(args: &SimArgs, options: &SimOptions) -> String {
-    let mut text = format!("ringraft sim --seed {} --profile {}", options.seed, args.profile.name());
+    let mut text =
+        format!("ringraft sim --seed {} --profile {}", options.seed, WorldProfile::of(args).name());
+    if let Some(mutant) = &args.mutant {
+        text += &format!(" --mutant {mutant}");
+    }
     if let Some(nodes) = args.nodes {
         text += &format!(" --nodes {nodes}");
     }

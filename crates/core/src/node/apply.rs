@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
 use crate::effects::{Effects, FsmEvent, LogRead, Ticket};
+use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::status::{RaftError, Status};
 use crate::types::{LogIndex, Time};
@@ -13,7 +14,11 @@ impl NodeImpl {
     pub(super) fn deliver(&mut self, fx: &mut Effects) {
         loop {
             let allowed = self.applied.saturating_add(self.options.max_unapplied_entries);
-            let to = self.committed_index().min(self.log.stable_index()).min(allowed);
+            let mut stable = self.log.stable_index();
+            if Mutant::H5UnstableEntriesAreApplied.is_active() {
+                stable = self.log.last_id().index;
+            }
+            let to = self.committed_index().min(stable).min(allowed);
             if self.delivered >= to || self.apply_read.is_some() {
                 return;
             }

@@ -1,13 +1,14 @@
 //! Pre-vote, vote, step-down (Raft §5.2, thesis §9.6; SOFAJRaft's `NodeImpl` election methods).
 
-use crate::effects::{Effects, FsmEvent, Reply, ReplyToken, Send, Ticket};
+use crate::effects::{Effects, FsmEvent, LogOp, Reply, ReplyToken, Send, Ticket};
 use crate::message::{
     RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
 };
+use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::status::{RaftError, Status};
-use crate::types::{Term, Time};
+use crate::types::{LogId, Term, Time};
 
 impl NodeImpl {
     /// A time-out drawn anew: the election time-out plus a random part of the largest delay.
@@ -46,7 +47,11 @@ impl NodeImpl {
             self.restart_election_timer(self.last_leader_timestamp);
             return;
         }
-        self.restart_election_timer(now);
+        if Mutant::B3PreVoteAsksOnce.is_active() && self.leader_id.is_none() {
+            self.election_timer.stop();
+        } else {
+            self.restart_election_timer(now);
+        }
         let lost = self.leader_id.clone();
         if let Some(leader) = lost {
             let message = format!("lost contact with leader {leader}");
@@ -103,7 +108,7 @@ impl NodeImpl {
                 to,
                 ticket,
                 request: RaftRequest::RequestVote(request),
-                after_durable: !pre_vote,
+                after_durable: !pre_vote && !Mutant::A2VoteRequestedBeforeDurable.is_active(),
                 timeout_ms: u32::try_from(self.options.election_timeout_ms).unwrap_or(u32::MAX),
             });
         }
@@ -149,7 +154,7 @@ impl NodeImpl {
         // A leader that asks for pre-votes leads no more, whatever was heard of it before (hashicorp#605).
         let has_leader = self.leader_is_alive(now) && self.leader_id.as_ref() != Some(from);
         let granted =
-            !has_leader && request.term >= self.hard_state.term && request.last_log >= self.log.last_id();
+            !has_leader && request.term >= self.hard_state.term && self.is_up_to_date(request.last_log);
         let response = RequestVoteResponse { term: self.hard_state.term, granted };
         let after_durable = self.hard_state_unstable(fx);
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
@@ -171,8 +176,7 @@ impl NodeImpl {
         let granted = request.term == self.hard_state.term
             && self.state == NodeState::Follower
             && voted.as_ref().is_none_or(|v| v == from)
-            // The last *accepted* entry, durable or not: what was accepted may count in a quorum already.
-            && request.last_log >= self.log.last_id();
+            && (self.is_up_to_date(request.last_log) || Mutant::A7LogsAreNotCompared.is_active());
         if granted {
             if voted.is_none() {
                 self.hard_state.voted_for = Some(from.clone());
@@ -182,8 +186,25 @@ impl NodeImpl {
             self.restart_election_timer(now);
         }
         let response = RequestVoteResponse { term: self.hard_state.term, granted };
-        let after_durable = self.anything_unstable(fx);
+        let after_durable = self.anything_unstable(fx) && !Mutant::A1VoteAnsweredBeforeDurable.is_active();
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
+    }
+
+    /// Whether a candidate's log is at least as new as the own one (Raft §5.4.1).
+    fn is_up_to_date(&self, candidate: LogId) -> bool {
+        // The last *accepted* entry, durable or not: what was accepted may count in a quorum already.
+        let mut own = self.log.last_id();
+        if Mutant::A13VoterComparesStableIndex.is_active() {
+            let stable = self.log.stable_index();
+            own = LogId::new(stable, self.log.term_at(stable).unwrap_or(0));
+        }
+        if Mutant::A10LongerLogWins.is_active() {
+            return candidate.index >= own.index;
+        }
+        if Mutant::A10LogsMustBeAheadInBoth.is_active() {
+            return candidate.term >= own.term && candidate.index >= own.index;
+        }
+        candidate >= own
     }
 
     pub(super) fn handle_vote_response(
@@ -194,11 +215,15 @@ impl NodeImpl {
         response: RequestVoteResponse,
         fx: &mut Effects,
     ) {
-        if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
+        let pre_voter_stays =
+            Mutant::B2PreVoterKeepsItsOldTerm.is_active() && self.state == NodeState::Follower;
+        if !pre_voter_stays && self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx)
+        {
             return;
         }
         // Grants of an earlier round count for nothing (little-raft#44).
-        if ticket < self.vote_round || !response.granted {
+        let of_this_round = ticket >= self.vote_round || Mutant::A11GrantOfAnEarlierRound.is_active();
+        if !of_this_round || !(response.granted || Mutant::A7RefusalCountsAsGrant.is_active()) {
             return;
         }
         match self.state {
@@ -272,6 +297,11 @@ impl NodeImpl {
             self.replicators.stop_all();
             self.step_down_timer.stop();
             self.term_start_index = 0;
+            let uncommitted = self.committed_index() + 1;
+            if Mutant::D25StepDownCutsTheLog.is_active() && uncommitted <= self.log.last_id().index {
+                self.log.truncate_suffix(uncommitted);
+                fx.log.push(LogOp::TruncateSuffix { from: uncommitted });
+            }
             if std::mem::take(&mut self.leader_started) {
                 fx.fsm.push(FsmEvent::LeaderStop { status: status.clone() });
             }
@@ -284,7 +314,9 @@ impl NodeImpl {
         self.end_vote_round();
         if term > self.hard_state.term {
             self.hard_state.term = term;
-            self.hard_state.voted_for = None;
+            if !Mutant::A4VoteSurvivesItsTerm.is_active() {
+                self.hard_state.voted_for = None;
+            }
             self.vote_sequence = 0;
             self.persist_hard_state(fx);
         }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
-use crate::effects::{Effects, FsmEvent, LogOp, Reply, ReplyToken};
+use crate::effects::{Effects, FsmEvent, HardState, LogOp, Reply, ReplyToken};
 use crate::message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftResponse,
 };
+use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::status::{RaftError, Status};
@@ -52,7 +53,12 @@ impl NodeImpl {
         if let Some(term) = self.follow(now, from, request.term, fx) {
             return Ok((refuse(term), false));
         }
-        self.last_leader_timestamp = now;
+        if !Mutant::B4AppendIsNoSignOfLife.is_active() {
+            self.last_leader_timestamp = now;
+        }
+        if Mutant::A6AppendErasesTheVote.is_active() {
+            self.hard_state.voted_for = None;
+        }
 
         let last_log_index = Some(self.log.last_id().index);
         let prev = request.prev_log;
@@ -74,11 +80,20 @@ impl NodeImpl {
             self.append_from_leader(now, request.entries, fx)?;
         }
         // Only what this very message proved to match may be committed by it (scylladb#9965).
-        self.ballot_box.set_last_committed_index(request.committed_index.min(last_verified));
+        let verified = if Mutant::D5CommitsWhatWasNotVerified.is_active() {
+            self.log.last_id().index
+        } else {
+            last_verified
+        };
+        self.ballot_box.set_last_committed_index(request.committed_index.min(verified));
         self.deliver(fx);
         if request.kind == AppendKind::Entries {
             // An older write that is still under way may carry entries that were sent again.
-            Ok((success, last_verified > self.log.stable_index()))
+            let mut after_durable = last_verified > self.log.stable_index();
+            if Mutant::H6ResentEntriesAcknowledgedEarly.is_active() {
+                after_durable = !fx.log.is_empty();
+            }
+            Ok((success, after_durable && !Mutant::H6AcknowledgedBeforeDurable.is_active()))
         } else {
             Ok((AppendEntriesResponse { last_log_index, ..success }, false))
         }
@@ -111,7 +126,7 @@ impl NodeImpl {
     /// Whether the log holds this entry. What is committed matches by definition, also when it is compacted away.
     fn matches(&self, prev: LogId) -> bool {
         match self.log.term_at(prev.index) {
-            Some(term) => term == prev.term,
+            Some(term) => term == prev.term || Mutant::D8PrevTermIsNotCompared.is_active(),
             None => prev.index < self.log.first_index() && prev.index <= self.committed_index(),
         }
     }
@@ -151,11 +166,12 @@ impl NodeImpl {
     /// First index of the chunk that the log lacks or holds with another term; `None` when it holds all.
     fn first_difference(&self, chunk: &EntryChunk) -> Option<LogIndex> {
         let known = self.log.last_id().index;
-        if chunk.first_index() > known {
+        if chunk.first_index() > known || Mutant::D2ResentEntriesTruncate.is_active() {
             return Some(chunk.first_index());
         }
         let from = chunk.first_index().max(self.log.first_index());
-        let differs = |index: &LogIndex| self.log.term_at(*index) != Some(chunk.term());
+        let kept = Mutant::D26ConflictIsKept.is_active();
+        let differs = |index: &LogIndex| self.log.term_at(*index) != Some(chunk.term()) && !kept;
         (from..=chunk.last_index().min(known))
             .find(differs)
             .or_else(|| (chunk.last_index() > known).then(|| from.max(known + 1)))
@@ -176,6 +192,9 @@ impl NodeImpl {
             "truncates a conflicting suffix");
         self.log.truncate_suffix(from);
         fx.log.push(LogOp::TruncateSuffix { from });
+        if Mutant::A8TruncationTakesTheTermBack.is_active() {
+            self.hard_state = HardState { term: self.log.last_id().term, voted_for: None };
+        }
         Ok(())
     }
 }

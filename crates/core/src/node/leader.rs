@@ -6,6 +6,7 @@ use crate::ballot::has_quorum;
 use crate::chunk::{ChunkBuilder, EntryChunk};
 use crate::effects::{Effects, LogOp, LogRead, Send, Ticket};
 use crate::message::{AppendEntriesRequest, AppendEntriesResponse, AppendKind, Extensions, RaftRequest};
+use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::replicator::{Inflight, Replicator, ReplicatorState, next_after_rejection};
@@ -114,6 +115,9 @@ impl NodeImpl {
         self.term_start_index = last_index + 1;
         self.ballot_box.reset_pending_index(last_index + 1);
         self.step_down_timer.start(now.after_millis(self.options.election_timeout_ms / 2));
+        if Mutant::F1NoEntryOfTheOwnTerm.is_active() {
+            return;
+        }
         let id = LogId::new(last_index + 1, self.hard_state.term);
         self.append_as_leader(now, EntryChunk::configuration(id, conf.conf, conf.old_conf), fx);
     }
@@ -126,7 +130,7 @@ impl NodeImpl {
             peer == own
                 || self.replicators.get(peer).is_some_and(|r| now.since(r.last_rpc_send_timestamp) <= lease)
         };
-        if has_quorum(self.log.configuration(), alive) {
+        if has_quorum(self.log.configuration(), alive) || Mutant::B7LeaderStaysWithoutAQuorum.is_active() {
             self.last_leader_timestamp = now;
             self.step_down_timer.start(now.after_millis((self.options.election_timeout_ms / 2).max(1)));
             return;
@@ -244,7 +248,9 @@ impl NodeImpl {
         response: AppendEntriesResponse,
         fx: &mut Effects,
     ) {
-        if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
+        if !Mutant::K7HigherTermAnswerIsIgnored.is_active()
+            && self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx)
+        {
             return;
         }
         let Some(position) = self.replicators.position(from) else { return };
@@ -280,7 +286,8 @@ impl NodeImpl {
                 r.next_index = inflight.last + 1;
             }
             // A probe's answer says nothing about durability.
-            if inflight.kind == AppendKind::Entries && inflight.last > r.match_index {
+            let durable = inflight.kind == AppendKind::Entries || Mutant::D11ProbeConfirms.is_active();
+            if durable && inflight.last > r.match_index {
                 r.match_index = inflight.last;
                 self.commit_by_counting();
                 self.deliver(fx);
@@ -345,7 +352,9 @@ impl NodeImpl {
                 r.block(now, heartbeat_ms);
             }
         }
-        self.send_entries(now, position, fx);
+        if !Mutant::D19ReadWakesNobody.is_active() {
+            self.send_entries(now, position, fx);
+        }
     }
 
     // --- time ---
@@ -377,7 +386,9 @@ impl NodeImpl {
             }
             if r.block_timer.is_due(now) {
                 r.block_timer.stop();
-                self.send_entries(now, position, fx);
+                if !Mutant::D19BlockEndsWithoutAProbe.is_active() {
+                    self.send_entries(now, position, fx);
+                }
             }
             let Some(r) = self.replicators.at(position) else { return };
             if r.heartbeat_in_flight().is_some_and(|at| at.after_millis(heartbeat_timeout_ms) <= now) {
@@ -395,7 +406,10 @@ impl NodeImpl {
         if self.term_start_index == 0 {
             return;
         }
-        let (own, stable) = (&self.options.server_id, self.log.stable_index());
+        let (own, mut stable) = (&self.options.server_id, self.log.stable_index());
+        if Mutant::D27LeaderCountsItselfEarly.is_active() {
+            stable = self.log.last_id().index;
+        }
         let replicators = &self.replicators;
         let held = |peer: &PeerId| {
             if peer == own { stable } else { replicators.get(peer).map_or(0, |r| r.match_index) }
@@ -403,6 +417,7 @@ impl NodeImpl {
         self.ballot_box.commit_at(self.log.configuration(), held);
         debug_assert!(
             self.committed_index() < self.term_start_index
+                || Mutant::D1CountsAnOldTerm.is_active()
                 || self.log.term_at(self.committed_index()) == Some(self.hard_state.term),
             "a leader commits entries of its own term only"
         );

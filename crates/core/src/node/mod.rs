@@ -14,6 +14,7 @@ use crate::chunk::ChunkBuilder;
 use crate::effects::{Effects, FsmEvent, HardState, Input, LogOp, Reply, ReplyToken, Ticket};
 use crate::log_manager::LogManager;
 use crate::message::{RaftRequest, RaftResponse};
+use crate::mutants::Mutant;
 use crate::options::{CoreOptions, RecoveredState};
 use crate::peer::{ConfigurationEntry, PeerId};
 use crate::random::Random;
@@ -157,6 +158,9 @@ impl NodeImpl {
         if hard_state_lost {
             // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
             hard_state = HardState { term: log.last_id().term + 1, voted_for: None };
+        }
+        if Mutant::A20VoteIsForgottenAtRestart.is_active() {
+            hard_state.voted_for = None;
         }
         Ok(NodeImpl {
             state: NodeState::Uninitialized,
@@ -488,11 +492,15 @@ impl NodeImpl {
     fn check_invariants(&self) {
         debug_assert!(self.delivered <= self.ballot_box.last_committed_index());
         debug_assert!(
-            self.delivered <= self.log.stable_index(),
+            self.delivered <= self.log.stable_index() || Mutant::H5UnstableEntriesAreApplied.is_active(),
             "only stable entries reach the state machine"
         );
         debug_assert!(self.applied <= self.delivered, "applied {} of {}", self.applied, self.delivered);
-        debug_assert!(self.log.last_id().term <= self.hard_state.term, "an entry of a future term");
+        debug_assert!(
+            self.log.last_id().term <= self.hard_state.term
+                || Mutant::A8TruncationTakesTheTermBack.is_active(),
+            "an entry of a future term"
+        );
         let leads = matches!(self.state, NodeState::Leader | NodeState::Transferring);
         debug_assert!(leads == (self.term_start_index != 0));
         debug_assert!(leads || self.replicators.len() == 0, "only leaders replicate");

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, Effects, FsmEvent, Input, ProposeError, RaftError, RaftRequest, RaftResponse, Status, Time,
+    AppendKind, Effects, FsmEvent, Input, Mutant, ProposeError, RaftError, RaftRequest, RaftResponse, Status,
+    Time,
 };
 use ringraft_net::RequestContext;
 use ringraft_proto::RequestKind;
@@ -83,7 +84,9 @@ impl LogEntryAndClosureHandler {
             };
             let answer = OutReply { handle: waiting.handle, codec: waiting.codec, response: reply.response };
             match &mut write {
-                Some(write) if reply.after_durable => write.replies.push(answer),
+                Some(write) if reply.after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active() => {
+                    write.replies.push(answer);
+                }
                 _ => out.replies.push(answer),
             }
         }
@@ -119,7 +122,9 @@ impl LogEntryAndClosureHandler {
                 timeout_ms: send.timeout_ms,
             };
             match &mut write {
-                Some(write) if send.after_durable => write.sends.push(request),
+                Some(write) if send.after_durable && !Mutant::H5RequestsLeaveBesideTheWrite.is_active() => {
+                    write.sends.push(request);
+                }
                 _ => out.sends.push(request),
             }
         }
@@ -140,9 +145,14 @@ impl LogEntryAndClosureHandler {
             });
         }
         if let Some(status) = fx.abandoned.take() {
-            let completions = group.closures.take_all();
+            let stay = Mutant::D23ClosuresOutliveLeadership.is_active();
+            let completions = if stay { Vec::new() } else { group.closures.take_all() };
             if !completions.is_empty() {
-                tasks.push(FsmTask::Fail { handle, completions, error: ApplyError::Unknown(status) });
+                let mut error = ApplyError::Unknown(status);
+                if Mutant::I2UnknownIsToldAsRefusal.is_active() {
+                    error = ApplyError::NotLeader { leader: None };
+                }
+                tasks.push(FsmTask::Fail { handle, completions, error });
             }
         }
         fx.clear();

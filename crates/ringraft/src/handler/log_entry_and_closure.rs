@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, Input, RaftError, RaftRequest, RaftResponse, Status, Ticket,
-    Time,
+    AppendKind, ConfigurationEntry, Effects, Input, Mutant, RaftError, RaftRequest, RaftResponse, Status,
+    Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
 
@@ -131,8 +131,10 @@ impl LogEntryAndClosureHandler {
     pub fn on_batch(&mut self, now: Time, events: &mut Vec<LaneEvent>, accept: bool, out: &mut LaneOutput) {
         if accept {
             self.serve_backlogs(now, out);
-            for event in std::mem::take(&mut self.deferred) {
-                self.on_event(now, event, out);
+            if !Mutant::K3DeferredEventsStay.is_active() {
+                for event in std::mem::take(&mut self.deferred) {
+                    self.on_event(now, event, out);
+                }
             }
         }
         for event in events.drain(..) {
@@ -179,7 +181,9 @@ impl LogEntryAndClosureHandler {
             if group.armed != Some(at) {
                 continue; // an earlier deadline was armed meanwhile, and has its own entry
             }
-            group.armed = None;
+            if !Mutant::B9TimerIsArmedOnce.is_active() {
+                group.armed = None;
+            }
             let due = group.node().deadline().is_some_and(|deadline| deadline <= now);
             if due {
                 self.step(now, handle, Input::Tick, out);
@@ -306,7 +310,8 @@ impl LogEntryAndClosureHandler {
                 };
                 self.on_apply(now, task, out);
             }
-            if self.group(handle).is_some_and(|group| !group.backlog.is_empty()) {
+            let more = self.group(handle).is_some_and(|group| !group.backlog.is_empty());
+            if more && !Mutant::K3BacklogIsForgotten.is_active() {
                 self.backlogged.push(handle);
             }
         }

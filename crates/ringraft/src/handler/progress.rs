@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
-use ringraft_core::{LogIndex, Status};
+use ringraft_core::{LogIndex, Mutant, Status};
 
 use crate::handler::GroupHandle;
 
@@ -147,7 +147,9 @@ impl ProgressBoard {
         let error = dirty.store_error.take();
         drop(dirty);
         for (_, progress) in into.iter() {
-            progress.listed.swap(false, Ordering::AcqRel);
+            if !Mutant::K6ProgressIsToldOnce.is_active() {
+                progress.listed.swap(false, Ordering::AcqRel);
+            }
         }
         error
     }

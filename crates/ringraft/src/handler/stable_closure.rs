@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use ringraft_core::{LogOp, RaftError, RaftResponse, Status};
+use ringraft_core::{LogOp, Mutant, RaftError, RaftResponse, Status};
 use ringraft_storage::{GroupWrite, StorageError, WriteBatch};
 
 use crate::handler::{DiskWrite, GroupHandle, GroupProgress, OutReply, OutSend};
@@ -58,6 +58,9 @@ impl StableClosureEventHandler {
         let mut batch = WriteBatch { writes: Vec::with_capacity(writes.len()) };
         let mut waiting = Waiting::default();
         let (mut entries, mut bytes) = (0_usize, 0_usize);
+        if Mutant::J1BatchIsWrittenBackwards.is_active() {
+            writes.reverse();
+        }
         for mut write in writes.drain(..) {
             for op in &write.ops {
                 if let LogOp::Append(chunk) = op {
@@ -94,7 +97,8 @@ impl StableClosureEventHandler {
             self.failed = Some(status.clone());
             out.failed = Some(status);
         }
-        match &self.failed {
+        let failed = self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active());
+        match failed {
             None => {
                 out.sends.extend(waiting.sends);
                 out.replies.extend(waiting.replies);

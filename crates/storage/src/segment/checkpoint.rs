@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringraft_core::{ConfigurationEntry, GroupId, HardState, LogId, PeerId};
+use ringraft_core::{ConfigurationEntry, GroupId, HardState, LogId, Mutant, PeerId};
 use rustc_hash::FxHashSet;
 
 use super::format::{
@@ -112,7 +112,8 @@ fn encode_group(out: &mut Vec<u8>, group: &Group) {
     put64(out, index.before_first.index);
     put64(out, index.before_first.term);
     put64(out, index.hard_state.term);
-    put_text(out, &index.hard_state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default());
+    let vote = index.hard_state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default();
+    put_text(out, if Mutant::A9CheckpointForgetsTheVote.is_active() { "" } else { &vote });
     put32(out, index.configurations.len() as u32);
     for entry in &index.configurations {
         put64(out, entry.id.index);
@@ -211,6 +212,9 @@ pub(crate) fn write(disk: &dyn Disk, sequence: u64, bytes: &[u8]) -> Result<(), 
         file
     };
     file.write_at(0, bytes)?;
+    if Mutant::H3CheckpointIsNotSynced.is_active() {
+        return Ok(());
+    }
     file.sync_data()
 }
 
@@ -233,8 +237,10 @@ pub(crate) fn read(disk: &dyn Disk, names: &[String]) -> Result<Slots, StorageEr
         file.read_exact_at(0, &mut bytes)?;
         match decode(&bytes) {
             Ok(checkpoint) => {
-                file.write_at(0, &bytes)?;
-                file.sync_data()?;
+                if !Mutant::H1RecoveryTrustsACachedCheckpoint.is_active() {
+                    file.write_at(0, &bytes)?;
+                    file.sync_data()?;
+                }
                 slots.valid.insert(checkpoint.sequence, checkpoint);
             }
             Err(what) => slots.invalid.push((disk.path(name), what)),

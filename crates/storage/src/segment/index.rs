@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use ringraft_core::{
-    Configuration, ConfigurationEntry, GroupId, HardState, LogId, LogIndex, RecoveredState, Term,
+    Configuration, ConfigurationEntry, GroupId, HardState, LogId, LogIndex, Mutant, RecoveredState, Term,
 };
 
 use super::format::{RunKind, SegmentHeader};
@@ -145,7 +145,8 @@ impl GroupIndex {
             release(run);
             self.runs.pop_back();
         }
-        while self.configurations.back().is_some_and(|c| c.id.index >= from) {
+        let stays = Mutant::D28TruncationLeavesConfigurations.is_active();
+        while !stays && self.configurations.back().is_some_and(|c| c.id.index >= from) {
             self.configurations.pop_back();
         }
         self.durable_last = self.durable_last.min(self.last_index());

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, PeerId, RecoveredState};
+use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use options::SegmentLogOptions;
@@ -246,7 +246,13 @@ impl SegmentLog {
         if !batch.is_empty() {
             self.stream.finish()?;
         }
-        self.in_flight = InFlight::Written;
+        let hard_states = |write: &GroupWrite| write.ops.iter().all(|op| matches!(op, LogOp::HardState(_)));
+        self.in_flight =
+            if Mutant::A15VoteWriteIsNotSynced.is_active() && batch.writes.iter().all(hard_states) {
+                InFlight::Durable
+            } else {
+                InFlight::Written
+            };
         Ok(())
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use ringraft_core::Mutant;
+
 use super::format::{DATA_START, SegmentHeader, segment_name};
 use super::index::Segment;
 use crate::disk::{Disk, DiskFile, io_error};
@@ -65,9 +67,13 @@ pub(crate) fn prepare(
         }
     };
     file.write_at(0, &head)?;
-    file.sync_data()?;
+    if !Mutant::H3NewFileIsNotSynced.is_active() {
+        file.sync_data()?;
+    }
     disk.rename(&temporary, &name)?;
-    disk.sync_dir()?;
+    if !Mutant::H3NewFileWithoutDirectorySync.is_active() {
+        disk.sync_dir()?;
+    }
     Ok(Segment::new(header, name, file))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use ringraft_core::{ChunkBuilder, EntryChunk, LogIndex};
+use ringraft_core::{ChunkBuilder, EntryChunk, LogIndex, Mutant};
 
 use super::Groups;
 use super::format::{RunKind, RunView, decode_run};
@@ -166,7 +166,7 @@ impl Collector {
         let mut n = 0;
         for size in sizes {
             if self.any && size > self.room {
-                self.full = true;
+                self.full = !Mutant::D7ReadSkipsWhatDoesNotFit.is_active();
                 break;
             }
             self.any = true;

@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
+use ringraft_core::Mutant;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::checkpoint::{self, Checkpoint, SLOTS, slot_of};
@@ -380,10 +381,16 @@ impl Tail {
     fn make_durable(&self) -> Result<(), StorageError> {
         let mut touched: BTreeMap<u64, &Arc<Segment>> = BTreeMap::new();
         for (segment, offset, bytes) in &self.suspects {
+            if Mutant::H1RecoveryTrustsThePageCache.is_active() {
+                break;
+            }
             segment.file.write_at(*offset, bytes)?;
             touched.insert(segment.number(), segment);
         }
         for (segment, offset) in &self.stale {
+            if Mutant::H8StaleBatchesStay.is_active() {
+                break;
+            }
             segment.file.write_at(*offset, &[0; BATCH_HEADER])?;
             touched.insert(segment.number(), segment);
         }

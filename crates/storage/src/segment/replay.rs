@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ringraft_core::{GroupId, HardState, LogId};
+use ringraft_core::{GroupId, HardState, LogId, Mutant};
 use rustc_hash::FxHashMap;
 
 use super::checkpoint::{Checkpoint, decode_vote};
@@ -107,11 +107,17 @@ impl Replay {
             }
             RunKind::HardState => {
                 let vote = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
-                index.hard_state = HardState { term: header.term, voted_for: decode_vote(vote)? };
+                let mut voted_for = decode_vote(vote)?;
+                if Mutant::A9RecoveryForgetsTheVote.is_active() {
+                    voted_for = None;
+                }
+                index.hard_state = HardState { term: header.term, voted_for };
             }
             RunKind::TruncateSuffix => {
                 index.check_truncate_suffix(header.index)?;
-                index.truncate_suffix(header.index);
+                if !Mutant::D28RecoveryForgetsTruncations.is_active() {
+                    index.truncate_suffix(header.index);
+                }
             }
             RunKind::TruncatePrefix => {
                 let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;

@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ringraft_core::Mutant;
 
 use super::format::{
     BATCH_HEADER, BatchHeader, DATA_START, RUN_HEADER, RunHeader, align, encode_run, seal_run,
@@ -208,14 +209,17 @@ impl Stream {
         }
         let header = BatchHeader {
             sequence: self.sequence,
-            synced: self.synced,
+            synced: if Mutant::H8BatchVouchesForItself.is_active() { self.sequence } else { self.synced },
             body: (self.encoder.bytes - BATCH_HEADER) as u32,
             runs: self.encoder.runs,
             digest: self.encoder.digest,
             more,
         };
         header.encode(&self.current.header, &mut self.encoder.scratch[..BATCH_HEADER]);
-        self.current.file.write_vectored_at(self.offset, &mut self.encoder.slices())?;
+        let written = self.current.file.write_vectored_at(self.offset, &mut self.encoder.slices());
+        if !Mutant::H9WriteErrorIsIgnored.is_active() {
+            written?;
+        }
         // The payloads may be large; the next batch may be long in coming.
         self.encoder.pieces.clear();
         self.offset += self.encoder.bytes as u64;
@@ -246,13 +250,21 @@ impl Stream {
 
     /// Makes everything written durable, unless the store runs without.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
-        if self.sync { self.sync_now() } else { Ok(()) }
+        if self.sync && !Mutant::H4NothingIsSynced.is_active() { self.sync_now() } else { Ok(()) }
     }
 
     /// Makes everything written durable.
     pub(crate) fn sync_now(&mut self) -> Result<(), StorageError> {
-        for segment in &self.unsynced {
-            segment.file.sync_data()?;
+        let skip = if Mutant::H6OnlyTheLastFileIsSynced.is_active() {
+            self.unsynced.len().saturating_sub(1)
+        } else {
+            0
+        };
+        for segment in &self.unsynced[skip..] {
+            let synced = segment.file.sync_data();
+            if !Mutant::H1SyncErrorIsIgnored.is_active() {
+                synced?;
+            }
         }
         self.unsynced.clear();
         self.synced = self.sequence - 1;

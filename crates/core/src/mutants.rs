@@ -1,0 +1,175 @@
+//! Bugs that real engines shipped, to be put back on purpose: what the simulator must find.
+//!
+//! Each mutant is one place in the production code that does the wrong thing while it is active. Only builds with the cargo
+//! feature `mutants` contain them, and there one at most is active, chosen by name at run time. In every other build
+//! [`Mutant::is_active`] is a constant `false`, and the wrong code is gone. `docs/testing.md` says what finds each.
+
+/// Defines the mutants: variant, name, the crate in which its switch stands, and what it does wrong.
+macro_rules! mutants {
+    ($($variant:ident = $name:literal, $room:literal, $what:literal;)*) => {
+        /// A bug that can be put back. Names begin with the entry of the catalogue of bugs that it re-creates.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Mutant {
+            $(#[doc = $what] $variant,)*
+        }
+
+        impl Mutant {
+            /// Every mutant, by name.
+            pub const ALL: &[Mutant] = &[$(Mutant::$variant,)*];
+
+            /// Its name: the entry, and what it does.
+            pub const fn name(self) -> &'static str {
+                match self { $(Mutant::$variant => $name,)* }
+            }
+
+            /// The crate in which its switch stands.
+            pub const fn room(self) -> &'static str {
+                match self { $(Mutant::$variant => $room,)* }
+            }
+
+            /// What it does wrong.
+            pub const fn what(self) -> &'static str {
+                match self { $(Mutant::$variant => $what,)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    A1VoteAnsweredBeforeDurable = "a1_vote_answered_before_durable", "core", "a granted vote leaves before it is durable";
+    A2VoteRequestedBeforeDurable = "a2_vote_requested_before_durable", "core", "a candidate asks for votes before its own is durable";
+    A4VoteSurvivesItsTerm = "a4_vote_survives_its_term", "core", "the vote of one term counts in the next";
+    A6AppendErasesTheVote = "a6_append_erases_the_vote", "core", "taking in a leader's entries forgets the vote of the term";
+    A7RefusalCountsAsGrant = "a7_refusal_counts_as_grant", "core", "a candidate counts any answer of its term as a grant";
+    A7LogsAreNotCompared = "a7_logs_are_not_compared", "core", "a voter grants whatever the candidate's log is";
+    A8TruncationTakesTheTermBack = "a8_truncation_takes_the_term_back", "core", "truncating takes the term back to that of the last entry kept";
+    A9RecoveryForgetsTheVote = "a9_recovery_forgets_the_vote", "storage", "recovery reads the term of a hard state and not the vote";
+    A9CheckpointForgetsTheVote = "a9_checkpoint_forgets_the_vote", "storage", "a checkpoint holds the terms and not the votes";
+    A10LogsMustBeAheadInBoth = "a10_logs_must_be_ahead_in_both", "core", "a candidate's log must not be behind in term nor in index";
+    A10LongerLogWins = "a10_longer_log_wins", "core", "logs are compared by their length alone";
+    A11GrantOfAnEarlierRound = "a11_grant_of_an_earlier_round", "core", "grants of an earlier round of votes count";
+    A13VoterComparesStableIndex = "a13_voter_compares_stable_index", "core", "a voter compares with its last durable entry";
+    A15VoteWriteIsNotSynced = "a15_vote_write_is_not_synced", "storage", "a batch of hard states alone is not synced";
+    A20VoteIsForgottenAtRestart = "a20_vote_is_forgotten_at_restart", "core", "a node that is started again remembers its term and not its vote";
+    B2PreVoterKeepsItsOldTerm = "b2_pre_voter_keeps_its_old_term", "core", "a node that asks for pre-votes learns no higher term from the answers";
+    B3PreVoteAsksOnce = "b3_pre_vote_asks_once", "core", "a node whose pre-votes came to nothing never asks again";
+    B4AppendIsNoSignOfLife = "b4_append_is_no_sign_of_life", "core", "a follower does not count a leader's messages as signs of life";
+    B7LeaderStaysWithoutAQuorum = "b7_leader_stays_without_a_quorum", "core", "a leader that no quorum answers goes on leading";
+    B9TimerIsArmedOnce = "b9_timer_is_armed_once", "ringraft", "a group whose timer has rung is never looked at again";
+    C12CommitsWhatOneHolds = "c12_commits_what_one_holds", "core", "a leader commits what a single voter holds";
+    D1CountsAnOldTerm = "d1_counts_an_old_term", "core", "counting commits an entry of an earlier term";
+    D2ResentEntriesTruncate = "d2_resent_entries_truncate", "core", "a follower truncates before it appends, also what matches";
+    D5CommitsWhatWasNotVerified = "d5_commits_what_was_not_verified", "core", "a follower commits up to the end of its log, whoever wrote it";
+    D7ReadSkipsWhatDoesNotFit = "d7_read_skips_what_does_not_fit", "storage", "a read of limited size leaves out what does not fit and goes on";
+    D8PrevTermIsNotCompared = "d8_prev_term_is_not_compared", "core", "a follower looks for an entry at the previous index and not at its term";
+    D10TruncationLeavesWriteMarks = "d10_truncation_leaves_write_marks", "core", "truncation leaves the marks of writes under way";
+    D10TruncationLeavesStableMark = "d10_truncation_leaves_stable_mark", "core", "truncation leaves the stable mark";
+    D10CompletionWithoutItsSequence = "d10_completion_without_its_sequence", "core", "the completion of one write vouches for every write under way";
+    D11ProbeConfirms = "d11_probe_confirms", "core", "the answer to a probe counts as an acknowledgement of durable entries";
+    D12RejectionMovesForward = "d12_rejection_moves_forward", "core", "a rejection may move the next index forward";
+    D14QuorumOfUnsorted = "d14_quorum_of_unsorted", "core", "the commit index comes from match indexes that were not sorted";
+    D19BlockEndsWithoutAProbe = "d19_block_ends_without_a_probe", "core", "a replicator that was blocked is not woken when the block ends";
+    D19ReadWakesNobody = "d19_read_wakes_nobody", "core", "a replicator that waits for a log read is not woken by it";
+    D23ClosuresOutliveLeadership = "d23_closures_outlive_leadership", "ringraft", "tasks of a leader that steps down are completed by whatever commits at their index";
+    D25StepDownCutsTheLog = "d25_step_down_cuts_the_log", "core", "a leader that steps down drops what it has not committed";
+    D26ConflictIsKept = "d26_conflict_is_kept", "core", "a follower keeps its entry where the leader's has another term";
+    D27LeaderCountsItselfEarly = "d27_leader_counts_itself_early", "core", "a leader counts itself for what it has not made durable";
+    D28TruncationLeavesConfigurations = "d28_truncation_leaves_configurations", "storage", "truncating the stored log leaves its configuration entries";
+    D28RecoveryForgetsTruncations = "d28_recovery_forgets_truncations", "storage", "recovery does not replay truncations";
+    E7FilesAreFreedTooEarly = "e7_files_are_freed_too_early", "storage", "a log file is freed while a checkpoint still needs it";
+    F1NoEntryOfTheOwnTerm = "f1_no_entry_of_the_own_term", "core", "a new leader appends nothing of its own";
+    F5MajorityIsOneShort = "f5_majority_is_one_short", "core", "half of the voters, rounded down, are a majority";
+    H1SyncErrorIsIgnored = "h1_sync_error_is_ignored", "storage", "an error of fdatasync is ignored";
+    H1RecoveryTrustsThePageCache = "h1_recovery_trusts_the_page_cache", "storage", "recovery counts what it reads as durable";
+    H1RecoveryTrustsACachedCheckpoint = "h1_recovery_trusts_a_cached_checkpoint", "storage", "recovery counts a checkpoint that it reads as durable";
+    H2FailedWriteIsAcknowledged = "h2_failed_write_is_acknowledged", "ringraft", "what waited for a write leaves also when the write has failed";
+    H3NewFileWithoutDirectorySync = "h3_new_file_without_directory_sync", "storage", "the directory is not synced after a new file has its name";
+    H3NewFileIsNotSynced = "h3_new_file_is_not_synced", "storage", "a new file has its name before its header is durable";
+    H3CheckpointIsNotSynced = "h3_checkpoint_is_not_synced", "storage", "a checkpoint counts before it is durable";
+    H4NothingIsSynced = "h4_nothing_is_synced", "storage", "a write is complete without fdatasync";
+    H5AnswersLeaveBesideTheWrite = "h5_answers_leave_beside_the_write", "ringraft", "answers that must wait for the disk do not";
+    H5RequestsLeaveBesideTheWrite = "h5_requests_leave_beside_the_write", "ringraft", "requests that must wait for the disk do not";
+    H5UnstableEntriesAreApplied = "h5_unstable_entries_are_applied", "core", "committed entries are applied before they are durable here";
+    H6AcknowledgedBeforeDurable = "h6_acknowledged_before_durable", "core", "a follower acknowledges entries before they are durable";
+    H6ResentEntriesAcknowledgedEarly = "h6_resent_entries_acknowledged_early", "core", "entries that came before are acknowledged though their write is under way";
+    H6OnlyTheLastFileIsSynced = "h6_only_the_last_file_is_synced", "storage", "of a batch in several files only the last is synced";
+    H8BatchVouchesForItself = "h8_batch_vouches_for_itself", "storage", "a batch counts itself among those known as durable";
+    H8StaleBatchesStay = "h8_stale_batches_stay", "storage", "recovery leaves the batches behind the torn one where they stand";
+    H9WriteErrorIsIgnored = "h9_write_error_is_ignored", "storage", "an error of the write, such as a full disk, is ignored";
+    I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";
+    J1BatchIsWrittenBackwards = "j1_batch_is_written_backwards", "ringraft", "the disk stage merges writes in the wrong order";
+    K3WindowIsNeverGivenBack = "k3_window_is_never_given_back", "core", "answered requests stay in the count of bytes in flight";
+    K3QuotaIsNeverGivenBack = "k3_quota_is_never_given_back", "core", "durable entries stay in the count of bytes that wait for the disk";
+    K3DeferredEventsStay = "k3_deferred_events_stay", "ringraft", "events that were held back are not taken when there is room";
+    K3BacklogIsForgotten = "k3_backlog_is_forgotten", "ringraft", "of tasks over the share of a turn only one more turn is served";
+    K6ProgressIsToldOnce = "k6_progress_is_told_once", "ringraft", "a group that has reported progress once is not listed again";
+    K7HigherTermAnswerIsIgnored = "k7_higher_term_answer_is_ignored", "core", "a leader ignores answers of a higher term";
+}
+
+impl Mutant {
+    /// One that is found within a few seeds; if it is not, the simulator is broken.
+    pub const CANARY: Mutant = Mutant::A1VoteAnsweredBeforeDurable;
+
+    /// The mutant of this name.
+    pub fn named(name: &str) -> Option<Mutant> {
+        Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name)
+    }
+
+    /// The entry of the catalogue, such as `A10`.
+    pub fn entry(self) -> String {
+        let entry = self.name().split('_').next().unwrap_or_default();
+        entry.to_uppercase()
+    }
+
+    /// Whether the code is to do the wrong thing: never in this build.
+    #[cfg(not(feature = "mutants"))]
+    #[inline(always)]
+    pub const fn is_active(self) -> bool {
+        false
+    }
+
+    /// Whether the code is to do the wrong thing.
+    #[cfg(feature = "mutants")]
+    #[inline]
+    pub fn is_active(self) -> bool {
+        CHOSEN.load(std::sync::atomic::Ordering::Relaxed) == self as u16
+    }
+}
+
+#[cfg(feature = "mutants")]
+const NONE: u16 = u16::MAX;
+
+/// The active mutant of the process.
+#[cfg(feature = "mutants")]
+static CHOSEN: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(NONE);
+
+/// Activates a mutant, or none, for the whole process. Choose while nothing runs.
+#[cfg(feature = "mutants")]
+pub fn choose(mutant: Option<Mutant>) {
+    CHOSEN.store(mutant.map_or(NONE, |mutant| mutant as u16), std::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_lead_back() {
+        for mutant in Mutant::ALL {
+            assert_eq!(Mutant::named(mutant.name()), Some(*mutant), "{mutant:?}");
+            assert!(["core", "storage", "ringraft"].contains(&mutant.room()), "{mutant:?}");
+            let entry = mutant.entry();
+            let (letter, number) = entry.split_at(1);
+            assert!(letter.as_bytes()[0].is_ascii_uppercase() && number.parse::<u8>().is_ok(), "{entry}");
+        }
+        assert_eq!(Mutant::named("none"), None);
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    #[test]
+    fn a_normal_build_has_none() {
+        const { assert!(!Mutant::CANARY.is_active()) };
+        assert!(!Mutant::ALL.iter().any(|mutant| mutant.is_active()));
+    }
+}
