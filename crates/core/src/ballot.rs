@@ -35,6 +35,20 @@ pub(crate) fn has_quorum(conf: &ConfigurationEntry, mut holds: impl FnMut(&PeerI
     majority(&conf.conf.peers) && (!conf.is_joint() || majority(&conf.old_conf.peers))
 }
 
+/// The largest value that a majority of both halves reaches; the smallest of the type without a voter.
+pub(crate) fn quorum_value<T: Ord + Copy + Default>(
+    conf: &ConfigurationEntry,
+    value: impl Fn(&PeerId) -> T,
+) -> T {
+    let reached = |peers: &[PeerId]| {
+        let mut values: Vec<T> = peers.iter().map(&value).collect();
+        values.sort_unstable_by(|a, b| b.cmp(a));
+        values.get(peers.len() / 2).copied().unwrap_or_default()
+    };
+    let new = reached(&conf.conf.peers);
+    if conf.is_joint() { new.min(reached(&conf.old_conf.peers)) } else { new }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +82,15 @@ mod tests {
         assert!(!granted(&joint, &["a:1", "d:1", "e:1"]));
         assert!(!granted(&joint, &["a:1", "b:1", "c:1"]));
         assert!(granted(&joint, &["a:1", "b:1", "d:1"]));
+    }
+
+    #[test]
+    fn a_value_is_reached_by_both_majorities() {
+        let value = |peer: &PeerId| u64::from(peer.port());
+        assert_eq!(quorum_value(&conf("a:1,b:5,c:9", ""), value), 5);
+        assert_eq!(quorum_value(&conf("a:1,b:5,c:9,d:7", ""), value), 5, "three of four");
+        assert_eq!(quorum_value(&conf("c:9,d:8,e:7", "a:1,b:2,c:9"), value), 2);
+        assert_eq!(quorum_value(&conf("", ""), value), 0);
     }
 
     #[test]

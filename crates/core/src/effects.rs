@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::chunk::EntryChunk;
-use crate::message::{RaftRequest, RaftResponse};
-use crate::peer::{ConfigurationEntry, PeerId};
+use crate::message::{RaftRequest, RaftResponse, ReadOnlyOption};
+use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::status::Status;
 use crate::types::{LogIndex, Term};
 
@@ -43,6 +43,10 @@ pub struct ReplyToken(pub u64);
 /// Names a request or a log read of one node until its answer comes; never used twice by a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
+
+/// Names a call of the driver until its outcome comes; meaningful to the driver only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallToken(pub u64);
 
 /// What happens to a node: everything that is not a command with an immediate answer.
 #[derive(Debug)]
@@ -94,8 +98,97 @@ pub enum Input {
         /// Why.
         status: Status,
     },
-    /// Stop: a leader steps down, nothing is answered or sent any more.
+    /// Linearizable reads: each ends in [`FsmEvent::ReadIndex`] when the state machine may answer it, or in
+    /// [`Effects::calls`] with the reason why not. On a follower or learner the leader is asked.
+    ReadIndex {
+        /// The reads, which share one round.
+        calls: Vec<CallToken>,
+        /// How the leader makes sure that it still leads.
+        mode: ReadOnlyOption,
+    },
+    /// Change the members (SOFAJRaft's `addPeer`, `changePeers`, `addLearners` and their like). Ends in [`Effects::calls`].
+    ChangeMembers {
+        /// The call.
+        call: CallToken,
+        /// What shall be different.
+        change: MembershipChange,
+        /// Refuse when the configuration in force is not the entry at this index (hashicorp/raft's `prevIndex`).
+        prev_index: Option<LogIndex>,
+    },
+    /// Hand leadership over, to the best follower when `to` is `None`. Ends in [`Effects::calls`].
+    TransferLeadership {
+        /// The call.
+        call: CallToken,
+        /// The new leader.
+        to: Option<PeerId>,
+    },
+    /// Force a configuration upon this node alone (SOFAJRaft's `resetPeers`). **Unsafe**: members of the old configuration may
+    /// elect a leader of their own, and what only they hold is lost. For when a majority is gone for good. Ends in
+    /// [`Effects::calls`].
+    ResetPeers {
+        /// The call.
+        call: CallToken,
+        /// The members from now on.
+        conf: Configuration,
+    },
+    /// Stop: a leader hands over and steps down, nothing is answered or sent after that.
     Shutdown,
+}
+
+/// A change of the members. All of them go through joint consensus when voters differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembershipChange {
+    /// A new voter, or a learner that becomes one.
+    AddPeer(PeerId),
+    /// A voter leaves.
+    RemovePeer(PeerId),
+    /// Exactly these members.
+    ChangePeers(Configuration),
+    /// These learn, too.
+    AddLearners(Vec<PeerId>),
+    /// These learn no more.
+    RemoveLearners(Vec<PeerId>),
+    /// Exactly these learn.
+    ResetLearners(Vec<PeerId>),
+}
+
+/// The end of a call that was given in as an [`Input`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallOutcome {
+    /// Which call.
+    pub call: CallToken,
+    /// What became of it.
+    pub result: Result<CallDone, CallFailure>,
+}
+
+/// What a call did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallDone {
+    /// The members are changed, and a majority of the new ones knows.
+    Changed {
+        /// Who they were.
+        old: Configuration,
+        /// Who they are.
+        new: Configuration,
+    },
+    /// Another leads in this term or a later one.
+    Transferred {
+        /// The term that ended this node's leadership.
+        term: Term,
+    },
+    /// The configuration is forced upon this node.
+    PeersReset,
+}
+
+/// Why a call did nothing, or may have done nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// It certainly has no effect. `EPERM` means: not the leader.
+    #[error("{0}")]
+    Failed(Status),
+    /// It may take effect yet, under another leader.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(Status),
 }
 
 /// A message to another replica.
@@ -168,6 +261,13 @@ pub enum FsmEvent {
         /// Why.
         status: Status,
     },
+    /// Reads that may be answered from a state machine with everything that was handed over before.
+    ReadIndex {
+        /// The reads.
+        calls: Vec<CallToken>,
+        /// The index that they had to wait for.
+        index: LogIndex,
+    },
     /// A configuration entry is committed (`onConfigurationCommitted`).
     ConfigurationCommitted(ConfigurationEntry),
     /// The node failed (`onError`); nothing is applied after this.
@@ -194,6 +294,8 @@ pub struct Effects {
     /// Proposals above the committed ones are lost to this node: answer all that wait with *unknown* for this
     /// reason. Comes after the `fsm` events of the same step.
     pub abandoned: Option<Status>,
+    /// Calls that have ended, each once.
+    pub calls: Vec<CallOutcome>,
 }
 
 impl Effects {
@@ -210,6 +312,7 @@ impl Effects {
             && self.reads.is_empty()
             && self.fsm.is_empty()
             && self.abandoned.is_none()
+            && self.calls.is_empty()
     }
 
     /// Forgets everything, keeping the memory for the next step.
@@ -221,5 +324,6 @@ impl Effects {
         self.reads.clear();
         self.fsm.clear();
         self.abandoned = None;
+        self.calls.clear();
     }
 }

@@ -22,10 +22,14 @@ mod timer;
 mod types;
 
 pub use chunk::{ChunkBuilder, ChunkKind, EntryChunk, InvalidChunk};
-pub use effects::{Effects, FsmEvent, HardState, Input, LogOp, LogRead, Reply, ReplyToken, Send, Ticket};
+pub use effects::{
+    CallDone, CallFailure, CallOutcome, CallToken, Effects, FsmEvent, HardState, Input, LogOp, LogRead,
+    MembershipChange, Reply, ReplyToken, Send, Ticket,
+};
 pub use message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftRequest,
-    RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
+    RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption, RequestVoteRequest,
+    RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
 };
 pub use mutants::Mutant;
 pub use node::{NodeDescription, NodeImpl, NodeState, ProposeError, Proposed, ReplicatorDescription};

@@ -7,7 +7,7 @@ use crate::chunk::{ChunkKind, EntryChunk};
 use crate::mutants::Mutant;
 use crate::options::RecoveredState;
 use crate::peer::{Configuration, ConfigurationEntry};
-use crate::types::{LogId, LogIndex, Term};
+use crate::types::{LogId, LogIndex, Term, Time};
 
 /// One write that is on its way to the disk.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,7 @@ struct PendingWrite {
     /// happens, so that a late completion never vouches for entries that took the truncated ones' place.
     last_index: LogIndex,
     bytes: usize,
+    since: Time,
 }
 
 /// The log as the owner thread sees it (SOFAJRaft's `LogManager` and `ConfigurationManager`).
@@ -31,6 +32,8 @@ pub(crate) struct LogManager {
     terms: Vec<(LogIndex, Term)>,
     configurations: Vec<ConfigurationEntry>,
     initial: ConfigurationEntry,
+    /// Forced upon this node; in force until the log brings another.
+    forced: Option<ConfigurationEntry>,
     tail: VecDeque<Arc<EntryChunk>>,
     tail_bytes: usize,
     stable: LogIndex,
@@ -78,6 +81,7 @@ impl LogManager {
             terms,
             configurations,
             initial,
+            forced: None,
             tail: VecDeque::new(),
             tail_bytes: 0,
             stable: last_index,
@@ -159,9 +163,19 @@ impl LogManager {
         Some(self.terms.get(at + 1).map_or(self.last.index, |next| next.0 - 1))
     }
 
-    /// The configuration in force: the last in the log, committed or not; else the initial one.
+    /// The configuration in force: one that was forced, else the last in the log, committed or not, else the initial one.
     pub(crate) fn configuration(&self) -> &ConfigurationEntry {
-        self.configurations.last().unwrap_or(&self.initial)
+        self.forced.as_ref().unwrap_or_else(|| self.configurations.last().unwrap_or(&self.initial))
+    }
+
+    /// Forces a configuration, until the log brings another.
+    pub(crate) fn force_configuration(&mut self, conf: Configuration) {
+        self.forced = Some(ConfigurationEntry { id: self.last, conf, old_conf: Configuration::default() });
+    }
+
+    /// Since when the oldest write is under way.
+    pub(crate) fn oldest_write(&self) -> Option<Time> {
+        self.writes.front().map(|write| write.since)
     }
 
     /// The configuration entry at exactly this index.
@@ -180,6 +194,7 @@ impl LogManager {
         if let ChunkKind::Configuration { conf, old_conf } = chunk.kind() {
             let (conf, old_conf) = (conf.clone(), old_conf.clone());
             self.configurations.push(ConfigurationEntry { id: chunk.last_id(), conf, old_conf });
+            self.forced = None;
         }
         self.last = chunk.last_id();
         self.tail_bytes += chunk.memory_bytes();
@@ -214,12 +229,12 @@ impl LogManager {
     }
 
     /// Numbers the write of everything that was changed since the last one.
-    pub(crate) fn begin_write(&mut self) -> u64 {
+    pub(crate) fn begin_write(&mut self, now: Time) -> u64 {
         self.last_sequence += 1;
         let bytes = std::mem::take(&mut self.step_bytes);
         self.unstable_bytes += bytes;
         let (sequence, last_index) = (self.last_sequence, self.last.index);
-        self.writes.push_back(PendingWrite { sequence, last_index, bytes });
+        self.writes.push_back(PendingWrite { sequence, last_index, bytes, since: now });
         sequence
     }
 

@@ -17,15 +17,18 @@ pub enum RaftRequest {
     AppendEntries(AppendEntriesRequest),
     /// Leadership transfer: campaign at once, without pre-vote.
     TimeoutNow(TimeoutNowRequest),
+    /// Asks a leader up to where to apply before reading.
+    ReadIndex(ReadIndexRequest),
 }
 
 impl RaftRequest {
-    /// The term that the sender is in, or would be in.
+    /// The term that the sender is in, or would be in; 0 for a request that belongs to no term.
     pub fn term(&self) -> Term {
         match self {
             RaftRequest::RequestVote(r) => r.term,
             RaftRequest::AppendEntries(r) => r.term,
             RaftRequest::TimeoutNow(r) => r.term,
+            RaftRequest::ReadIndex(_) => 0,
         }
     }
 }
@@ -39,18 +42,20 @@ pub enum RaftResponse {
     AppendEntries(AppendEntriesResponse),
     /// To [`RaftRequest::TimeoutNow`].
     TimeoutNow(TimeoutNowResponse),
+    /// To [`RaftRequest::ReadIndex`].
+    ReadIndex(ReadIndexResponse),
     /// Any request may be answered with an error instead (`ErrorResponse` on the wire).
     Error(Status),
 }
 
 impl RaftResponse {
-    /// The term that the responder is in; `None` for an error.
+    /// The term that the responder is in; `None` for an error and for an answer that belongs to no term.
     pub fn term(&self) -> Option<Term> {
         match self {
             RaftResponse::RequestVote(r) => Some(r.term),
             RaftResponse::AppendEntries(r) => Some(r.term),
             RaftResponse::TimeoutNow(r) => Some(r.term),
-            RaftResponse::Error(_) => None,
+            RaftResponse::ReadIndex(_) | RaftResponse::Error(_) => None,
         }
     }
 }
@@ -64,6 +69,9 @@ pub struct RequestVoteRequest {
     pub last_log: LogId,
     /// Whether this only asks if a vote would be granted.
     pub pre_vote: bool,
+    /// The leader itself has asked the sender to campaign: promises to that leader do not bind (thesis §6.4.1, §3.10). An
+    /// extension of ringraft, sent only by groups with lease reads.
+    pub transfer: bool,
 }
 
 /// Answers a [`RequestVoteRequest`].
@@ -129,6 +137,14 @@ impl Extensions {
     pub const NONE: Extensions = Extensions(0);
     /// A rejected append may carry a [`ConflictHint`].
     pub const CONFLICT_HINT: Extensions = Extensions(1);
+    /// The sender wants to know whether the receiver keeps the promise of [`AppendEntriesResponse::lease_promise`].
+    pub const LEASE_PROMISE: Extensions = Extensions(2);
+
+    /// These extensions and those.
+    #[must_use]
+    pub const fn with(self, other: Extensions) -> Extensions {
+        Extensions(self.0 | other.0)
+    }
 
     /// Whether every extension of `other` is announced.
     pub fn contains(self, other: Extensions) -> bool {
@@ -147,6 +163,9 @@ pub struct AppendEntriesResponse {
     pub last_log_index: Option<LogIndex>,
     /// Where the leader should probe next; only to peers that announced it.
     pub conflict: Option<ConflictHint>,
+    /// The responder votes for nobody within one election time-out of this request, unless this leader hands over; only to
+    /// peers that announced it. What lease reads stand on.
+    pub lease_promise: bool,
 }
 
 /// What a follower holds where the leader's previous entry should be (Raft §5.3, last paragraphs).
@@ -172,4 +191,29 @@ pub struct TimeoutNowResponse {
     pub term: Term,
     /// Whether it campaigns.
     pub success: bool,
+}
+
+/// How a leader makes sure that it still leads before it lets a read pass (SOFAJRaft's `ReadOnlyOption`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReadOnlyOption {
+    /// A quorum answers a message that was sent after the read arrived (thesis §6.4).
+    #[default]
+    Safe,
+    /// A quorum has promised to elect nobody else for a while (thesis §6.4.1). Rests on clocks that run at about the same rate;
+    /// where no lease is held it becomes [`ReadOnlyOption::Safe`].
+    LeaseBased,
+}
+
+/// Asks a leader up to where to apply before reading (`jraft.ReadIndexRequest`). It belongs to no term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndexRequest {
+    /// How the leader shall make sure that it leads.
+    pub mode: ReadOnlyOption,
+}
+
+/// Answers a [`RaftRequest::ReadIndex`] (`jraft.ReadIndexResponse`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndexResponse {
+    /// Whoever has applied up to here reads what was acknowledged before the question was asked.
+    pub index: LogIndex,
 }

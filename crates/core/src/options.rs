@@ -21,6 +21,22 @@ pub struct CoreOptions {
     pub election_heartbeat_factor: u64,
     /// Share of the election time-out for which an answered peer counts as alive, in percent (90).
     pub leader_lease_time_ratio: u64,
+    /// Voters keep the promise that lease reads stand on, and a leader may answer reads by its lease (false). All voters of a
+    /// group must agree on it; where one does not, lease reads become quorum reads.
+    pub lease_reads: bool,
+    /// How long a read may wait for its quorum, its leader and the log, in milliseconds (2000).
+    pub read_index_timeout_ms: u64,
+    /// Reads that may wait at most (65536); beyond it they are refused as busy.
+    pub max_pending_reads: usize,
+    /// A follower whose state machine is more entries behind than this refuses reads at once (off).
+    pub max_read_index_lag: Option<u64>,
+    /// How close to the end of the log a new voter must be before it gets its vote, in entries (1000).
+    pub catchup_margin: u64,
+    /// Least step by which a node lowers the priority that it waits for, after two election time-outs without a leader (10).
+    pub decay_priority_gap: i32,
+    /// A leader whose oldest write is under way for longer hands over, and no node campaigns, in milliseconds; 0 means four
+    /// election time-outs (0).
+    pub disk_stall_timeout_ms: u64,
     /// A candidate whose vote round timed out steps down and asks for pre-votes again (true).
     pub step_down_when_vote_timedout: bool,
     /// Entries in one AppendEntries at most (1024).
@@ -54,6 +70,13 @@ impl CoreOptions {
             max_election_delay_ms: 1000,
             election_heartbeat_factor: 10,
             leader_lease_time_ratio: 90,
+            lease_reads: false,
+            read_index_timeout_ms: 2000,
+            max_pending_reads: 65_536,
+            max_read_index_lag: None,
+            catchup_margin: 1000,
+            decay_priority_gap: 10,
+            disk_stall_timeout_ms: 0,
             step_down_when_vote_timedout: true,
             max_entries_size: 1024,
             max_body_size: 512 * 1024,
@@ -75,6 +98,8 @@ impl CoreOptions {
             ("election_heartbeat_factor", self.election_heartbeat_factor),
             ("leader_lease_time_ratio", self.leader_lease_time_ratio),
             ("rpc_default_timeout_ms", self.rpc_default_timeout_ms),
+            ("read_index_timeout_ms", self.read_index_timeout_ms),
+            ("max_pending_reads", self.max_pending_reads as u64),
             ("max_entries_size", self.max_entries_size as u64),
             ("max_body_size", self.max_body_size as u64),
             ("max_replicator_inflight_msgs", self.max_replicator_inflight_msgs as u64),
@@ -83,9 +108,24 @@ impl CoreOptions {
             ("max_unstable_bytes", self.max_unstable_bytes as u64),
             ("max_unapplied_entries", self.max_unapplied_entries),
         ];
-        match positive.iter().find(|(_, value)| *value == 0) {
-            Some((name, _)) => Err(format!("group {}: {name} is 0, it must be at least 1", self.group_id)),
-            None => Ok(()),
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("group {}: {name} is 0, it must be at least 1", self.group_id));
+        }
+        if self.lease_reads && self.leader_lease_time_ratio > 95 {
+            return Err(format!(
+                "group {}: lease reads need a leader_lease_time_ratio of at most 95 percent, it is {}: the rest is the margin \
+                 for clocks that run at different rates",
+                self.group_id, self.leader_lease_time_ratio
+            ));
+        }
+        Ok(())
+    }
+
+    /// How long a write may be under way before the disk counts as stalled, in milliseconds.
+    pub fn disk_stall_ms(&self) -> u64 {
+        match self.disk_stall_timeout_ms {
+            0 => self.election_timeout_ms.saturating_mul(4),
+            timeout => timeout,
         }
     }
 

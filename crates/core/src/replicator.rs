@@ -50,8 +50,14 @@ pub(crate) struct Replicator {
     /// Until then nothing but heartbeats goes out, after an error.
     pub(crate) block_timer: RepeatedTimer,
     pub(crate) consecutive_errors: u32,
-    /// Send time of the newest request that was answered: the peer was alive then.
+    /// Send time of the newest request that was answered: the peer was alive then. At first when replication began.
     pub(crate) last_rpc_send_timestamp: Time,
+    /// Newest request that was answered in this term, whatever the answer said of the log.
+    pub(crate) acknowledged: Option<Ticket>,
+    /// Send time of the newest request to whose answer the peer added its promise; `None` when it never did.
+    pub(crate) promised_at: Option<Time>,
+    /// The last answer to a question for the promise brought none.
+    pub(crate) refuses_promise: bool,
     pub(crate) heartbeat_timer: RepeatedTimer,
     heartbeat: Option<(Ticket, Time)>,
     /// A log read that is under way for this peer.
@@ -73,6 +79,9 @@ impl Replicator {
             block_timer: RepeatedTimer::default(),
             consecutive_errors: 0,
             last_rpc_send_timestamp: now,
+            acknowledged: None,
+            promised_at: None,
+            refuses_promise: false,
             heartbeat_timer: RepeatedTimer::default(),
             heartbeat: None,
             reading: None,
@@ -151,10 +160,15 @@ impl Replicator {
         self.block_timer.start(now.after_millis(heartbeat_ms * factor));
     }
 
-    /// The peer answered a request that was sent at `sent_at`.
-    pub(crate) fn alive(&mut self, sent_at: Time) {
+    /// The peer answered, in this term, a request that was sent at `sent_at`.
+    pub(crate) fn alive(&mut self, ticket: Ticket, sent_at: Time, promise: bool) {
         self.consecutive_errors = 0;
         self.last_rpc_send_timestamp = self.last_rpc_send_timestamp.max(sent_at);
+        self.acknowledged = self.acknowledged.max(Some(ticket));
+        self.refuses_promise = !promise;
+        if promise {
+            self.promised_at = self.promised_at.max(Some(sent_at));
+        }
     }
 
     /// A heartbeat goes out.
@@ -208,6 +222,11 @@ impl ReplicatorGroup {
         if self.get(peer).is_none() {
             self.replicators.push(Replicator::new(peer.clone(), last_index, now));
         }
+    }
+
+    /// Ends the replicators of peers that are not wanted any more.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&PeerId) -> bool) {
+        self.replicators.retain(|r| wanted(&r.peer));
     }
 
     /// Ends every replicator.

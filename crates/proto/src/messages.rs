@@ -2,8 +2,9 @@
 
 use bytes::BufMut;
 use ringraft_core::{
-    AppendEntriesResponse, ConflictHint, LogId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
-    RequestVoteResponse, Status, TimeoutNowRequest, TimeoutNowResponse,
+    AppendEntriesResponse, ConflictHint, LogId, RaftError, RaftRequest, RaftResponse, ReadIndexRequest,
+    ReadIndexResponse, ReadOnlyOption, RequestVoteRequest, RequestVoteResponse, Status, TimeoutNowRequest,
+    TimeoutNowResponse,
 };
 
 use crate::append_entries::{decode_append_entries, encode_append_entries};
@@ -19,6 +20,9 @@ const ERROR_RESPONSE: u32 = 99 << 3 | 2;
 /// Tags of ringraft's own fields of AppendEntriesResponse.
 const CONFLICT_TERM: u32 = 1000 << 3;
 const CONFLICT_FIRST_INDEX: u32 = 1001 << 3;
+const LEASE_PROMISE: u32 = 1002 << 3;
+/// Tag of ringraft's own field of RequestVoteRequest.
+const TRANSFER: u32 = 1000 << 3;
 
 /// What was asked, so that the answer can be understood; travels with a request as one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +38,8 @@ pub enum RequestKind {
     Ping = 3,
     /// A CLI request or a user's own; its sender knows the message.
     Typed = 4,
+    /// ReadIndexRequest.
+    ReadIndex = 5,
 }
 
 /// A byte that is no [`RequestKind`].
@@ -48,6 +54,7 @@ impl RequestKind {
             RaftRequest::RequestVote(_) => RequestKind::RequestVote,
             RaftRequest::AppendEntries(_) => RequestKind::AppendEntries,
             RaftRequest::TimeoutNow(_) => RequestKind::TimeoutNow,
+            RaftRequest::ReadIndex(_) => RequestKind::ReadIndex,
         }
     }
 
@@ -58,6 +65,7 @@ impl RequestKind {
             class::APPEND_ENTRIES_REQUEST => Some(RequestKind::AppendEntries),
             class::TIMEOUT_NOW_REQUEST => Some(RequestKind::TimeoutNow),
             class::PING_REQUEST => Some(RequestKind::Ping),
+            class::READ_INDEX_REQUEST => Some(RequestKind::ReadIndex),
             _ => None,
         }
     }
@@ -79,6 +87,7 @@ impl TryFrom<u8> for RequestKind {
             2 => RequestKind::TimeoutNow,
             3 => RequestKind::Ping,
             4 => RequestKind::Typed,
+            5 => RequestKind::ReadIndex,
             other => return Err(UnknownRequestKind(other)),
         })
     }
@@ -126,6 +135,10 @@ pub fn encode_raft_request(
             put_number(&mut content, 40, request.last_log.term);
             put_number(&mut content, 48, request.last_log.index);
             put_number(&mut content, 56, u64::from(request.pre_vote));
+            if request.transfer {
+                put_varint(&mut content, u64::from(TRANSFER));
+                put_varint(&mut content, 1);
+            }
             encode_request(id, class::REQUEST_VOTE_REQUEST, timeout_ms, b"", &content)
         }
         RaftRequest::TimeoutNow(request) => {
@@ -133,13 +146,22 @@ pub fn encode_raft_request(
             put_number(&mut content, 32, request.term);
             encode_request(id, class::TIMEOUT_NOW_REQUEST, timeout_ms, b"", &content)
         }
+        RaftRequest::ReadIndex(request) => {
+            put_delimited(&mut content, 10, group.as_bytes());
+            put_delimited(&mut content, 18, server_id.as_bytes());
+            put_delimited(&mut content, 34, peer_id.as_bytes());
+            if request.mode == ReadOnlyOption::LeaseBased {
+                put_number(&mut content, 40, 1);
+            }
+            encode_request(id, class::READ_INDEX_REQUEST, timeout_ms, b"", &content)
+        }
     }
 }
 
 /// Encodes the answer to request `id`, whose codec byte it repeats.
 pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutFrame {
-    // Largest: six numbers, of which two have two-byte tags.
-    let mut room = [0; 80];
+    // Largest: seven numbers, of which three have two-byte tags.
+    let mut room = [0; 88];
     let mut rest = &mut room[..];
     let class = match response {
         RaftResponse::AppendEntries(response) => {
@@ -154,6 +176,10 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
                 put_varint(&mut rest, u64::from(CONFLICT_FIRST_INDEX));
                 put_varint(&mut rest, hint.first_index);
             }
+            if response.lease_promise {
+                put_varint(&mut rest, u64::from(LEASE_PROMISE));
+                put_varint(&mut rest, 1);
+            }
             class::APPEND_ENTRIES_RESPONSE
         }
         RaftResponse::RequestVote(response) => {
@@ -165,6 +191,11 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
             put_number(&mut rest, 8, response.term);
             put_number(&mut rest, 16, u64::from(response.success));
             class::TIMEOUT_NOW_RESPONSE
+        }
+        RaftResponse::ReadIndex(response) => {
+            put_number(&mut rest, 8, response.index);
+            put_number(&mut rest, 16, 1);
+            class::READ_INDEX_RESPONSE
         }
         RaftResponse::Error(status) => return encode_error_response(id, codec, Some(status)),
     };
@@ -208,17 +239,36 @@ pub fn decode_raft_request(frame: &RequestFrame) -> Result<IncomingRequest<'_>, 
             })
         }
         Some(RequestKind::RequestVote) => {
-            let fields = Fields::read("RequestVoteRequest", &frame.content, [10, 18, 26, 32, 40, 48, 56])?;
+            let tags = [10, 18, 26, 32, 40, 48, 56, TRANSFER];
+            let fields = Fields::read("RequestVoteRequest", &frame.content, tags)?;
             let last_log =
                 LogId::new(fields.count(48, "last_log_index")?, fields.count(40, "last_log_term")?);
             let pre_vote = fields.flag(56, "pre_vote")?;
             let term = fields.count(32, "term")?;
-            envelope(&fields, RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote }))
+            let transfer = fields.optional_count(TRANSFER, "transfer")?.is_some_and(|mark| mark != 0);
+            envelope(
+                &fields,
+                RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote, transfer }),
+            )
         }
         Some(RequestKind::TimeoutNow) => {
             let fields = Fields::read("TimeoutNowRequest", &frame.content, [10, 18, 26, 32])?;
             let term = fields.count(32, "term")?;
             envelope(&fields, RaftRequest::TimeoutNow(TimeoutNowRequest { term }))
+        }
+        Some(RequestKind::ReadIndex) => {
+            // Contexts of users (field 3) stay with who asks; the receiver (field 4) is optional.
+            let fields = Fields::read("ReadIndexRequest", &frame.content, [10, 18, 34, 40])?;
+            let mode = match fields.optional_count(40, "readOnlyOptions")? {
+                Some(1) => ReadOnlyOption::LeaseBased,
+                _ => ReadOnlyOption::Safe,
+            };
+            Ok(IncomingRequest {
+                group: fields.text(10, "group_id")?,
+                server_id: fields.text(18, "server_id")?,
+                peer_id: fields.optional_text(34)?.unwrap_or(""),
+                request: RaftRequest::ReadIndex(ReadIndexRequest { mode }),
+            })
         }
         _ => Err(unexpected(&frame.class)),
     }
@@ -263,17 +313,27 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
         RequestKind::RequestVote => (class::REQUEST_VOTE_RESPONSE, "RequestVoteResponse"),
         RequestKind::AppendEntries => (class::APPEND_ENTRIES_RESPONSE, "AppendEntriesResponse"),
         RequestKind::TimeoutNow => (class::TIMEOUT_NOW_RESPONSE, "TimeoutNowResponse"),
+        RequestKind::ReadIndex => (class::READ_INDEX_RESPONSE, "ReadIndexResponse"),
         RequestKind::Ping | RequestKind::Typed => return Err(unexpected(&frame.class)),
     };
     if frame.class != expected {
         return Err(unexpected(&frame.class));
     }
-    let tags = [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX];
+    let tags = [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX, LEASE_PROMISE];
     let fields = Fields::read(message, &frame.content, tags)?;
     if let Some(error) = fields.bytes(ERROR_RESPONSE)
         && let Some(status) = decode_error_response(error)?
     {
         return Ok(RaftResponse::Error(status));
+    }
+    if kind == RequestKind::ReadIndex {
+        let index = fields.count(8, "index")?;
+        return Ok(match fields.flag(16, "success")? {
+            true => RaftResponse::ReadIndex(ReadIndexResponse { index }),
+            false => {
+                RaftResponse::Error(Status::new(RaftError::Again, "the leader could not confirm the read"))
+            }
+        });
     }
     let term = fields.count(8, "term")?;
     Ok(match kind {
@@ -299,6 +359,9 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
                 success: fields.flag(16, "success")?,
                 last_log_index: fields.optional_count(24, "last_log_index")?,
                 conflict,
+                lease_promise: fields
+                    .optional_count(LEASE_PROMISE, "lease_promise")?
+                    .is_some_and(|promise| promise != 0),
             })
         }
     })

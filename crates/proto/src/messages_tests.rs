@@ -46,11 +46,22 @@ fn with(class: &'static str, content: Vec<u8>) -> ResponseFrame {
 }
 
 fn vote(term: u64, pre_vote: bool) -> RaftRequest {
-    RaftRequest::RequestVote(RequestVoteRequest { term, last_log: LogId::default(), pre_vote })
+    RaftRequest::RequestVote(RequestVoteRequest {
+        term,
+        last_log: LogId::default(),
+        pre_vote,
+        transfer: false,
+    })
 }
 
 fn append(success: bool, last_log_index: Option<u64>) -> RaftResponse {
-    RaftResponse::AppendEntries(AppendEntriesResponse { term: 1, success, last_log_index, conflict: None })
+    RaftResponse::AppendEntries(AppendEntriesResponse {
+        term: 1,
+        success,
+        last_log_index,
+        conflict: None,
+        lease_promise: false,
+    })
 }
 
 #[test]
@@ -64,6 +75,9 @@ fn captured_messages_are_written_as_java_does() {
     let now = RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 });
     assert_eq!(hex(&as_request(&now).content), format!("{ids}2001"));
     assert_eq!(as_request(&now).class.len(), 0x37);
+    let read = RaftRequest::ReadIndex(ReadIndexRequest { mode: ReadOnlyOption::Safe });
+    let ids = "0a03677270120f3132372e302e302e313a3238303833220f3132372e302e302e313a3238303832";
+    assert_eq!(hex(&as_request(&read).content), ids, "a Java peer adds users' contexts and its option");
 
     let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 0, granted: true });
     let head = hex(&encode_raft_response(4, 1, &granted).parts[0][..20]);
@@ -74,6 +88,7 @@ fn captured_messages_are_written_as_java_does() {
         (append(true, None), "08011001"),
         (append(false, Some(5)), "080110001805"),
         (RaftResponse::TimeoutNow(TimeoutNowResponse { term: 2, success: true }), "08021001"),
+        (RaftResponse::ReadIndex(ReadIndexResponse { index: 3 }), "08031001"),
     ] {
         assert_eq!(hex(&as_response(&response).content), content);
     }
@@ -89,21 +104,23 @@ fn receive_ping() -> Bytes {
 
 fn any_request() -> impl Strategy<Value = RaftRequest> {
     let number = 0..=i64::MAX as u64;
-    (number.clone(), number.clone(), number, any::<Option<bool>>()).prop_map(|(term, index, last, kind)| {
-        match kind {
-            Some(pre_vote) => {
-                let last_log = LogId::new(index, last);
-                RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote })
-            }
-            None => RaftRequest::TimeoutNow(TimeoutNowRequest { term }),
-        }
-    })
+    let lease = |lease| if lease { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe };
+    let vote = (number.clone(), number.clone(), number.clone(), any::<(bool, bool)>());
+    prop_oneof![
+        vote.prop_map(|(term, index, last, (pre_vote, transfer))| {
+            let last_log = LogId::new(index, last);
+            RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote, transfer })
+        }),
+        number.prop_map(|term| RaftRequest::TimeoutNow(TimeoutNowRequest { term })),
+        any::<bool>().prop_map(move |mode| RaftRequest::ReadIndex(ReadIndexRequest { mode: lease(mode) })),
+    ]
 }
 
 fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
     let number = || 0..=i64::MAX as u64;
     let hint = (number(), number()).prop_map(|(term, first_index)| ConflictHint { term, first_index });
-    let appended = (number(), any::<bool>(), proptest::option::of(number()), proptest::option::of(hint));
+    let appended =
+        (number(), any::<(bool, bool)>(), proptest::option::of(number()), proptest::option::of(hint));
     prop_oneof![
         (number(), any::<bool>()).prop_map(|(term, granted)| (
             RequestKind::RequestVote,
@@ -113,10 +130,12 @@ fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
             RequestKind::TimeoutNow,
             RaftResponse::TimeoutNow(TimeoutNowResponse { term, success })
         )),
-        appended.prop_map(|(term, success, last_log_index, conflict)| (
-            RequestKind::AppendEntries,
-            RaftResponse::AppendEntries(AppendEntriesResponse { term, success, last_log_index, conflict })
-        )),
+        appended.prop_map(|(term, (success, lease_promise), last_log_index, conflict)| {
+            let response = AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise };
+            (RequestKind::AppendEntries, RaftResponse::AppendEntries(response))
+        }),
+        number()
+            .prop_map(|index| (RequestKind::ReadIndex, RaftResponse::ReadIndex(ReadIndexResponse { index }))),
         (any::<i32>(), ".{0,20}").prop_filter("0 is no error", |(code, _)| *code != 0).prop_map(
             |(code, text)| (
                 RequestKind::AppendEntries,
@@ -142,7 +161,13 @@ proptest! {
                 prop_assert_eq!(message.term() as u64, vote.term);
                 prop_assert_eq!(message.last_log_term() as u64, vote.last_log.term);
                 prop_assert_eq!(message.last_log_index() as u64, vote.last_log.index);
-                prop_assert_eq!(message.pre_vote(), vote.pre_vote);
+                prop_assert_eq!((message.pre_vote(), message.transfer()), (vote.pre_vote, vote.transfer));
+                message.write_to_bytes().unwrap()
+            }
+            RaftRequest::ReadIndex(read) => {
+                let message = rpc::ReadIndexRequest::parse_from_tokio_bytes(&frame.content).unwrap();
+                prop_assert_eq!((message.server_id(), message.peer_id()), (SERVER, PEER));
+                prop_assert_eq!(message.readOnlyOptions.is_some(), read.mode == ReadOnlyOption::LeaseBased);
                 message.write_to_bytes().unwrap()
             }
             _ => rpc::TimeoutNowRequest::parse_from_tokio_bytes(&frame.content).unwrap().write_to_bytes().unwrap(),
@@ -167,7 +192,11 @@ proptest! {
                 prop_assert_eq!(message.last_log_index.map(|i| i as u64), response.last_log_index);
                 prop_assert_eq!(message.conflict_term, response.conflict.map(|hint| hint.term));
                 prop_assert_eq!(message.conflict_first_index, response.conflict.map(|hint| hint.first_index));
+                prop_assert_eq!(message.lease_promise(), response.lease_promise);
                 message.write_to_bytes().unwrap()
+            }
+            RaftResponse::ReadIndex(_) => {
+                rpc::ReadIndexResponse::parse_from_tokio_bytes(content).unwrap().write_to_bytes().unwrap()
             }
             RaftResponse::Error(status) => {
                 let message = rpc::ErrorResponse::parse_from_tokio_bytes(content).unwrap();
@@ -180,13 +209,24 @@ proptest! {
 
     #[test]
     fn noise_never_panics(content in proptest::collection::vec(any::<u8>(), 0..60)) {
-        for class in [class::APPEND_ENTRIES_RESPONSE, class::REQUEST_VOTE_RESPONSE, class::ERROR_RESPONSE] {
+        for class in [
+            class::APPEND_ENTRIES_RESPONSE,
+            class::REQUEST_VOTE_RESPONSE,
+            class::READ_INDEX_RESPONSE,
+            class::ERROR_RESPONSE,
+        ] {
             let frame = with(class, content.clone());
             let _ = decode_raft_response(RequestKind::AppendEntries, &frame);
             let _ = decode_raft_response(RequestKind::RequestVote, &frame);
+            let _ = decode_raft_response(RequestKind::ReadIndex, &frame);
             let _ = decode_ping_response(&frame);
         }
-        for class in [class::REQUEST_VOTE_REQUEST, class::TIMEOUT_NOW_REQUEST, class::APPEND_ENTRIES_REQUEST] {
+        for class in [
+            class::REQUEST_VOTE_REQUEST,
+            class::TIMEOUT_NOW_REQUEST,
+            class::READ_INDEX_REQUEST,
+            class::APPEND_ENTRIES_REQUEST,
+        ] {
             let frame = RequestFrame { class: Bytes::from_static(class.as_bytes()), content: content.clone().into(), ..as_request(&vote(1, true)) };
             let _ = decode_raft_request(&frame);
             let _ = group_of(&frame);
@@ -238,10 +278,10 @@ fn what_is_no_answer_is_refused() {
 
 #[test]
 fn kinds_travel_as_a_byte() {
-    for byte in 0..5 {
+    for byte in 0..6 {
         assert_eq!(u8::from(RequestKind::try_from(byte).unwrap()), byte);
     }
-    assert_eq!(RequestKind::try_from(5), Err(UnknownRequestKind(5)));
+    assert_eq!(RequestKind::try_from(6), Err(UnknownRequestKind(6)));
     assert_eq!(RequestKind::of(&vote(1, true)), RequestKind::RequestVote);
     assert_eq!(RequestKind::of_class(class::PING_REQUEST.as_bytes()), Some(RequestKind::Ping));
     assert_eq!(RequestKind::of_class(b"x"), None);

@@ -57,6 +57,9 @@ pub enum ApplyError {
     /// The node is in error state and took nothing (`EBADNODE`, or the error of the log store or state machine).
     #[error("the node has failed and takes no task: {0}")]
     Failed(Status),
+    /// A read could not be confirmed (`ETIMEDOUT`, or what the leader said). Nothing was changed; try again.
+    #[error("the read was not confirmed: {0}")]
+    ReadFailed(Status),
     /// The task was handed on and then lost from sight: it may be applied later, elsewhere, or never.
     #[error("the outcome is unknown: {0}")]
     Unknown(Status),
@@ -79,7 +82,9 @@ impl ApplyError {
             ApplyError::Busy => RaftError::Busy,
             ApplyError::TooLarge { .. } => RaftError::Invalid,
             ApplyError::Shutdown => RaftError::NodeShutdown,
-            ApplyError::Failed(status) | ApplyError::Unknown(status) => status.error,
+            ApplyError::Failed(status) | ApplyError::ReadFailed(status) | ApplyError::Unknown(status) => {
+                status.error
+            }
         };
         Status::new(code, self.to_string())
     }

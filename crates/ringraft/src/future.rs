@@ -92,7 +92,7 @@ impl<T> Waiter<T> {
         }
     }
 
-    fn poll(&self, context: &mut Context<'_>) -> Poll<T> {
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<T> {
         let mut slot = self.0.slot.lock();
         match &mut *slot {
             Slot::Empty(waker) => {

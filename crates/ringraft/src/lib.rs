@@ -38,6 +38,7 @@
 //! `jraft-fsm-caller-disruptor`. Without a recorder they cost next to nothing.
 #![deny(missing_docs)]
 
+mod calls;
 mod closure_queue;
 mod completion;
 mod error;
@@ -55,6 +56,7 @@ mod state_machine;
 mod store;
 mod task;
 
+pub use calls::{CallFuture, ReadIndexFuture};
 pub use closure_queue::{ClosureBatch, ClosureQueue};
 pub use completion::{Applied, ApplyError, ApplyResult, Completion, CompletionSink, Deliveries, SinkId};
 pub use error::{HostOptionsError, StartError};
@@ -65,8 +67,8 @@ pub use iterator::{Entries, Entry, Iterator};
 pub use node::Node;
 pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
 pub use ringraft_core::{
-    Configuration, ConfigurationEntry, GroupId, LogIndex, NodeDescription, NodeState, PeerId, RaftError,
-    ReplicatorDescription, Status, Term,
+    CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogIndex, MembershipChange,
+    NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription, Status, Term,
 };
 pub use ringraft_net::{Endpoint, NetLoopOptions, inproc};
 pub use ringraft_storage::SegmentLogOptions;

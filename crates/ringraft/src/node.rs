@@ -160,16 +160,9 @@ impl Node {
             return self.refuse(done, self.too_large(data.len()));
         }
         let event = LaneEvent::Apply(ApplyEvent::new(self.shared.handle, expected_term, data, done));
-        let error = if self.may_block() {
-            match self.ring.publish(event) {
-                Ok(()) => return Ok(()),
-                Err(closed) => TryPublishError::Closed(closed.into_inner()),
-            }
-        } else {
-            match self.ring.try_publish(event) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            }
+        let error = match self.publish(event) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
         };
         let reason = if error.is_full() { ApplyError::Busy } else { ApplyError::Shutdown };
         match error.into_inner() {
@@ -223,6 +216,14 @@ impl Node {
         // The refusal, if any, is what the future says.
         let _ = self.apply(Task::new(data, Completion::promise(promise)));
         ProposeFuture::new(waiter)
+    }
+
+    /// Publishes an event to the owner, waiting for room where the group's mode says so.
+    pub(crate) fn publish(&self, event: LaneEvent) -> Result<(), TryPublishError<LaneEvent>> {
+        if self.may_block() {
+            return self.ring.publish(event).map_err(|closed| TryPublishError::Closed(closed.into_inner()));
+        }
+        self.ring.try_publish(event)
     }
 
     fn may_block(&self) -> bool {

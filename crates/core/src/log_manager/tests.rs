@@ -30,10 +30,10 @@ fn terms_are_found_over_stretches() {
 fn a_late_completion_does_not_vouch_for_replaced_entries() {
     let mut log = log();
     log.append(&chunk(1, 1, &[1; 5]));
-    let first = log.begin_write();
+    let first = log.begin_write(Time(0));
     log.truncate_suffix(5);
     log.append(&chunk(5, 2, &[1]));
-    let second = log.begin_write();
+    let second = log.begin_write(Time(0));
     log.persisted(first);
     assert_eq!(log.stable_index(), 4);
     log.persisted(second);
@@ -45,7 +45,7 @@ fn a_late_completion_does_not_vouch_for_replaced_entries() {
 fn truncation_lowers_the_durable_mark() {
     let mut log = log();
     log.append(&chunk(1, 1, &[1; 5]));
-    let sequence = log.begin_write();
+    let sequence = log.begin_write(Time(0));
     log.persisted(sequence);
     log.truncate_suffix(3);
     assert_eq!((log.stable_index(), log.last_id()), (2, LogId::new(2, 1)));
@@ -94,7 +94,7 @@ fn released_entries_are_no_longer_in_memory() {
     let mut log = log();
     log.append(&chunk(1, 1, &[1, 1]));
     log.append(&chunk(3, 1, &[1, 1]));
-    let sequence = log.begin_write();
+    let sequence = log.begin_write(Time(0));
     log.persisted(sequence);
     log.release(3);
     assert!(log.entries(2, 4, 9, 99).is_none());

@@ -58,7 +58,8 @@ impl NodeImpl {
         if is_configuration && let Some(conf) = self.log.configuration_at(last) {
             fx.fsm.push(FsmEvent::ConfigurationCommitted(conf.clone()));
         }
-        if (first..=last).contains(&self.term_start_index) && !self.leader_started {
+        let leads = self.state == NodeState::Leader;
+        if leads && (first..=last).contains(&self.term_start_index) && !self.leader_started {
             self.leader_started = true;
             fx.fsm.push(FsmEvent::LeaderStart { term: self.hard_state.term });
         }

@@ -35,6 +35,10 @@ pub struct NodeDescription {
     pub applied_index: LogIndex,
     /// Configuration in force, as text; `new | old` while joint.
     pub configuration: String,
+    /// How far a change of the members is; only on the leader that carries it out.
+    pub change: Option<String>,
+    /// Reads that wait.
+    pub pending_reads: usize,
     /// Entries kept in memory.
     pub tail_entries: u64,
     /// Bytes kept in memory.
@@ -99,6 +103,8 @@ impl NodeImpl {
             committed_index: self.committed_index(),
             applied_index: self.applied,
             configuration,
+            change: self.conf_ctx.describe(),
+            pending_reads: self.reads.len(),
             tail_entries: self.log.tail_entries(),
             tail_bytes: self.log.tail_bytes(),
             last_error: self.last_error.clone(),
@@ -132,6 +138,12 @@ impl fmt::Display for NodeDescription {
             self.tail_bytes
         )?;
         write!(f, "  conf {}", self.configuration)?;
+        if let Some(change) = &self.change {
+            write!(f, "\n  change {change}")?;
+        }
+        if self.pending_reads > 0 {
+            write!(f, "\n  reads {}", self.pending_reads)?;
+        }
         for r in &self.replicators {
             write!(
                 f,

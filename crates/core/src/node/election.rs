@@ -6,7 +6,7 @@ use crate::message::{
 };
 use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
-use crate::peer::PeerId;
+use crate::peer::{PRIORITY_DISABLED, PeerId};
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, Term, Time};
 
@@ -28,6 +28,7 @@ impl NodeImpl {
 
     /// A configuration came into force or went: this node may have become a voter or ceased to be one.
     pub(super) fn configuration_changed(&mut self, now: Time) {
+        self.reset_priority();
         let votes = self.log.configuration().is_voter(&self.options.server_id);
         if self.state == NodeState::Follower && votes != self.election_timer.deadline().is_some() {
             self.restart_election_timer(now);
@@ -57,13 +58,53 @@ impl NodeImpl {
             let message = format!("lost contact with leader {leader}");
             self.reset_leader_id(Status::new(RaftError::RaftTimedOut, message), fx);
         }
-        self.pre_vote(fx);
+        if self.yields_to_priority() {
+            return;
+        }
+        self.pre_vote(now, fx);
+    }
+
+    /// Whether a member of higher priority is left the first word (SOFAJRaft's `allowLaunchElection`). What it waits for decays
+    /// with every second election time-out, so that somebody campaigns in the end; priority 0 never does.
+    fn yields_to_priority(&mut self) -> bool {
+        let conf = &self.log.configuration().conf;
+        let as_member = |peer: &&PeerId| **peer == self.options.server_id;
+        let own = match self.options.server_id.priority() {
+            PRIORITY_DISABLED => {
+                conf.peers.iter().find(as_member).map_or(PRIORITY_DISABLED, PeerId::priority)
+            }
+            priority => priority,
+        };
+        let highest = conf.peers.iter().map(PeerId::priority).max().unwrap_or(PRIORITY_DISABLED);
+        match own {
+            0 => return true,
+            PRIORITY_DISABLED => return false,
+            _ => {}
+        }
+        let mut target = self.target_priority.unwrap_or(highest);
+        if own < target {
+            self.yielded += 1;
+            if self.yielded == 1 {
+                return true;
+            }
+            self.yielded = 0;
+            let step = self.options.decay_priority_gap.max(10).max(target / 5);
+            target = target.saturating_sub(step).max(1);
+            self.target_priority = Some(target);
+        }
+        own < target
+    }
+
+    /// Another leader, or other members: priorities count from their beginning.
+    pub(super) fn reset_priority(&mut self) {
+        self.target_priority = None;
+        self.yielded = 0;
     }
 
     /// Asks whether an election could be won, without touching term or vote.
-    fn pre_vote(&mut self, fx: &mut Effects) {
-        if self.vote_sequence != 0 {
-            // A vote is on its way to the disk: a node that cannot write does not campaign.
+    fn pre_vote(&mut self, now: Time, fx: &mut Effects) {
+        if self.vote_sequence != 0 || self.disk_is_stalled(now) {
+            // A node that cannot write does not campaign.
             return;
         }
         tracing::debug!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "pre-vote");
@@ -71,20 +112,21 @@ impl NodeImpl {
         let own = self.options.server_id.clone();
         self.prev_vote_ctx.grant(&own);
         if self.prev_vote_ctx.is_granted(self.log.configuration()) {
-            self.elect_self(fx);
+            self.elect_self(false, fx);
             return;
         }
         self.send_vote_requests(self.hard_state.term + 1, true, fx);
     }
 
     /// Starts a new term as candidate. Nothing leaves, and the own vote does not count, before term and vote
-    /// are durable.
-    pub(super) fn elect_self(&mut self, fx: &mut Effects) {
+    /// are durable. `ordered` by the leader itself, which no voter needs to protect then.
+    pub(super) fn elect_self(&mut self, ordered: bool, fx: &mut Effects) {
         debug_assert!(self.state == NodeState::Follower || self.state == NodeState::Candidate);
         let own = self.options.server_id.clone();
         let status = Status::new(RaftError::RaftTimedOut, "campaigning");
         self.reset_leader_id(status, fx);
         self.state = NodeState::Candidate;
+        self.ordered_to_campaign = ordered;
         self.hard_state.term += 1;
         self.hard_state.voted_for = Some(own);
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "campaigns");
@@ -101,7 +143,8 @@ impl NodeImpl {
         self.vote_round = Ticket(self.last_ticket + 1);
         let own = self.options.server_id.clone();
         let peers: Vec<PeerId> = self.log.configuration().voters().filter(|p| **p != own).cloned().collect();
-        let request = RequestVoteRequest { term, last_log: self.log.last_id(), pre_vote };
+        let transfer = self.ordered_to_campaign && self.options.lease_reads && !pre_vote;
+        let request = RequestVoteRequest { term, last_log: self.log.last_id(), pre_vote, transfer };
         for to in peers {
             let ticket = self.next_ticket();
             fx.sends.push(Send {
@@ -137,9 +180,9 @@ impl NodeImpl {
         if self.options.step_down_when_vote_timedout {
             let status = Status::new(RaftError::RaftTimedOut, "the vote round timed out without a quorum");
             self.step_down(now, self.hard_state.term, status, fx);
-            self.pre_vote(fx);
+            self.pre_vote(now, fx);
         } else {
-            self.elect_self(fx);
+            self.elect_self(false, fx);
         }
     }
 
@@ -168,6 +211,12 @@ impl NodeImpl {
         request: RequestVoteRequest,
         fx: &mut Effects,
     ) {
+        if self.keeps_promise(now) && !request.transfer {
+            let response = RequestVoteResponse { term: self.hard_state.term, granted: false };
+            let after_durable = self.hard_state_unstable(fx);
+            fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
+            return;
+        }
         if request.term > self.hard_state.term {
             let message = format!("{from} asks for votes in term {}", request.term);
             self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
@@ -230,7 +279,7 @@ impl NodeImpl {
             NodeState::Follower => {
                 self.prev_vote_ctx.grant(from);
                 if self.prev_vote_ctx.is_granted(self.log.configuration()) {
-                    self.elect_self(fx);
+                    self.elect_self(false, fx);
                 }
             }
             // An answer of this term to a request of this round; the own vote counts once it is durable.
@@ -263,7 +312,7 @@ impl NodeImpl {
             && votes;
         let term = if accepts { request.term + 1 } else { self.hard_state.term };
         if accepts {
-            self.elect_self(fx);
+            self.elect_self(true, fx);
         }
         let response = RaftResponse::TimeoutNow(TimeoutNowResponse { term, success: accepts });
         let after_durable = self.anything_unstable(fx);
@@ -293,6 +342,9 @@ impl NodeImpl {
                 term = self.hard_state.term, new_term = term, %status, "steps down");
         }
         if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            self.abandon_rounds(fx);
+            self.abandon_change(&status, fx);
+            self.end_transfer(term, &status, fx);
             self.ballot_box.clear_pending_tasks();
             self.replicators.stop_all();
             self.step_down_timer.stop();

@@ -45,8 +45,15 @@ impl NodeImpl {
             let message = format!("{from} is this node itself; a member was started with the id of another");
             return Err(Status::new(RaftError::Invalid, message));
         }
-        let refuse =
-            |term| AppendEntriesResponse { term, success: false, last_log_index: None, conflict: None };
+        let lease_promise =
+            self.options.lease_reads && request.extensions.contains(Extensions::LEASE_PROMISE);
+        let refuse = |term| AppendEntriesResponse {
+            term,
+            success: false,
+            last_log_index: None,
+            conflict: None,
+            lease_promise: false,
+        };
         if request.term < self.hard_state.term {
             return Ok((refuse(self.hard_state.term), false));
         }
@@ -60,15 +67,21 @@ impl NodeImpl {
             self.hard_state.voted_for = None;
         }
 
+        self.last_leader_message = Some(now);
         let last_log_index = Some(self.log.last_id().index);
         let prev = request.prev_log;
         if !self.matches(prev) {
             let hint =
                 request.extensions.contains(Extensions::CONFLICT_HINT).then(|| self.conflict_hint(prev));
-            let response = AppendEntriesResponse { conflict: hint, last_log_index, ..refuse(request.term) };
+            let response = AppendEntriesResponse {
+                conflict: hint,
+                last_log_index,
+                lease_promise,
+                ..refuse(request.term)
+            };
             return Ok((response, false));
         }
-        let success = AppendEntriesResponse { success: true, ..refuse(request.term) };
+        let success = AppendEntriesResponse { success: true, lease_promise, ..refuse(request.term) };
         let last_verified = request.last_verified();
         if request.kind == AppendKind::Entries {
             if self.log.unstable_entries() >= self.options.max_unstable_entries
@@ -116,6 +129,7 @@ impl NodeImpl {
             None => {
                 tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, term, "follows");
                 self.leader_id = Some(from.clone());
+                self.reset_priority();
                 self.end_vote_round();
                 fx.fsm.push(FsmEvent::StartFollowing { leader: from.clone(), term });
                 None

@@ -89,7 +89,7 @@ impl NodeImpl {
     }
 
     /// Appends a chunk of the own term and sends it; the disk works in parallel.
-    fn append_as_leader(&mut self, now: Time, chunk: EntryChunk, fx: &mut Effects) {
+    pub(super) fn append_as_leader(&mut self, now: Time, chunk: EntryChunk, fx: &mut Effects) {
         debug_assert!(chunk.term() == self.hard_state.term);
         let chunk = Arc::new(chunk);
         self.log.append(&chunk);
@@ -107,6 +107,7 @@ impl NodeImpl {
         self.vote_timer.stop();
         self.leader_id = Some(self.options.server_id.clone());
         self.last_leader_timestamp = now;
+        self.lease_is_over = false;
         let conf = self.log.configuration().clone();
         let last_index = self.log.last_id().index;
         for peer in conf.voters().chain(conf.learners()).filter(|p| **p != self.options.server_id) {
@@ -119,11 +120,27 @@ impl NodeImpl {
             return;
         }
         let id = LogId::new(last_index + 1, self.hard_state.term);
-        self.append_as_leader(now, EntryChunk::configuration(id, conf.conf, conf.old_conf), fx);
+        let old_conf = match Mutant::C5NewLeaderForgetsTheOldHalf.is_active() {
+            true => Default::default(),
+            false => conf.old_conf,
+        };
+        self.append_as_leader(now, EntryChunk::configuration(id, conf.conf, old_conf), fx);
+        self.adopt_change();
     }
 
     /// Every half election time-out: a leader that a quorum does not answer leads no more.
     pub(super) fn handle_step_down_timeout(&mut self, now: Time, fx: &mut Effects) {
+        // Where nobody else could lead, stepping down would help nobody.
+        let stalled = self.disk_is_stalled(now) && self.best_candidate().is_some();
+        if stalled && !Mutant::H15StalledLeaderStays.is_active() {
+            let message = format!(
+                "a write is under way for {} ms or more; see to the disk",
+                self.options.disk_stall_ms()
+            );
+            self.hand_over(fx);
+            self.step_down(now, self.hard_state.term, Status::new(RaftError::Io, message), fx);
+            return;
+        }
         let lease = self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio;
         let own = &self.options.server_id;
         let alive = |peer: &PeerId| {
@@ -142,7 +159,7 @@ impl NodeImpl {
     // --- sending ---
 
     /// Sends whatever the peer may get now: a probe, or entries while its window is open.
-    fn send_entries(&mut self, now: Time, position: usize, fx: &mut Effects) {
+    pub(super) fn send_entries(&mut self, now: Time, position: usize, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
         loop {
             let Some(r) = self.replicators.at(position) else { return };
@@ -179,7 +196,7 @@ impl NodeImpl {
         }
     }
 
-    fn send_append(
+    pub(super) fn send_append(
         &mut self,
         now: Time,
         position: usize,
@@ -209,7 +226,10 @@ impl NodeImpl {
             prev_log,
             committed_index,
             entries,
-            extensions: Extensions::CONFLICT_HINT,
+            extensions: match self.options.lease_reads {
+                true => Extensions::CONFLICT_HINT.with(Extensions::LEASE_PROMISE),
+                false => Extensions::CONFLICT_HINT,
+            },
         };
         let timeout_ms = match kind {
             AppendKind::Heartbeat => {
@@ -255,8 +275,13 @@ impl NodeImpl {
         }
         let Some(position) = self.replicators.position(from) else { return };
         let Some(r) = self.replicators.at(position) else { return };
+        // Only an answer of this term acknowledges this leader.
+        let (of_this_term, promise) = (response.term == self.hard_state.term, response.lease_promise);
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
-            r.alive(sent_at);
+            if of_this_term {
+                let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { sent_at };
+                r.alive(ticket, sent_at, promise);
+            }
             // The peer does not hold what it once confirmed, or never confirmed anything: find out.
             if !response.success && r.state == ReplicatorState::Replicate {
                 let next = next_after_rejection(r.match_index, response.last_log_index, None, |_| None);
@@ -266,7 +291,10 @@ impl NodeImpl {
             return;
         }
         let Some(inflight) = r.answered(ticket) else { return };
-        r.alive(inflight.sent_at);
+        if of_this_term {
+            let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { inflight.sent_at };
+            r.alive(ticket, sent_at, promise);
+        }
         if response.success && response.term != self.hard_state.term {
             // An answer from the past of a confused peer proves nothing.
             let heartbeat_ms = self.options.heartbeat_ms();

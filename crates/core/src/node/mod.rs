@@ -5,6 +5,9 @@ mod describe;
 mod election;
 mod follower;
 mod leader;
+mod membership;
+mod read_index;
+mod transfer;
 
 use std::fmt;
 
@@ -25,6 +28,10 @@ use crate::types::{LogId, LogIndex, Term, Time};
 
 pub use describe::{NodeDescription, ReplicatorDescription};
 pub use leader::{ProposeError, Proposed};
+
+use membership::ConfigurationCtx;
+use read_index::ReadOnlyService;
+use transfer::Transfer;
 
 /// Terms that a message may be ahead at most.
 const MAX_TERM_JUMP: u64 = 1 << 32;
@@ -122,9 +129,23 @@ pub struct NodeImpl {
     step_down_timer: RepeatedTimer,
     /// When the leader was last heard of; on a leader, when a quorum was.
     last_leader_timestamp: Time,
+    /// When any leader was last heard of: what the promise to it counts from.
+    last_leader_message: Option<Time>,
+    started_at: Time,
+    /// The candidacy was ordered by the leader itself.
+    ordered_to_campaign: bool,
+    /// Priority that this node waits for a better one to campaign with; the largest of the members until it decays.
+    target_priority: Option<i32>,
+    /// Election time-outs that passed for the sake of a better one.
+    yielded: u32,
 
     /// First index of this leader's term; 0 while not leader.
     term_start_index: LogIndex,
+    /// No lease is held in this term any more.
+    lease_is_over: bool,
+    conf_ctx: ConfigurationCtx,
+    transfer: Option<Transfer>,
+    reads: ReadOnlyService,
     /// Whether `LeaderStart` was emitted and `LeaderStop` is due.
     leader_started: bool,
     /// Last index handed to the state-machine stage.
@@ -181,7 +202,16 @@ impl NodeImpl {
             vote_timer: RepeatedTimer::default(),
             step_down_timer: RepeatedTimer::default(),
             last_leader_timestamp: now,
+            last_leader_message: None,
+            started_at: now,
+            ordered_to_campaign: false,
+            target_priority: None,
+            yielded: 0,
             term_start_index: 0,
+            lease_is_over: false,
+            conf_ctx: ConfigurationCtx::default(),
+            transfer: None,
+            reads: ReadOnlyService::default(),
             leader_started: false,
             delivered: before_first.index,
             applied: before_first.index,
@@ -261,7 +291,8 @@ impl NodeImpl {
         let own = [self.election_timer, self.vote_timer, self.step_down_timer];
         let own = own.into_iter().filter_map(RepeatedTimer::deadline).min();
         let peers = self.replicators.iter().filter_map(|r| self.replicator_deadline(r)).min();
-        own.into_iter().chain(peers).min()
+        let calls = [self.read_deadline(), self.transfer_deadline(), self.change_deadline()];
+        own.into_iter().chain(peers).chain(calls.into_iter().flatten()).min()
     }
 
     // --- inputs ---
@@ -271,6 +302,7 @@ impl NodeImpl {
         debug_assert!(self.state == NodeState::Uninitialized, "a node starts once");
         self.state = NodeState::Follower;
         self.last_leader_timestamp = now;
+        self.started_at = now;
         if std::mem::take(&mut self.hard_state_lost) {
             // The entry that tells of the term may be truncated before anything else writes it.
             self.persist_hard_state(fx);
@@ -278,9 +310,9 @@ impl NodeImpl {
         self.restart_election_timer(now);
         let conf = self.log.configuration();
         if !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(&self.options.server_id) {
-            self.elect_self(fx);
+            self.elect_self(false, fx);
         }
-        self.finish(fx);
+        self.finish(now, fx);
     }
 
     /// Takes in what happened and says what to do about it.
@@ -295,9 +327,20 @@ impl NodeImpl {
             Input::Tick => self.handle_tick(now, fx),
             Input::PeerConnected { peer } => self.handle_peer_connected(now, &peer, fx),
             Input::Failed { status } => self.fail(now, status, fx),
+            Input::ReadIndex { calls, mode } => self.handle_read_index(now, calls, mode, fx),
+            Input::ChangeMembers { call, change, prev_index } => {
+                self.handle_change_members(now, call, &change, prev_index, fx)
+            }
+            Input::TransferLeadership { call, to } => self.handle_transfer_leadership(now, call, to, fx),
+            Input::ResetPeers { call, conf } => self.handle_reset_peers(now, call, conf, fx),
             Input::Shutdown => self.shutdown(now, fx),
         }
-        self.finish(fx);
+        if self.term_start_index != 0 {
+            self.advance_change(now, fx);
+            self.advance_transfer(fx);
+            self.advance_reads(now, fx);
+        }
+        self.finish(now, fx);
     }
 
     /// Proposes entries: the leader appends them as one chunk and replicates it. The builder is emptied on
@@ -313,7 +356,7 @@ impl NodeImpl {
     ) -> Result<Proposed, ProposeError> {
         debug_assert!(fx.is_empty(), "the effects of the last step were not taken");
         let proposed = self.append_proposal(now, batch, fx)?;
-        self.finish(fx);
+        self.finish(now, fx);
         Ok(proposed)
     }
 
@@ -347,6 +390,7 @@ impl NodeImpl {
             RaftRequest::RequestVote(r) => self.handle_request_vote_request(now, from, token, r, fx),
             RaftRequest::AppendEntries(r) => self.handle_append_entries_request(now, from, token, r, fx),
             RaftRequest::TimeoutNow(r) => self.handle_timeout_now_request(now, from, token, r, fx),
+            RaftRequest::ReadIndex(r) => self.handle_read_index_request(now, token, r, fx),
         }
     }
 
@@ -374,11 +418,14 @@ impl NodeImpl {
             Ok(RaftResponse::AppendEntries(r)) => {
                 self.handle_append_entries_response(now, from, ticket, r, fx)
             }
-            Ok(RaftResponse::TimeoutNow(r)) => {
-                self.step_down_if_higher(now, r.term, RaftError::HigherTermResponse, fx);
-            }
+            Ok(RaftResponse::TimeoutNow(r)) => self.handle_timeout_now_response(now, from, ticket, r, fx),
+            Ok(RaftResponse::ReadIndex(r)) => self.handle_read_index_response(now, ticket, r, fx),
             Ok(RaftResponse::Error(status)) | Err(status) => {
-                self.handle_rpc_error(now, from, ticket, &status)
+                let known = self.read_index_failed(ticket, &status, fx)
+                    || self.timeout_now_failed(ticket, &status, fx);
+                if !known {
+                    self.handle_rpc_error(now, from, ticket, &status);
+                }
             }
         }
     }
@@ -409,6 +456,8 @@ impl NodeImpl {
         if self.step_down_timer.is_due(now) {
             self.handle_step_down_timeout(now, fx);
         }
+        self.handle_transfer_timeout(now, fx);
+        self.handle_read_timeout(now, fx);
         self.handle_replicator_timeouts(now, fx);
     }
 
@@ -418,10 +467,12 @@ impl NodeImpl {
             return;
         }
         tracing::error!(group = %self.options.group_id, node = %self.options.server_id, %status, "node failed");
+        self.hand_over(fx);
         self.step_down(now, self.hard_state.term, status.clone(), fx);
         // Nothing of this step may reach the failed store.
         fx.log.clear();
         self.state = NodeState::Error;
+        self.abandon_reads(&status, fx);
         self.stop_timers();
         self.last_error = Some(status.clone());
         fx.fsm.push(FsmEvent::Error(status));
@@ -433,8 +484,10 @@ impl NodeImpl {
         }
         let status = Status::new(RaftError::NodeShutdown, "the node is shutting down");
         if self.state.is_active() {
+            self.hand_over(fx);
             self.step_down(now, self.hard_state.term, status.clone(), fx);
         }
+        self.abandon_reads(&status, fx);
         fx.abandoned = Some(status);
         self.stop_timers();
         self.state = NodeState::Shutdown;
@@ -447,9 +500,10 @@ impl NodeImpl {
     }
 
     /// Closes a step: numbers its write and lets memory go.
-    fn finish(&mut self, fx: &mut Effects) {
+    fn finish(&mut self, now: Time, fx: &mut Effects) {
+        self.release_reads(fx);
         if !fx.log.is_empty() {
-            fx.write_sequence = self.log.begin_write();
+            fx.write_sequence = self.log.begin_write(now);
             if fx.log.iter().any(|op| matches!(op, LogOp::HardState(_))) {
                 self.hard_state_sequence = fx.write_sequence;
             }
@@ -476,6 +530,11 @@ impl NodeImpl {
     /// Whether anything that was emitted is not durable yet.
     fn anything_unstable(&self, fx: &Effects) -> bool {
         !fx.log.is_empty() || self.log.last_sequence() > self.log.persisted_sequence()
+    }
+
+    /// Whether a write is under way for so long that this node must not lead.
+    fn disk_is_stalled(&self, now: Time) -> bool {
+        self.log.oldest_write().is_some_and(|since| now.since(since) >= self.options.disk_stall_ms() * 1000)
     }
 
     /// Whether a member could be in this term: no cluster holds so many elections while one member is away. A

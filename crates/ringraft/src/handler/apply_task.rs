@@ -4,11 +4,11 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ringraft_core::{ChunkKind, EntryChunk, FsmEvent, LogIndex, RaftError, Status};
+use ringraft_core::{ChunkKind, EntryChunk, FsmEvent, LogIndex, Mutant, RaftError, Status};
 use rustc_hash::FxHashMap;
 
 use crate::closure_queue::ClosureBatch;
-use crate::completion::{Applied, ApplyError, Deliveries};
+use crate::completion::{Applied, ApplyError, Completion, Deliveries};
 use crate::handler::{FsmTask, GroupHandle, GroupProgress, SharedNames, panic_text};
 use crate::iterator::{Consumed, Iterator, Rollback};
 use crate::node::NodeStatus;
@@ -94,6 +94,12 @@ impl ApplyTaskHandler {
                     self.run_apply_task(handle, out);
                     if let Some(group) = self.groups.get_mut(&handle) {
                         group.on_event(handle, &event, out);
+                    }
+                }
+                FsmTask::ReadIndex { handle, index, completions } => {
+                    self.run_apply_task(handle, out);
+                    if let Some(group) = self.groups.get_mut(&handle) {
+                        group.answer_reads(handle, index, completions, out);
                     }
                 }
                 FsmTask::Fail { handle, completions, error } => {
@@ -242,6 +248,31 @@ impl FsmGroup {
         }
     }
 
+    /// Completes reads, here, where nothing is applied meanwhile. A state machine that has failed answers nothing.
+    fn answer_reads(
+        &mut self,
+        handle: GroupHandle,
+        index: LogIndex,
+        completions: Vec<Completion>,
+        out: &mut ApplyOutput,
+    ) {
+        debug_assert!(
+            self.failed.is_some() || self.applied >= index || Mutant::F6ReadDoesNotWaitForApply.is_active(),
+            "applied {} of {index}",
+            self.applied
+        );
+        let outcome = match &self.failed {
+            None => Ok(Applied { index, ..Applied::default() }),
+            Some(status) => Err(ApplyError::Failed(status.clone())),
+        };
+        let mut deliveries = Deliveries::new();
+        completions.into_iter().for_each(|completion| deliveries.deliver(completion, outcome.clone()));
+        deliveries.end_batch();
+        if deliveries.panicked() {
+            self.fail(handle, completion_panicked(), out);
+        }
+    }
+
     fn on_event(&mut self, handle: GroupHandle, event: &FsmEvent, out: &mut ApplyOutput) {
         if let FsmEvent::Error(status) = event {
             // Nothing is applied after this, whoever failed.
@@ -264,7 +295,9 @@ impl FsmGroup {
             }
             FsmEvent::ConfigurationCommitted(entry) => state_machine.on_configuration_committed(entry),
             FsmEvent::Error(status) => state_machine.on_error(status),
-            FsmEvent::Committed(_) => debug_assert!(false, "entries come as tasks"),
+            FsmEvent::Committed(_) | FsmEvent::ReadIndex { .. } => {
+                debug_assert!(false, "entries and reads come as tasks");
+            }
         }));
         if let Err(payload) = call {
             self.state_machine_panicked("a callback", &*payload);

@@ -10,6 +10,7 @@ use ringraft_net::RequestContext;
 use ringraft_proto::RequestKind;
 
 use crate::completion::{ApplyError, Completion};
+use crate::handler::calls::end_outcomes;
 use crate::handler::group::Group;
 use crate::handler::peer_table::pack;
 use crate::handler::{
@@ -134,6 +135,9 @@ impl LogEntryAndClosureHandler {
         let tasks = &mut out.fsm[usize::from(group.worker)];
         for event in fx.fsm.drain(..) {
             tasks.push(match event {
+                FsmEvent::ReadIndex { calls, index } => {
+                    FsmTask::ReadIndex { handle, index, completions: group.calls.take_reads(&calls) }
+                }
                 FsmEvent::Committed(chunk) => {
                     let mut closures = Vec::new();
                     if !group.closures.is_empty() {
@@ -144,6 +148,7 @@ impl LogEntryAndClosureHandler {
                 event => FsmTask::Event { handle, event },
             });
         }
+        end_outcomes(group, handle, fx.calls.drain(..), tasks);
         if let Some(status) = fx.abandoned.take() {
             let stay = Mutant::D23ClosuresOutliveLeadership.is_active();
             let completions = if stay { Vec::new() } else { group.closures.take_all() };
@@ -163,6 +168,8 @@ impl LogEntryAndClosureHandler {
         let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut() else { return };
         let Some(status) = group.panicked().cloned() else { return };
         let waiting = self.replies.take_group(handle);
+        self.end_calls(handle, &status, out);
+        let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut() else { return };
         let (worker, completions) = (group.worker, group.closures.take_all());
         for waiting in waiting {
             let response = RaftResponse::Error(status.clone());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringraft_core::{
-    CoreOptions, EntryChunk, FsmEvent, LogOp, LogRead, NodeDescription, PeerId, RaftRequest, RaftResponse,
-    RecoveredState, Status, Term, Ticket,
+    CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp, LogRead,
+    MembershipChange, NodeDescription, PeerId, RaftRequest, RaftResponse, ReadOnlyOption, RecoveredState,
+    Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
 use ringraft_storage::GroupKey;
@@ -45,6 +46,42 @@ impl ApplyEvent {
     }
 }
 
+/// A linearizable read on its way to its owner.
+#[derive(Debug)]
+pub struct ReadEvent {
+    /// Whose it is.
+    pub handle: GroupHandle,
+    /// How the leader makes sure that it leads.
+    pub mode: ReadOnlyOption,
+    /// Told, on the group's state-machine worker, when the state machine may answer.
+    pub done: Completion,
+}
+
+/// What an operator or a program asks of a node, besides writes and reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeCall {
+    /// Change the members.
+    ChangeMembers {
+        /// What shall be different.
+        change: MembershipChange,
+        /// Refuse unless the configuration in force is the entry at this index.
+        prev_index: Option<LogIndex>,
+    },
+    /// Hand leadership over, to the best follower when `to` is `None`.
+    TransferLeadership {
+        /// The new leader.
+        to: Option<PeerId>,
+    },
+    /// Force these members upon the node. Unsafe.
+    ResetPeers {
+        /// The members.
+        conf: Configuration,
+    },
+}
+
+/// The end of a [`NodeCall`].
+pub type CallResult = Result<CallDone, CallFailure>;
+
 /// A request of another replica.
 #[derive(Debug)]
 pub struct RequestEvent {
@@ -74,6 +111,8 @@ pub struct ResponseEvent {
 pub enum LaneEvent {
     /// A task.
     Apply(ApplyEvent),
+    /// A read.
+    Read(ReadEvent),
     /// A request of another replica.
     Request(Box<RequestEvent>),
     /// An answer.
@@ -151,6 +190,15 @@ pub enum Control {
         /// Where the answer goes.
         answer: Promise<Option<NodeDescription>>,
     },
+    /// Ask something of a node.
+    Call {
+        /// Which group.
+        handle: GroupHandle,
+        /// What.
+        call: NodeCall,
+        /// Where the outcome goes. Dropped when the group is gone.
+        answer: Promise<CallResult>,
+    },
     /// Stop every group and take nothing more.
     Stop,
 }
@@ -161,6 +209,7 @@ impl fmt::Debug for Control {
             Control::Open { .. } => "Open",
             Control::Close { .. } => "Close",
             Control::Describe { .. } => "Describe",
+            Control::Call { .. } => "Call",
             Control::Stop => "Stop",
         })
     }
@@ -231,6 +280,15 @@ pub enum FsmTask {
         handle: GroupHandle,
         /// What.
         event: FsmEvent,
+    },
+    /// Complete reads: everything that was handed over before is applied by now.
+    ReadIndex {
+        /// Whose.
+        handle: GroupHandle,
+        /// The index that they waited for.
+        index: LogIndex,
+        /// The reads.
+        completions: Vec<Completion>,
     },
     /// Complete tasks with an error.
     Fail {

@@ -11,6 +11,7 @@ use ringraft_storage::GroupKey;
 
 use crate::closure_queue::ClosureQueue;
 use crate::completion::Completion;
+use crate::handler::calls::Calls;
 use crate::handler::{ApplyEvent, GroupHandle, GroupProgress, SharedNames};
 use crate::node::{NodeStatus, StatusNumbers};
 
@@ -28,6 +29,7 @@ pub(super) struct Group {
     /// The state machine was told of the panic.
     panic_reported: bool,
     pub(super) closures: ClosureQueue,
+    pub(super) calls: Calls,
     /// Tasks of this turn, on their way into one proposal.
     pub(super) tasks: PendingTasks,
     /// Tasks that this turn has taken.
@@ -105,6 +107,7 @@ impl Group {
             panicked: None,
             panic_reported: false,
             closures: ClosureQueue::default(),
+            calls: Calls::default(),
             tasks: PendingTasks::default(),
             turn_tasks: 0,
             backlog: VecDeque::new(),

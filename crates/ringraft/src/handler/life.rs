@@ -31,6 +31,7 @@ impl LogEntryAndClosureHandler {
                 });
                 answer.fulfil(description);
             }
+            Control::Call { handle, call, answer } => self.on_call(now, handle, call, answer, out),
             Control::Stop => self.stop(now, out),
         }
     }
@@ -103,7 +104,10 @@ impl LogEntryAndClosureHandler {
                 );
             }
         }
+        self.begin_reads(now, handle, out);
         self.step(now, handle, Input::Shutdown, out);
+        let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
+        self.end_calls(handle, &status, out);
         for waiting in self.replies.take_group(handle) {
             let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
             let response = RaftResponse::Error(status);

@@ -211,6 +211,7 @@ impl LogEntryAndClosureHandler {
             position += 1;
             let Some(handle) = self.handle_at(slot) else { continue };
             self.propose(now, handle, out);
+            self.begin_reads(now, handle, out);
         }
         for position in 0..self.touched.len() {
             let slot = self.touched[position];
@@ -236,6 +237,7 @@ impl LogEntryAndClosureHandler {
     pub(super) fn on_event(&mut self, now: Time, event: LaneEvent, out: &mut LaneOutput) {
         match event {
             LaneEvent::Apply(task) => self.on_apply(now, task, out),
+            LaneEvent::Read(read) => self.on_read(read, out),
             LaneEvent::Request(request) => self.on_request(now, *request, out),
             LaneEvent::Response(response) => self.on_response(now, *response, out),
             LaneEvent::LogRead { handle, ticket, result } => {
@@ -400,7 +402,8 @@ impl fmt::Debug for LogEntryAndClosureHandler {
 /// Whether the event brings work for the disk in bulk, which waits while the disk is behind.
 fn is_bulk(event: &LaneEvent) -> bool {
     match event {
-        LaneEvent::Apply(_) => true,
+        // A read brings none, but its answer needs room with the state machine.
+        LaneEvent::Apply(_) | LaneEvent::Read(_) => true,
         LaneEvent::Request(request) => {
             matches!(&request.request, RaftRequest::AppendEntries(append) if append.kind == AppendKind::Entries)
         }

@@ -7,6 +7,7 @@
 //! Progress travels back through a [`ProgressBoard`]: the newest value a group, never a queue.
 
 mod apply_task;
+mod calls;
 mod effects;
 mod event;
 mod group;
@@ -29,8 +30,8 @@ pub use crate::future::{Promise, Waiter, promise};
 pub use crate::node::NodeStatus;
 pub use apply_task::{ApplyOutput, ApplyTaskHandler, FsmGroup};
 pub use event::{
-    ApplyEvent, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, OpenGroup, OutReply, OutSend, ReadTask,
-    RequestEvent, ResponseEvent,
+    ApplyEvent, CallResult, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall, OpenGroup,
+    OutReply, OutSend, ReadEvent, ReadTask, RequestEvent, ResponseEvent,
 };
 pub use log_entry_and_closure::{LaneLimits, LogEntryAndClosureHandler};
 pub use progress::{GroupProgress, ProgressBoard};

@@ -66,6 +66,7 @@ impl World {
         for event in &events {
             let handle = match event {
                 LaneEvent::Apply(task) => Some(task.handle),
+                LaneEvent::Read(read) => Some(read.handle),
                 LaneEvent::Request(request) => Some(request.handle),
                 LaneEvent::LogRead { handle, .. } => Some(*handle),
                 LaneEvent::Response(response) => {

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use ringraft_core::{
-    AppendEntriesRequest, AppendEntriesResponse, ChunkKind, Configuration, ConfigurationEntry, EntryChunk,
-    FsmEvent, HardState, LogOp, PeerId, RaftRequest, RaftResponse, Status,
+    AppendEntriesRequest, AppendEntriesResponse, CallDone, CallFailure, CallOutcome, CallToken, ChunkKind,
+    Configuration, ConfigurationEntry, EntryChunk, FsmEvent, HardState, LogOp, PeerId, RaftRequest,
+    RaftResponse, ReadOnlyOption, Status,
 };
 
 use super::network::{Body, Kind, Message, What};
@@ -106,16 +107,42 @@ pub(super) fn fsm_event(event: &FsmEvent) -> String {
         FsmEvent::ConfigurationCommitted(ConfigurationEntry { id, conf, old_conf }) => {
             format!("configuration-committed {id} {}", configuration(conf, old_conf))
         }
+        FsmEvent::ReadIndex { calls, index } => format!("may read {} at {index}", numbers(calls)),
         FsmEvent::Error(s) => format!("error: {}", status(s)),
     }
+}
+
+/// Calls by their numbers: `@1 @2`.
+fn numbers(calls: &[CallToken]) -> String {
+    calls.iter().map(|call| format!("@{}", call.0)).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn outcome(outcome: &CallOutcome) -> String {
+    let what = match &outcome.result {
+        Ok(CallDone::Changed { old, new }) => {
+            format!("members changed: {}, before {}", short(&new.to_string()), short(&old.to_string()))
+        }
+        Ok(CallDone::Transferred { term }) => format!("leadership handed over before term {term}"),
+        Ok(CallDone::PeersReset) => "members forced".to_owned(),
+        Err(CallFailure::Failed(s)) => format!("failed: {}", status(s)),
+        Err(CallFailure::Unknown(s)) => format!("unknown: {}", status(s)),
+    };
+    format!("@{} {what}", outcome.call.0)
 }
 
 pub(super) fn request(request: &RaftRequest) -> String {
     let kind = Kind { what: What::of(request), reply: false };
     match request {
-        RaftRequest::RequestVote(r) => format!("{kind} term={} last={}", r.term, r.last_log),
+        RaftRequest::RequestVote(r) => {
+            let transfer = if r.transfer { " transfer" } else { "" };
+            format!("{kind} term={} last={}{transfer}", r.term, r.last_log)
+        }
         RaftRequest::AppendEntries(r) => format!("{kind} {}", append(r)),
         RaftRequest::TimeoutNow(r) => format!("{kind} term={}", r.term),
+        RaftRequest::ReadIndex(r) => match r.mode {
+            ReadOnlyOption::Safe => kind.to_string(),
+            ReadOnlyOption::LeaseBased => format!("{kind} lease"),
+        },
     }
 }
 
@@ -135,7 +162,7 @@ pub(super) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
             format!("{kind} term={} {}", r.term, yes(r.granted, "granted", "refused"))
         }
         Ok(RaftResponse::AppendEntries(r)) => {
-            let AppendEntriesResponse { term, success, last_log_index, conflict } = r;
+            let AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise } = r;
             let mut text = format!("{kind} term={term} {}", yes(*success, "success", "rejected"));
             if let Some(last) = last_log_index {
                 let _ = write!(text, " last={last}");
@@ -143,11 +170,15 @@ pub(super) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
             if let Some(hint) = conflict {
                 let _ = write!(text, " conflict={}@{}", hint.first_index, hint.term);
             }
+            if *lease_promise {
+                text += " promise";
+            }
             text
         }
         Ok(RaftResponse::TimeoutNow(r)) => {
             format!("{kind} term={} {}", r.term, yes(r.success, "success", "rejected"))
         }
+        Ok(RaftResponse::ReadIndex(r)) => format!("{kind} index={}", r.index),
         Ok(RaftResponse::Error(s)) | Err(s) => format!("{kind} error {}", status(s)),
     }
 }

@@ -23,9 +23,21 @@ pub enum What {
     Append,
     /// Campaign at once.
     TimeoutNow,
+    /// Up to where must be applied before a read?
+    ReadIndex,
 }
 
 impl What {
+    const ALL: [What; 7] = [
+        What::PreVote,
+        What::Vote,
+        What::Heartbeat,
+        What::Probe,
+        What::Append,
+        What::TimeoutNow,
+        What::ReadIndex,
+    ];
+
     /// What a request asks.
     pub fn of(request: &RaftRequest) -> What {
         match request {
@@ -37,6 +49,7 @@ impl What {
                 AppendKind::Entries => What::Append,
             },
             RaftRequest::TimeoutNow(_) => What::TimeoutNow,
+            RaftRequest::ReadIndex(_) => What::ReadIndex,
         }
     }
 
@@ -48,6 +61,7 @@ impl What {
             What::Probe => "probe",
             What::Append => "append",
             What::TimeoutNow => "timeout-now",
+            What::ReadIndex => "read-index",
         }
     }
 }
@@ -70,7 +84,7 @@ impl fmt::Display for Kind {
 /// Why a text is not a [`Kind`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no kind of message; kinds are pre-vote, vote, heartbeat, probe, append, timeout-now, each also with -reply"
+    "{0:?} is no kind of message; kinds are pre-vote, vote, heartbeat, probe, append, timeout-now, read-index, each also with -reply"
 )]
 pub struct InvalidKind(String);
 
@@ -79,7 +93,7 @@ impl FromStr for Kind {
 
     fn from_str(text: &str) -> Result<Kind, InvalidKind> {
         let (name, reply) = text.strip_suffix("-reply").map_or((text, false), |name| (name, true));
-        [What::PreVote, What::Vote, What::Heartbeat, What::Probe, What::Append, What::TimeoutNow]
+        What::ALL
             .into_iter()
             .find(|w| w.text() == name)
             .map(|what| Kind { what, reply })

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringraft_core::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ChunkKind, Configuration, ConflictHint,
-    EntryChunk, Extensions, LogId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
-    RequestVoteResponse, Status, Ticket, TimeoutNowRequest, TimeoutNowResponse,
+    EntryChunk, Extensions, LogId, RaftError, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse,
+    ReadOnlyOption, RequestVoteRequest, RequestVoteResponse, Status, Ticket, TimeoutNowRequest,
+    TimeoutNowResponse,
 };
 
 use super::{Args, Result, key, no_more_keys, parsed, syntax};
@@ -47,13 +48,21 @@ fn log_id(pairs: &mut Pairs<'_>, name: &str) -> Result<LogId> {
     }
 }
 
+fn read_index() -> RaftRequest {
+    RaftRequest::ReadIndex(ReadIndexRequest { mode: ReadOnlyOption::Safe })
+}
+
 fn request(what: What, pairs: &mut Pairs<'_>) -> Result<RaftRequest> {
+    if what == What::ReadIndex {
+        return Ok(read_index());
+    }
     let term = required(pairs, "term")?;
     Ok(match what {
+        What::ReadIndex => read_index(),
         What::PreVote | What::Vote => {
             let last_log = log_id(pairs, "last")?;
-            let pre_vote = what == What::PreVote;
-            RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote })
+            let (pre_vote, transfer) = (what == What::PreVote, key(pairs, "transfer")?.unwrap_or(false));
+            RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote, transfer })
         }
         What::TimeoutNow => RaftRequest::TimeoutNow(TimeoutNowRequest { term }),
         What::Heartbeat | What::Probe | What::Append => {
@@ -115,26 +124,32 @@ fn chunk(first: u64, term: u64, kind: ChunkKind, ends: Vec<u32>, data: Vec<u8>) 
 
 /// `1+2+3` or `1+2+4|1+2+3` while joint; a learner is written `4l`.
 fn configuration(text: &str) -> Result<ChunkKind> {
-    let half = |text: &str| -> Result<Configuration> {
-        let mut conf = Configuration::default();
-        for name in text.split('+').filter(|n| !n.is_empty()) {
-            match name.strip_suffix('l') {
-                Some(learner) => conf.learners.push(format::peer_of(parsed("a node number", learner)?)),
-                None => conf.peers.push(format::peer_of(parsed("a node number", name)?)),
-            }
-        }
-        Ok(conf)
-    };
     let (conf, old_conf) = text.split_once('|').unwrap_or((text, ""));
     Ok(ChunkKind::Configuration { conf: half(conf)?, old_conf: half(old_conf)? })
+}
+
+/// Members as `1+2+4l`; a learner has an `l`, a priority stands behind a colon.
+pub(super) fn half(text: &str) -> Result<Configuration> {
+    let mut conf = Configuration::default();
+    for name in text.split('+').filter(|n| !n.is_empty()) {
+        match name.strip_suffix('l') {
+            Some(learner) => conf.learners.push(format::peer_of(parsed("a node number", learner)?)),
+            None => conf.peers.push(format::peer_of(parsed("a node number", name)?)),
+        }
+    }
+    Ok(conf)
 }
 
 fn response(what: What, pairs: &mut Pairs<'_>) -> Result<std::result::Result<RaftResponse, Status>> {
     if let Some(code) = key::<i32>(pairs, "error")? {
         return Ok(Ok(RaftResponse::Error(Status::new(RaftError::from_code(code), "injected"))));
     }
+    if what == What::ReadIndex {
+        return Ok(Ok(RaftResponse::ReadIndex(ReadIndexResponse { index: required(pairs, "index")? })));
+    }
     let term = required(pairs, "term")?;
     Ok(Ok(match what {
+        What::ReadIndex => RaftResponse::ReadIndex(ReadIndexResponse { index: 0 }),
         What::PreVote | What::Vote => {
             RaftResponse::RequestVote(RequestVoteResponse { term, granted: required(pairs, "granted")? })
         }
@@ -154,6 +169,7 @@ fn response(what: What, pairs: &mut Pairs<'_>) -> Result<std::result::Result<Raf
                 success: required(pairs, "success")?,
                 last_log_index: key(pairs, "last")?,
                 conflict,
+                lease_promise: key(pairs, "promise")?.unwrap_or(false),
             })
         }
     }))

@@ -1,5 +1,6 @@
 //! The commands of the language, one file a group.
 
+mod calls;
 mod disks;
 mod inject;
 mod inspect;
@@ -164,7 +165,11 @@ fn run_words(world: &mut World, args: &mut Args<'_>) -> Result<()> {
         "log" => inspect::log(world, args),
         "queue" => inspect::queue(world, args),
         "expect" => inspect::expect(world, args),
-        "change" | "transfer" | "read" | "snapshot" => syntax(format!("{name} is not supported yet")),
+        "change" => calls::change(world, args),
+        "transfer" => calls::transfer(world, args),
+        "read" => calls::read(world, args),
+        "reset-peers" => calls::reset_peers(world, args),
+        "snapshot" => syntax(format!("{name} is not supported yet")),
         _ => syntax(format!("there is no command {name:?}; docs/scripts.md lists them")),
     }
 }

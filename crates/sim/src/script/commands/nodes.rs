@@ -22,6 +22,12 @@ pub(super) fn options(world: &mut World, args: &mut Args<'_>) -> Result<()> {
         "max-election-delay-ms" => max_election_delay_ms,
         "election-heartbeat-factor" => election_heartbeat_factor,
         "leader-lease-time-ratio" => leader_lease_time_ratio,
+        "lease-reads" => lease_reads,
+        "read-index-timeout-ms" => read_index_timeout_ms,
+        "max-pending-reads" => max_pending_reads,
+        "catchup-margin" => catchup_margin,
+        "decay-priority-gap" => decay_priority_gap,
+        "disk-stall-timeout-ms" => disk_stall_timeout_ms,
         "step-down-when-vote-timedout" => step_down_when_vote_timedout,
         "max-entries-size" => max_entries_size,
         "max-body-size" => max_body_size,
@@ -32,6 +38,9 @@ pub(super) fn options(world: &mut World, args: &mut Args<'_>) -> Result<()> {
         "max-unstable-bytes" => max_unstable_bytes,
         "max-unapplied-entries" => max_unapplied_entries,
         "max-tail-bytes" => max_tail_bytes,
+    }
+    if let Some(lag) = key(&mut pairs, "max-read-index-lag")? {
+        s.max_read_index_lag = Some(lag);
     }
     no_more_keys(&pairs)
 }

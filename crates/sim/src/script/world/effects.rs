@@ -1,7 +1,7 @@
 //! Doing what a node asks for, in the order of its contract.
 
 use ringraft_core::{
-    Effects, EntryChunk, FsmEvent, Input, LogIndex, LogOp, RaftRequest, RaftResponse, Reply,
+    CallToken, Effects, EntryChunk, FsmEvent, Input, LogIndex, LogOp, RaftRequest, RaftResponse, Reply,
 };
 
 use super::{AllDisks, NodeName, ReadAnswer, Role, World, WorldError};
@@ -29,7 +29,7 @@ impl World {
     /// Does what a step asks for, in the order of `NodeImpl`'s contract.
     pub(super) fn absorb(&mut self, name: NodeName, before: &Role, committed: LogIndex, fx: Effects) {
         self.note_role(name, before, committed);
-        let Effects { log, write_sequence, sends, replies, reads, fsm, abandoned } = fx;
+        let Effects { log, write_sequence, sends, replies, reads, fsm, abandoned, calls } = fx;
         if !log.is_empty() {
             self.write(name, write_sequence, log);
         }
@@ -46,10 +46,17 @@ impl World {
         for reply in replies {
             self.reply(name, reply);
         }
+        for outcome in calls {
+            self.note(|| format!("{name} call {}", format::outcome(&outcome)));
+            self.end_call(name, outcome.call);
+        }
         for event in fsm {
             self.note(|| format!("{name} fsm {}", format::fsm_event(&event)));
             if let FsmEvent::Committed(chunk) = &event {
                 self.deliver_to_fsm(name, chunk);
+            }
+            if let FsmEvent::ReadIndex { calls, index } = &event {
+                self.may_read(name, calls, *index);
             }
         }
         if let Some(status) = abandoned {
@@ -67,6 +74,30 @@ impl World {
             let event = Event::Stepped { node, log, disks: &AllDisks(hosts) };
             let result = checkers.observe(&event);
             self.remember(result);
+        }
+    }
+
+    /// A call has ended. It ends once.
+    fn end_call(&mut self, name: NodeName, call: CallToken) {
+        if self.calls.remove(&call).is_none() {
+            let message = format!("call @{} of {name} ends twice", call.0);
+            self.remember(Err(Violation { checker: "one outcome a call", message }));
+        }
+    }
+
+    /// Reads may be answered: from a state machine that has everything that was committed when they were asked.
+    fn may_read(&mut self, name: NodeName, calls: &[CallToken], index: LogIndex) {
+        let delivered = self.hosts.get(&name).map_or(0, |h| h.fsm.delivered);
+        for call in calls {
+            let floor = self.calls.get(call).map_or(0, |(_, floor)| *floor);
+            if delivered < floor || delivered < index {
+                let message = format!(
+                    "{name} may read @{} with {delivered} handed over; {floor} was committed when it was asked",
+                    call.0
+                );
+                self.remember(Err(Violation { checker: "linearizable reads", message }));
+            }
+            self.end_call(name, *call);
         }
     }
 

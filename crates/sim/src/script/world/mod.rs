@@ -1,5 +1,6 @@
 //! A few nodes with explicit queues, disks and clocks, in which nothing moves unless it is told to.
 
+mod calls;
 mod disks;
 mod effects;
 mod messages;
@@ -7,7 +8,9 @@ mod nodes;
 
 use std::collections::BTreeMap;
 
-use ringraft_core::{Configuration, CoreOptions, NodeImpl, NodeState, PeerId, Term, Ticket, Time};
+use ringraft_core::{
+    CallToken, Configuration, CoreOptions, LogIndex, NodeImpl, NodeState, PeerId, Term, Ticket, Time,
+};
 
 use super::host::{Automatic, Host, ModelFsm};
 use super::network::{Network, What};
@@ -103,6 +106,9 @@ pub struct World {
     network: Network,
     asked: BTreeMap<u64, Asked>,
     last_token: u64,
+    /// Calls without outcome, and the highest index that any node knew as committed when they were made.
+    calls: BTreeMap<CallToken, (NodeName, LogIndex)>,
+    last_call: u64,
     checkers: Checkers,
     violation: Option<Violation>,
     trace: Option<Vec<String>>,
@@ -129,6 +135,8 @@ impl World {
             network: Network::default(),
             asked: BTreeMap::new(),
             last_token: 0,
+            calls: BTreeMap::new(),
+            last_call: 0,
             checkers: Checkers::default(),
             violation: None,
             trace: Some(Vec::new()),

@@ -81,6 +81,9 @@ impl World {
         self.node(name)?;
         let host = self.host_mut(name)?;
         host.crash();
+        // Nobody waits for the calls of a process that is gone.
+        self.calls.retain(|_, (node, _)| *node != name);
+        let host = self.host_mut(name)?;
         let in_flight: Vec<String> = host.disk.in_flight().map(|s| s.to_string()).collect();
         self.note(|| match in_flight.len() {
             0 => format!("{name} crashed"),

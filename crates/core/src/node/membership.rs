@@ -1,0 +1,388 @@
+//! Changing the members by joint consensus (Raft §6; SOFAJRaft's `ConfigurationCtx`).
+//!
+//! New voters catch up first, as if they were learners. Then the leader logs the joint configuration, which both majorities must
+//! commit, then the new one, which its own majority must. One change at a time, none before an entry of the own term is committed
+//! (Ongaro, raft-dev 2015), and a leader that is no member any more hands over when all that is done.
+
+use crate::chunk::EntryChunk;
+use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, MembershipChange};
+use crate::mutants::Mutant;
+use crate::node::{NodeImpl, NodeState};
+use crate::peer::{Configuration, PeerId};
+use crate::replicator::ReplicatorState;
+use crate::status::{RaftError, Status};
+use crate::types::{LogId, LogIndex, Time};
+
+/// Rounds of one election time-out after which a new voter that comes no nearer is given up.
+const ROUNDS_WITHOUT_PROGRESS: u32 = 10;
+
+/// How far a change is (SOFAJRaft's `Stage`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No change.
+    #[default]
+    None,
+    /// New voters catch up; nothing is logged yet.
+    CatchingUp,
+    /// The joint configuration is logged.
+    Joint,
+    /// The new configuration is logged.
+    Stable,
+}
+
+/// A new voter on its way to its vote.
+#[derive(Debug)]
+struct CatchUp {
+    peer: PeerId,
+    /// End of the present round.
+    deadline: Time,
+    /// What it held when the round began.
+    held: LogIndex,
+    rounds_without_progress: u32,
+}
+
+/// The change that this leader is carrying out.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigurationCtx {
+    stage: Stage,
+    /// Who asked; nobody when the change is that of an earlier leader.
+    call: Option<CallToken>,
+    old: Configuration,
+    new: Configuration,
+    catching_up: Vec<CatchUp>,
+    /// The entry that must be committed to go on.
+    entry: LogIndex,
+}
+
+impl ConfigurationCtx {
+    /// How far the change is, for people; `None` without one.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let waits = |c: &CatchUp| format!("{} holds {}", c.peer, c.held);
+        match self.stage {
+            Stage::None => None,
+            Stage::CatchingUp => {
+                let peers: Vec<String> = self.catching_up.iter().map(waits).collect();
+                Some(format!("CATCHING_UP to {}: {}", self.new, peers.join(", ")))
+            }
+            Stage::Joint => Some(format!("JOINT at {}, to {}", self.entry, self.new)),
+            Stage::Stable => Some(format!("STABLE at {}, to {}", self.entry, self.new)),
+        }
+    }
+}
+
+impl MembershipChange {
+    /// The configuration that this makes of `conf`.
+    fn apply(&self, conf: &Configuration) -> Result<Configuration, Status> {
+        let invalid = |what: String| Err(Status::new(RaftError::Invalid, what));
+        let mut new = conf.clone();
+        match self {
+            MembershipChange::AddPeer(peer) => {
+                if conf.contains(peer) {
+                    return Err(Status::new(RaftError::Exists, format!("{peer} is a voter already: {conf}")));
+                }
+                new.learners.retain(|learner| learner != peer);
+                new.peers.push(peer.clone());
+            }
+            MembershipChange::RemovePeer(peer) => {
+                if !conf.contains(peer) {
+                    return Err(Status::new(RaftError::NotFound, format!("{peer} is no voter: {conf}")));
+                }
+                new.peers.retain(|voter| voter != peer);
+            }
+            MembershipChange::ChangePeers(wanted) => new = wanted.clone(),
+            MembershipChange::AddLearners(learners) => {
+                if let Some(voter) = learners.iter().find(|learner| conf.contains(learner)) {
+                    return invalid(format!(
+                        "{voter} is a voter; a member is a voter or a learner, not both"
+                    ));
+                }
+                new.learners.extend(learners.iter().filter(|l| !conf.learners.contains(l)).cloned());
+            }
+            MembershipChange::RemoveLearners(learners) => new.learners.retain(|l| !learners.contains(l)),
+            MembershipChange::ResetLearners(learners) => new.learners.clone_from(learners),
+        }
+        new.validate().map_err(|error| Status::new(RaftError::Invalid, error.to_string()))?;
+        Ok(new)
+    }
+}
+
+/// Whether two lists name the same peers, in whatever order.
+fn same(a: &[PeerId], b: &[PeerId]) -> bool {
+    a.len() == b.len() && a.iter().all(|peer| b.contains(peer))
+}
+
+impl NodeImpl {
+    /// Whether a change is being carried out, or one of an earlier leader is not over.
+    pub(super) fn change_is_under_way(&self) -> bool {
+        self.conf_ctx.stage != Stage::None || self.log.configuration().is_joint()
+    }
+
+    /// When a new voter's round is over.
+    pub(super) fn change_deadline(&self) -> Option<Time> {
+        self.conf_ctx.catching_up.iter().map(|c| c.deadline).min()
+    }
+
+    pub(super) fn handle_change_members(
+        &mut self,
+        now: Time,
+        call: CallToken,
+        change: &MembershipChange,
+        prev_index: Option<LogIndex>,
+        fx: &mut Effects,
+    ) {
+        match self.prepare_change(change, prev_index) {
+            Err(status) => fx.calls.push(CallOutcome { call, result: Err(CallFailure::Failed(status)) }),
+            Ok((old, new)) if same(&old.peers, &new.peers) && same(&old.learners, &new.learners) => {
+                fx.calls.push(CallOutcome { call, result: Ok(CallDone::Changed { old, new }) });
+            }
+            Ok((old, new)) => self.begin_change(now, call, old, new, fx),
+        }
+    }
+
+    fn prepare_change(
+        &self,
+        change: &MembershipChange,
+        prev_index: Option<LogIndex>,
+    ) -> Result<(Configuration, Configuration), Status> {
+        let busy = |what: String| Err(Status::new(RaftError::Busy, what));
+        match self.state {
+            NodeState::Leader => {}
+            NodeState::Transferring => return busy("leadership is being transferred".to_owned()),
+            _ => return Err(self.not_leader()),
+        }
+        let second = Mutant::C3SecondChangeBeforeTheFirstIsOver.is_active();
+        if self.change_is_under_way() && !second {
+            let what = self.conf_ctx.describe().unwrap_or_else(|| "of an earlier leader".to_owned());
+            return busy(format!("another change is under way: {what}"));
+        }
+        if self.committed_index() < self.term_start_index && !Mutant::C1ChangeBeforeTheOwnTerm.is_active() {
+            return busy(format!(
+                "the leader of term {} has not committed an entry of it yet; try again in a moment",
+                self.hard_state.term
+            ));
+        }
+        let entry = self.log.configuration();
+        if let Some(prev) = prev_index.filter(|prev| *prev != entry.id.index) {
+            let message =
+                format!("the members were changed since entry {prev}, by entry {}: {}", entry.id, entry.conf);
+            return Err(Status::new(RaftError::Stale, message));
+        }
+        let old = entry.conf.clone();
+        let new = change.apply(&old)?;
+        Ok((old, new))
+    }
+
+    fn begin_change(
+        &mut self,
+        now: Time,
+        call: CallToken,
+        old: Configuration,
+        new: Configuration,
+        fx: &mut Effects,
+    ) {
+        tracing::info!(group = %self.options.group_id, node = %self.options.server_id, %old, %new, "changes members");
+        let deadline = now.after_millis(self.options.election_timeout_ms);
+        let newcomers =
+            new.peers.iter().filter(|peer| !old.contains(peer) && **peer != self.options.server_id);
+        let catching_up = newcomers
+            .map(|peer| CatchUp { peer: peer.clone(), deadline, held: 0, rounds_without_progress: 0 })
+            .collect();
+        self.conf_ctx =
+            ConfigurationCtx { stage: Stage::CatchingUp, call: Some(call), old, new, catching_up, entry: 0 };
+        self.reconcile_replicators(now, fx);
+        self.advance_change(now, fx);
+    }
+
+    /// Replicates to every member and to those that catch up, and to nobody else.
+    fn reconcile_replicators(&mut self, now: Time, fx: &mut Effects) {
+        let conf = self.log.configuration();
+        let mut wanted: Vec<PeerId> = conf.voters().chain(conf.learners()).cloned().collect();
+        wanted.extend(self.conf_ctx.catching_up.iter().map(|c| c.peer.clone()));
+        self.replicators.retain(|peer| wanted.contains(peer));
+        self.start_replicators(now, wanted, fx);
+    }
+
+    fn start_replicators(&mut self, now: Time, peers: Vec<PeerId>, fx: &mut Effects) {
+        let last_index = self.log.last_id().index;
+        for peer in peers {
+            if peer != self.options.server_id && self.replicators.get(&peer).is_none() {
+                self.replicators.add_replicator(&peer, last_index, now);
+                if let Some(position) = self.replicators.position(&peer) {
+                    self.send_entries(now, position, fx);
+                }
+            }
+        }
+    }
+
+    /// Goes on with the change as far as it can. Called after whatever may let it go on.
+    pub(super) fn advance_change(&mut self, now: Time, fx: &mut Effects) {
+        let committed = self.committed_index() >= self.conf_ctx.entry;
+        match self.conf_ctx.stage {
+            Stage::None => {}
+            Stage::CatchingUp => self.advance_catch_up(now, fx),
+            Stage::Joint if committed || Mutant::C4JointIsLeftUncommitted.is_active() => {
+                let new = self.conf_ctx.new.clone();
+                self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
+            }
+            Stage::Stable if committed => self.finish_change(now, fx),
+            Stage::Joint | Stage::Stable => {}
+        }
+    }
+
+    fn advance_catch_up(&mut self, now: Time, fx: &mut Effects) {
+        let (last_index, margin) = (self.log.last_id().index, self.options.catchup_margin);
+        let patience = self.options.election_timeout_ms;
+        let mut given_up = None;
+        for c in &mut self.conf_ctx.catching_up {
+            let Some(r) = self.replicators.get(&c.peer) else { continue };
+            if c.deadline > now {
+                continue;
+            }
+            let answers =
+                r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= 2 * patience * 1000;
+            c.rounds_without_progress =
+                if r.match_index > c.held { 0 } else { c.rounds_without_progress + 1 };
+            (c.held, c.deadline) = (r.match_index, now.after_millis(patience));
+            if !answers || c.rounds_without_progress >= ROUNDS_WITHOUT_PROGRESS {
+                let why = if answers {
+                    "comes no nearer"
+                } else {
+                    "does not answer; see whether it is up and reachable"
+                };
+                given_up =
+                    Some(format!("{} holds {} of {last_index} entries and {why}", c.peer, r.match_index));
+            }
+        }
+        if let Some(what) = given_up {
+            self.fail_change(now, Status::new(RaftError::CatchUp, what), fx);
+            return;
+        }
+        let replicators = &self.replicators;
+        let caught_up = |peer: &PeerId| {
+            replicators.get(peer).is_some_and(|r| {
+                r.state == ReplicatorState::Replicate && last_index.saturating_sub(r.match_index) <= margin
+            })
+        };
+        self.conf_ctx.catching_up.retain(|c| !caught_up(&c.peer));
+        if !self.conf_ctx.catching_up.is_empty() && !Mutant::C24NobodyCatchesUp.is_active() {
+            return;
+        }
+        let (old, new) = (self.conf_ctx.old.clone(), self.conf_ctx.new.clone());
+        if same(&old.peers, &new.peers) {
+            self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
+        } else if Mutant::C3ChangeWithoutJoint.is_active() {
+            self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
+        } else {
+            self.log_configuration(now, Stage::Joint, new, old, fx);
+        }
+    }
+
+    fn log_configuration(
+        &mut self,
+        now: Time,
+        stage: Stage,
+        conf: Configuration,
+        old_conf: Configuration,
+        fx: &mut Effects,
+    ) {
+        let id = LogId::new(self.log.last_id().index + 1, self.hard_state.term);
+        self.conf_ctx.stage = stage;
+        self.conf_ctx.entry = id.index;
+        tracing::info!(group = %self.options.group_id, node = %self.options.server_id, entry = %id, %conf, old = %old_conf,
+            "logs a configuration");
+        let members: Vec<PeerId> =
+            conf.peers.iter().chain(&conf.learners).chain(&old_conf.peers).cloned().collect();
+        // Who leaves is replicated to until the change is over, and so learns that it leaves.
+        self.append_as_leader(now, EntryChunk::configuration(id, conf, old_conf), fx);
+        self.start_replicators(now, members, fx);
+        self.commit_by_counting();
+        self.deliver(fx);
+        self.advance_change(now, fx);
+    }
+
+    fn finish_change(&mut self, now: Time, fx: &mut Effects) {
+        let ctx = std::mem::take(&mut self.conf_ctx);
+        if let Some(call) = ctx.call {
+            let done = CallDone::Changed { old: ctx.old, new: ctx.new };
+            fx.calls.push(CallOutcome { call, result: Ok(done) });
+        }
+        let votes = self.log.configuration().is_voter(&self.options.server_id);
+        if !votes && !Mutant::C7RemovedLeaderStays.is_active() {
+            // Who is removed with this leader hears of it from the next one's silence; the others are to be led at once.
+            self.hand_over(fx);
+            let message = format!("{} is no voter any more", self.options.server_id);
+            self.step_down(now, self.hard_state.term, Status::new(RaftError::LeaderRemoved, message), fx);
+            return;
+        }
+        self.reconcile_replicators(now, fx);
+    }
+
+    /// A change of which nothing is logged comes to nothing.
+    fn fail_change(&mut self, now: Time, status: Status, fx: &mut Effects) {
+        debug_assert!(self.conf_ctx.stage == Stage::CatchingUp);
+        tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, %status, "members are not changed");
+        self.abandon_change(&status, fx);
+        self.reconcile_replicators(now, fx);
+    }
+
+    /// Leadership is over, or the change has failed. What is logged may be finished by another leader.
+    pub(super) fn abandon_change(&mut self, status: &Status, fx: &mut Effects) {
+        let ctx = std::mem::take(&mut self.conf_ctx);
+        let Some(call) = ctx.call else { return };
+        let failure = match ctx.stage {
+            Stage::Joint | Stage::Stable => CallFailure::Unknown(status.clone()),
+            Stage::None | Stage::CatchingUp => CallFailure::Failed(status.clone()),
+        };
+        fx.calls.push(CallOutcome { call, result: Err(failure) });
+    }
+
+    /// A new leader finishes the joint change that it finds in its log; its first entry carries it on.
+    pub(super) fn adopt_change(&mut self) {
+        let entry = self.log.configuration();
+        if entry.is_joint() {
+            let (old, new) = (entry.old_conf.clone(), entry.conf.clone());
+            let entry = entry.id.index;
+            self.conf_ctx = ConfigurationCtx {
+                stage: Stage::Joint,
+                call: None,
+                old,
+                new,
+                catching_up: Vec::new(),
+                entry,
+            };
+        }
+    }
+
+    pub(super) fn handle_reset_peers(
+        &mut self,
+        now: Time,
+        call: CallToken,
+        conf: Configuration,
+        fx: &mut Effects,
+    ) {
+        let refused = if !self.state.is_active() {
+            let message = format!("node {} is {}", self.options.server_id, self.state);
+            Some(Status::new(RaftError::Invalid, message))
+        } else if self.conf_ctx.stage != Stage::None {
+            Some(Status::new(RaftError::Busy, "members are being changed by this leader"))
+        } else {
+            conf.validate().err().map(|error| Status::new(RaftError::Invalid, error.to_string()))
+        };
+        if let Some(status) = refused {
+            fx.calls.push(CallOutcome { call, result: Err(CallFailure::Failed(status)) });
+            return;
+        }
+        let entry = self.log.configuration();
+        let equal = !entry.is_joint()
+            && same(&entry.conf.peers, &conf.peers)
+            && same(&entry.conf.learners, &conf.learners);
+        if !equal {
+            tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, old = %entry.conf, new = %conf,
+                "the members are forced upon this node");
+            self.log.force_configuration(conf);
+            let term = self.hard_state.term + 1;
+            self.step_down(now, term, Status::new(RaftError::SetPeer, "the members were forced"), fx);
+        }
+        fx.calls.push(CallOutcome { call, result: Ok(CallDone::PeersReset) });
+    }
+}

@@ -1,0 +1,398 @@
+//! Linearizable reads without a log entry (thesis §6.4; SOFAJRaft's `ReadOnlyServiceImpl`, `NodeImpl.handleReadIndexRequest`).
+//!
+//! A leader remembers where the log was committed when the reads came, and lets them pass when a quorum has answered messages
+//! that were sent *after* that: then nobody else led in between. Heartbeats are the messages, one round a round trip however many
+//! reads wait. Followers and learners ask the leader, one question at a time for all reads that wait.
+
+use std::collections::VecDeque;
+
+use crate::ballot::quorum_value;
+use crate::effects::{
+    CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Reply, ReplyToken, Send, Ticket,
+};
+use crate::message::{
+    AppendKind, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption,
+};
+use crate::mutants::Mutant;
+use crate::node::{NodeImpl, NodeState};
+use crate::peer::PeerId;
+use crate::status::{RaftError, Status};
+use crate::types::{LogIndex, Time};
+
+/// Reads that wait for the same quorum.
+#[derive(Debug)]
+struct Round {
+    /// Only answers to requests after this one count.
+    after: Ticket,
+    index: LogIndex,
+    calls: Vec<CallToken>,
+    /// Questions of followers.
+    replies: Vec<ReplyToken>,
+    since: Time,
+}
+
+/// The question that was put to the leader.
+#[derive(Debug)]
+struct Forwarded {
+    ticket: Ticket,
+    calls: Vec<CallToken>,
+}
+
+/// Reads that are not answered yet.
+#[derive(Debug, Default)]
+pub(crate) struct ReadOnlyService {
+    /// Leader: oldest first.
+    rounds: VecDeque<Round>,
+    /// Others: what the next question will be about.
+    waiting: Vec<CallToken>,
+    /// How sure the leader must be for all of them.
+    waiting_mode: ReadOnlyOption,
+    forwarded: Option<Forwarded>,
+    /// They may be answered once everything up to the index is handed over.
+    confirmed: Vec<(LogIndex, Time, Vec<CallToken>)>,
+    /// How many reads are in here.
+    len: usize,
+}
+
+impl ReadOnlyService {
+    /// Reads that wait here.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn fail(&mut self, calls: Vec<CallToken>, status: &Status, fx: &mut Effects) {
+        self.len -= calls.len();
+        fx.calls.extend(
+            calls
+                .into_iter()
+                .map(|call| CallOutcome { call, result: Err(CallFailure::Failed(status.clone())) }),
+        );
+    }
+
+    /// When the oldest read has waited for `timeout_ms`.
+    fn deadline(&self, timeout_ms: u64) -> Option<Time> {
+        let rounds = self.rounds.front().map(|round| round.since);
+        let confirmed = self.confirmed.iter().map(|(_, since, _)| *since).min();
+        rounds.into_iter().chain(confirmed).min().map(|since| since.after_millis(timeout_ms))
+    }
+}
+
+impl NodeImpl {
+    /// When a read has waited for too long.
+    pub(super) fn read_deadline(&self) -> Option<Time> {
+        self.reads.deadline(self.options.read_index_timeout_ms)
+    }
+
+    pub(super) fn handle_read_index(
+        &mut self,
+        now: Time,
+        calls: Vec<CallToken>,
+        mode: ReadOnlyOption,
+        fx: &mut Effects,
+    ) {
+        self.reads.len += calls.len();
+        if let Some(status) = self.refuses_reads(calls.len()) {
+            self.reads.fail(calls, &status, fx);
+            return;
+        }
+        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            self.begin_read(now, calls, None, mode, fx);
+            return;
+        }
+        if self.reads.waiting.is_empty() || mode == ReadOnlyOption::Safe {
+            self.reads.waiting_mode = mode;
+        }
+        self.reads.waiting.extend(calls);
+        self.forward_reads(fx);
+    }
+
+    fn refuses_reads(&self, more: usize) -> Option<Status> {
+        if !self.state.is_active() {
+            let message = format!("node {} is {}", self.options.server_id, self.state);
+            return Some(
+                self.last_error.clone().unwrap_or_else(|| Status::new(RaftError::NodeShutdown, message)),
+            );
+        }
+        if self.reads.len > self.options.max_pending_reads {
+            let message = format!("{} reads wait already, {more} more do not fit", self.reads.len - more);
+            return Some(Status::new(RaftError::Busy, message));
+        }
+        let lag = self.committed_index().saturating_sub(self.applied);
+        match self.options.max_read_index_lag {
+            Some(limit) if self.state == NodeState::Follower && lag > limit => {
+                let message = format!(
+                    "the state machine is {lag} entries behind, more than {limit}; ask another replica"
+                );
+                Some(Status::new(RaftError::Busy, message))
+            }
+            _ => None,
+        }
+    }
+
+    /// A follower or learner asks.
+    pub(super) fn handle_read_index_request(
+        &mut self,
+        now: Time,
+        token: ReplyToken,
+        request: ReadIndexRequest,
+        fx: &mut Effects,
+    ) {
+        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            self.begin_read(now, Vec::new(), Some(token), request.mode, fx);
+            return;
+        }
+        let response = RaftResponse::Error(self.not_leader());
+        fx.replies.push(Reply { token, response, after_durable: false });
+    }
+
+    /// "Not the leader", with the leader's name when it is known.
+    pub(super) fn not_leader(&self) -> Status {
+        let who = self.leader_id.as_ref().map_or("no leader is known".to_owned(), |l| format!("{l} leads"));
+        Status::new(RaftError::NotPermitted, format!("{} is not the leader; {who}", self.options.server_id))
+    }
+
+    /// Leader: notes where the log is committed, and lets the reads pass at once when a lease or the lack of others allows it.
+    fn begin_read(
+        &mut self,
+        now: Time,
+        calls: Vec<CallToken>,
+        reply: Option<ReplyToken>,
+        mode: ReadOnlyOption,
+        fx: &mut Effects,
+    ) {
+        // What earlier leaders committed is known for certain only with an entry of the own term (thesis §6.4, step 1).
+        let mut index = self.committed_index().max(self.term_start_index);
+        if Mutant::F1ReadBeforeTheOwnTerm.is_active() {
+            index = self.committed_index();
+        }
+        let replies: Vec<ReplyToken> = reply.into_iter().collect();
+        let after = Ticket(self.last_ticket);
+        let round = Round { after, index, calls, replies, since: now };
+        let leased = mode == ReadOnlyOption::LeaseBased && self.lease_is_valid(now);
+        if leased || self.acknowledged_by_quorum() > Some(after) || Mutant::F7ReadWithoutAQuorum.is_active() {
+            self.confirm(round, fx);
+            return;
+        }
+        match self.reads.rounds.back_mut() {
+            Some(last) if last.after == after => {
+                last.index = last.index.max(index);
+                last.calls.extend(round.calls);
+                last.replies.extend(round.replies);
+            }
+            _ => self.reads.rounds.push_back(round),
+        }
+        self.solicit_acknowledgements(now, fx);
+    }
+
+    /// The newest request for which a quorum has answered that one or a later one. The own answer is always there.
+    fn acknowledged_by_quorum(&self) -> Option<Ticket> {
+        let own = &self.options.server_id;
+        let acknowledged = |peer: &PeerId| {
+            if peer == own {
+                return Some(Ticket(u64::MAX));
+            }
+            self.replicators.get(peer).and_then(|r| r.acknowledged)
+        };
+        let conf = self.log.configuration();
+        if Mutant::F8ReadCountsTheNewHalfOnly.is_active() {
+            let new = crate::peer::ConfigurationEntry { conf: conf.conf.clone(), ..Default::default() };
+            return quorum_value(&new, acknowledged);
+        }
+        quorum_value(conf, acknowledged)
+    }
+
+    /// Sends a heartbeat to every voter that has none under way, if reads wait for it.
+    fn solicit_acknowledgements(&mut self, now: Time, fx: &mut Effects) {
+        let Some(after) = self.reads.rounds.back().map(|round| round.after) else { return };
+        for position in 0..self.replicators.len() {
+            let votes = |r: &crate::replicator::Replicator, node: &NodeImpl| {
+                node.log.configuration().is_voter(&r.peer)
+            };
+            let Some(r) = self.replicators.iter().nth(position) else { return };
+            if votes(r, self) && r.heartbeat_in_flight().is_none() && r.acknowledged <= Some(after) {
+                self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
+            }
+        }
+    }
+
+    /// A peer has answered: reads that waited for it pass.
+    pub(super) fn advance_reads(&mut self, now: Time, fx: &mut Effects) {
+        if self.reads.rounds.is_empty() {
+            return;
+        }
+        let acknowledged = self.acknowledged_by_quorum();
+        while let Some(round) = self.reads.rounds.pop_front_if(|round| {
+            acknowledged > Some(round.after)
+                || (Mutant::F9EarlierAnswersCount.is_active() && acknowledged.is_some())
+        }) {
+            self.confirm(round, fx);
+        }
+        self.solicit_acknowledgements(now, fx);
+    }
+
+    fn confirm(&mut self, round: Round, fx: &mut Effects) {
+        let Round { index, calls, replies, since, .. } = round;
+        let response = RaftResponse::ReadIndex(ReadIndexResponse { index });
+        fx.replies.extend(replies.into_iter().map(|token| Reply {
+            token,
+            response: response.clone(),
+            after_durable: false,
+        }));
+        if !calls.is_empty() {
+            self.reads.confirmed.push((index, since, calls));
+        }
+    }
+
+    /// Lets reads go whose entries are on their way to the state machine: it sees them after those.
+    pub(super) fn release_reads(&mut self, fx: &mut Effects) {
+        let reached = if Mutant::F6ReadDoesNotWaitForApply.is_active() { u64::MAX } else { self.delivered };
+        if self.reads.confirmed.iter().all(|(index, ..)| *index > reached) {
+            return;
+        }
+        let confirmed = std::mem::take(&mut self.reads.confirmed);
+        for (index, since, calls) in confirmed {
+            if index <= reached {
+                self.reads.len -= calls.len();
+                fx.fsm.push(FsmEvent::ReadIndex { calls, index });
+            } else {
+                self.reads.confirmed.push((index, since, calls));
+            }
+        }
+    }
+
+    // --- on a follower ---
+
+    /// Asks the leader for everything that waits, unless a question is under way: that one came too early for these reads.
+    fn forward_reads(&mut self, fx: &mut Effects) {
+        if self.reads.forwarded.is_some() || self.reads.waiting.is_empty() {
+            return;
+        }
+        let calls = std::mem::take(&mut self.reads.waiting);
+        let leader = self.leader_id.clone().filter(|leader| *leader != self.options.server_id);
+        let Some(to) = leader else {
+            let status = self.not_leader();
+            self.reads.fail(calls, &status, fx);
+            return;
+        };
+        let ticket = self.next_ticket();
+        self.reads.forwarded = Some(Forwarded { ticket, calls });
+        fx.sends.push(Send {
+            to,
+            ticket,
+            request: RaftRequest::ReadIndex(ReadIndexRequest { mode: self.reads.waiting_mode }),
+            after_durable: false,
+            timeout_ms: u32::try_from(self.options.read_index_timeout_ms).unwrap_or(u32::MAX),
+        });
+    }
+
+    /// The leader has answered.
+    pub(super) fn handle_read_index_response(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        response: ReadIndexResponse,
+        fx: &mut Effects,
+    ) {
+        let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return };
+        self.reads.confirmed.push((response.index, now, forwarded.calls));
+        self.forward_reads(fx);
+    }
+
+    /// The question was not answered. Says whether it was one.
+    pub(super) fn read_index_failed(&mut self, ticket: Ticket, status: &Status, fx: &mut Effects) -> bool {
+        let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return false };
+        self.reads.fail(forwarded.calls, status, fx);
+        self.forward_reads(fx);
+        true
+    }
+
+    // --- ends ---
+
+    /// Reads that have waited for too long.
+    pub(super) fn handle_read_timeout(&mut self, now: Time, fx: &mut Effects) {
+        let timeout = self.options.read_index_timeout_ms;
+        if self.read_deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let late = |since: Time| since.after_millis(timeout) <= now;
+        let status = Status::new(
+            RaftError::TimedOut,
+            format!("no quorum, or no entries, within {timeout} ms; the leader may have changed, try again"),
+        );
+        while let Some(round) = self.reads.rounds.pop_front_if(|round| late(round.since)) {
+            self.end_round(round, &status, fx);
+        }
+        for (index, since, calls) in std::mem::take(&mut self.reads.confirmed) {
+            if late(since) {
+                self.reads.fail(calls, &status, fx);
+            } else {
+                self.reads.confirmed.push((index, since, calls));
+            }
+        }
+    }
+
+    fn end_round(&mut self, round: Round, status: &Status, fx: &mut Effects) {
+        self.reads.fail(round.calls, status, fx);
+        fx.replies.extend(round.replies.into_iter().map(|token| Reply {
+            token,
+            response: RaftResponse::Error(status.clone()),
+            after_durable: false,
+        }));
+    }
+
+    /// Leadership is over: what no quorum has confirmed never will be.
+    pub(super) fn abandon_rounds(&mut self, fx: &mut Effects) {
+        if self.reads.rounds.is_empty() {
+            return;
+        }
+        let status =
+            Status::new(RaftError::NotPermitted, "leadership was lost before a quorum confirmed the read");
+        for round in std::mem::take(&mut self.reads.rounds) {
+            self.end_round(round, &status, fx);
+        }
+    }
+
+    /// The node takes part no more: no read will be answered.
+    pub(super) fn abandon_reads(&mut self, status: &Status, fx: &mut Effects) {
+        for round in std::mem::take(&mut self.reads.rounds) {
+            self.end_round(round, status, fx);
+        }
+        let mut calls = std::mem::take(&mut self.reads.waiting);
+        calls.extend(self.reads.forwarded.take().into_iter().flat_map(|forwarded| forwarded.calls));
+        let confirmed = std::mem::take(&mut self.reads.confirmed);
+        calls.extend(confirmed.into_iter().flat_map(|(.., calls)| calls));
+        self.reads.fail(calls, status, fx);
+        debug_assert_eq!(self.reads.len, 0, "every read is accounted for");
+    }
+
+    // --- leases ---
+
+    /// Whether a quorum has promised, for long enough from now, to elect nobody else. Counted from when the requests were *sent*.
+    fn lease_is_valid(&self, now: Time) -> bool {
+        let over = self.lease_is_over && !Mutant::B12LeaseOutlivesTransfer.is_active();
+        if !self.options.lease_reads || self.state != NodeState::Leader || over {
+            return false;
+        }
+        let conf = self.log.configuration();
+        // A voter of which it is known that it promises nothing, such as a Java peer.
+        if self.replicators.iter().any(|r| r.refuses_promise && conf.is_voter(&r.peer)) {
+            return false;
+        }
+        let own = &self.options.server_id;
+        let promised = |peer: &PeerId| {
+            if peer == own { Some(now) } else { self.replicators.get(peer).and_then(|r| r.promised_at) }
+        };
+        let lease = self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio;
+        quorum_value(conf, promised).is_some_and(|since| now.since(since) < lease)
+    }
+
+    /// A voter's side of the lease: within one election time-out of a leader's message, and of its own start, which may have made
+    /// it forget one, it helps nobody else.
+    pub(super) fn keeps_promise(&self, now: Time) -> bool {
+        let patience = self.options.election_timeout_ms * 1000;
+        let after_start =
+            now.since(self.started_at) < patience && !Mutant::B10RestartForgetsThePromise.is_active();
+        let after_leader = self.last_leader_message.is_some_and(|at| now.since(at) < patience);
+        self.options.lease_reads && (after_start || after_leader) && !Mutant::B10NoPromise.is_active()
+    }
+}

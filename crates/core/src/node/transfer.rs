@@ -1,0 +1,190 @@
+//! Handing leadership over (thesis §3.10; SOFAJRaft's `transferLeadershipTo` and `wakeupCandidate`).
+
+use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Send, Ticket};
+use crate::message::{RaftRequest, TimeoutNowRequest, TimeoutNowResponse};
+use crate::mutants::Mutant;
+use crate::node::{NodeImpl, NodeState};
+use crate::peer::PeerId;
+use crate::status::{RaftError, Status};
+use crate::types::{Term, Time};
+
+/// A transfer that is under way.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    call: CallToken,
+    to: PeerId,
+    deadline: Time,
+    /// The order to campaign, once it was sent.
+    ordered: Option<Ticket>,
+}
+
+impl NodeImpl {
+    /// When the transfer is given up.
+    pub(super) fn transfer_deadline(&self) -> Option<Time> {
+        self.transfer.as_ref().map(|transfer| transfer.deadline)
+    }
+
+    pub(super) fn handle_transfer_leadership(
+        &mut self,
+        now: Time,
+        call: CallToken,
+        to: Option<PeerId>,
+        fx: &mut Effects,
+    ) {
+        let refuse = |status: Status, fx: &mut Effects| {
+            fx.calls.push(CallOutcome { call, result: Err(CallFailure::Failed(status)) });
+        };
+        if self.state == NodeState::Transferring {
+            let to = self.transfer.as_ref().map_or(String::new(), |t| format!(" to {}", t.to));
+            return refuse(
+                Status::new(RaftError::Busy, format!("leadership is being transferred{to} already")),
+                fx,
+            );
+        }
+        if self.state != NodeState::Leader {
+            return refuse(self.not_leader(), fx);
+        }
+        if self.change_is_under_way() {
+            let message = "members are being changed; transfer leadership when that is over";
+            return refuse(Status::new(RaftError::Busy, message), fx);
+        }
+        let to = match to.or_else(|| self.best_candidate()) {
+            Some(to) => to,
+            None => {
+                let message = "no other voter that may lead is known to follow";
+                return refuse(Status::new(RaftError::Invalid, message), fx);
+            }
+        };
+        if to == self.options.server_id {
+            let done = CallDone::Transferred { term: self.hard_state.term };
+            fx.calls.push(CallOutcome { call, result: Ok(done) });
+            return;
+        }
+        if !self.log.configuration().is_voter(&to) {
+            let message = format!("{to} is no voter of the group: {}", self.log.configuration().conf);
+            return refuse(Status::new(RaftError::Invalid, message), fx);
+        }
+        tracing::info!(group = %self.options.group_id, node = %self.options.server_id, %to, "transfers leadership");
+        self.state = NodeState::Transferring;
+        // An order that is delayed may depose this leader at any time until its term is over (raft-rs#234).
+        self.lease_is_over = true;
+        let deadline = now.after_millis(self.options.election_timeout_ms);
+        if std::mem::take(&mut self.leader_started) {
+            let message = format!("leadership is being transferred to {to}");
+            fx.fsm.push(FsmEvent::LeaderStop { status: Status::new(RaftError::TransferLeadership, message) });
+        }
+        self.transfer = Some(Transfer { call, to, deadline, ordered: None });
+        self.advance_transfer(fx);
+    }
+
+    /// Orders the new leader to campaign once it has everything: nothing is proposed meanwhile.
+    pub(super) fn advance_transfer(&mut self, fx: &mut Effects) {
+        let last_index = self.log.last_id().index;
+        let Some(transfer) = self.transfer.as_ref().filter(|t| t.ordered.is_none()) else { return };
+        let holds = self.replicators.get(&transfer.to).is_some_and(|r| r.match_index == last_index);
+        if holds || Mutant::G2TransferBeforeTheLogIsComplete.is_active() {
+            let to = transfer.to.clone();
+            let ticket = self.order_to_campaign(to, fx);
+            if let Some(transfer) = &mut self.transfer {
+                transfer.ordered = Some(ticket);
+            }
+        }
+    }
+
+    fn order_to_campaign(&mut self, to: PeerId, fx: &mut Effects) -> Ticket {
+        let ticket = self.next_ticket();
+        self.lease_is_over = true;
+        let request = RaftRequest::TimeoutNow(TimeoutNowRequest { term: self.hard_state.term });
+        let timeout_ms = u32::try_from(self.options.election_timeout_ms).unwrap_or(u32::MAX);
+        fx.sends.push(Send { to, ticket, request, after_durable: false, timeout_ms });
+        ticket
+    }
+
+    /// The voter with most of the log, by priority among equals; never one of priority 0.
+    pub(super) fn best_candidate(&self) -> Option<PeerId> {
+        let conf = self.log.configuration();
+        let may_lead =
+            |peer: &PeerId| conf.voters().find(|voter| *voter == peer).is_some_and(|v| v.priority() != 0);
+        let follows = self.replicators.iter().filter(|r| r.acknowledged.is_some() && may_lead(&r.peer));
+        let priority = |peer: &PeerId| conf.voters().find(|voter| *voter == peer).map_or(0, PeerId::priority);
+        follows.max_by_key(|r| (r.match_index, priority(&r.peer))).map(|r| r.peer.clone())
+    }
+
+    /// A leader that is about to step down of its own accord spares its followers the wait.
+    pub(super) fn hand_over(&mut self, fx: &mut Effects) {
+        if !matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            return;
+        }
+        if let Some(to) = self.best_candidate() {
+            tracing::info!(group = %self.options.group_id, node = %self.options.server_id, %to, "hands leadership over");
+            self.order_to_campaign(to, fx);
+        }
+    }
+
+    /// The order was answered.
+    pub(super) fn handle_timeout_now_response(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        ticket: Ticket,
+        response: TimeoutNowResponse,
+        fx: &mut Effects,
+    ) {
+        // Its candidacy may still fail, but this leader has nothing more to say in its term.
+        if self.step_down_if_higher(now, response.term, RaftError::TransferLeadership, fx) {
+            return;
+        }
+        if !response.success && self.transfer.as_ref().is_some_and(|t| t.ordered == Some(ticket)) {
+            self.resume_leadership(
+                Status::new(RaftError::Invalid, format!("{from} refuses to campaign")),
+                fx,
+            );
+        }
+    }
+
+    /// The order could not be delivered, as far as is known. Says whether it was one.
+    pub(super) fn timeout_now_failed(&mut self, ticket: Ticket, status: &Status, fx: &mut Effects) -> bool {
+        if self.transfer.as_ref().is_none_or(|t| t.ordered != Some(ticket)) {
+            return false;
+        }
+        self.resume_leadership(status.clone(), fx);
+        true
+    }
+
+    pub(super) fn handle_transfer_timeout(&mut self, now: Time, fx: &mut Effects) {
+        let Some(transfer) = self.transfer.as_ref().filter(|t| t.deadline <= now) else { return };
+        let message = format!(
+            "{} did not take leadership over within {} ms; see whether it is up and follows",
+            transfer.to, self.options.election_timeout_ms
+        );
+        self.resume_leadership(Status::new(RaftError::TimedOut, message), fx);
+    }
+
+    /// The transfer has failed: this node goes on leading, without its lease.
+    fn resume_leadership(&mut self, status: Status, fx: &mut Effects) {
+        let Some(transfer) = self.transfer.take() else { return };
+        debug_assert!(self.state == NodeState::Transferring);
+        tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, to = %transfer.to, %status,
+            "transfer failed, leads on");
+        self.state = NodeState::Leader;
+        let ordered = transfer.ordered.is_some();
+        // Once ordered, the target may campaign whatever is heard of it.
+        let failure = if ordered { CallFailure::Unknown(status) } else { CallFailure::Failed(status) };
+        fx.calls.push(CallOutcome { call: transfer.call, result: Err(failure) });
+        if self.delivered >= self.term_start_index {
+            self.leader_started = true;
+            fx.fsm.push(FsmEvent::LeaderStart { term: self.hard_state.term });
+        }
+    }
+
+    /// Leadership is over: another leads in `term`, or will, when that is higher.
+    pub(super) fn end_transfer(&mut self, term: Term, status: &Status, fx: &mut Effects) {
+        let Some(transfer) = self.transfer.take() else { return };
+        let result = if term > self.hard_state.term {
+            Ok(CallDone::Transferred { term })
+        } else {
+            Err(CallFailure::Unknown(status.clone()))
+        };
+        fx.calls.push(CallOutcome { call: transfer.call, result });
+    }
+}

@@ -1,0 +1,182 @@
+//! What a node can be asked besides writes: reads, members, leadership (SOFAJRaft's `Node.readIndex`, `changePeers`,
+//! `transferLeadershipTo` and their like).
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ringraft_core::{
+    CallFailure, Configuration, LogIndex, MembershipChange, PeerId, RaftError, ReadOnlyOption, Status,
+};
+use ringraft_ring::TryPublishError;
+
+use crate::completion::{ApplyError, ApplyResult, Completion};
+use crate::future::{Waiter, promise};
+use crate::handler::{CallResult, Control, LaneEvent, NodeCall, ReadEvent};
+use crate::node::Node;
+
+/// The outcome of [`Node::read_index`]: await it, or block with [`wait`](ReadIndexFuture::wait).
+#[must_use = "a read that nobody waits for is wasted"]
+pub struct ReadIndexFuture(Waiter<ApplyResult>);
+
+impl ReadIndexFuture {
+    /// Blocks until the state machine may be read, or for `timeout`. Gives the index up to which it has applied at least.
+    ///
+    /// # Errors
+    /// The outcome; [`ApplyError::ReadFailed`] with `ETIMEDOUT` when the time is over.
+    pub fn wait(&mut self, timeout: Duration) -> Result<LogIndex, ApplyError> {
+        let outcome = self.0.wait(Some(timeout)).unwrap_or_else(|| {
+            let message = format!("no outcome within {} ms", timeout.as_millis());
+            Err(ApplyError::ReadFailed(Status::new(RaftError::TimedOut, message)))
+        });
+        outcome.map(|applied| applied.index)
+    }
+}
+
+impl Future for ReadIndexFuture {
+    type Output = Result<LogIndex, ApplyError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context).map(|outcome| outcome.map(|applied| applied.index))
+    }
+}
+
+impl fmt::Debug for ReadIndexFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadIndexFuture")
+    }
+}
+
+/// The outcome of a change of members or of a transfer: await it, or block with [`wait`](CallFuture::wait). Dropping it does not
+/// take the call back.
+#[must_use = "whether members changed or leadership moved matters"]
+pub struct CallFuture(Waiter<CallResult>);
+
+impl CallFuture {
+    /// Blocks until the outcome is there, or for `timeout`.
+    ///
+    /// # Errors
+    /// The outcome; [`CallFailure::Unknown`] with `ETIMEDOUT` when the time is over, for the call goes on.
+    pub fn wait(&mut self, timeout: Duration) -> CallResult {
+        self.0.wait(Some(timeout)).unwrap_or_else(|| {
+            let message = format!("no outcome within {} ms, or the node has stopped", timeout.as_millis());
+            Err(CallFailure::Unknown(Status::new(RaftError::TimedOut, message)))
+        })
+    }
+}
+
+impl Future for CallFuture {
+    type Output = CallResult;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallResult> {
+        self.0.poll(context)
+    }
+}
+
+impl fmt::Debug for CallFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallFuture")
+    }
+}
+
+impl Node {
+    /// Waits until this node's state machine has applied everything that was acknowledged anywhere before this call, so that
+    /// reading it is linearizable. Works on leader, follower and learner; costs no log entry and no disk write.
+    pub fn read_index(&self, mode: ReadOnlyOption) -> ReadIndexFuture {
+        let (promise, waiter) = promise();
+        // The refusal, if any, is what the future says.
+        let _ = self.read_index_with(mode, Completion::promise(promise));
+        ReadIndexFuture(waiter)
+    }
+
+    /// As [`read_index`](Node::read_index), with a completion, which runs on the group's state-machine worker: nothing is applied
+    /// while it runs, so that it sees exactly one state. [`Applied::index`](crate::Applied::index) is the read index.
+    ///
+    /// # Errors
+    /// The read was refused at once, and the completion has been told the same: [`ApplyError::Busy`], [`ApplyError::Shutdown`].
+    pub fn read_index_with(&self, mode: ReadOnlyOption, done: Completion) -> Result<(), ApplyError> {
+        let event = LaneEvent::Read(ReadEvent { handle: self.handle(), mode, done });
+        let error = match self.publish(event) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let reason = match &error {
+            TryPublishError::Full(_) => {
+                metrics::counter!("read-index-overload-times").increment(1);
+                ApplyError::Busy
+            }
+            TryPublishError::Closed(_) => ApplyError::Shutdown,
+        };
+        if let LaneEvent::Read(read) = error.into_inner() {
+            read.done.complete(Err(reason.clone()));
+        }
+        Err(reason)
+    }
+
+    /// Adds a voter: it catches up first. A learner becomes a voter in one change.
+    pub fn add_peer(&self, peer: PeerId) -> CallFuture {
+        self.change_members(MembershipChange::AddPeer(peer), None)
+    }
+
+    /// Removes a voter. A leader that removes itself hands over.
+    pub fn remove_peer(&self, peer: PeerId) -> CallFuture {
+        self.change_members(MembershipChange::RemovePeer(peer), None)
+    }
+
+    /// Makes exactly these the members, voters and learners, by joint consensus.
+    pub fn change_peers(&self, conf: Configuration) -> CallFuture {
+        self.change_members(MembershipChange::ChangePeers(conf), None)
+    }
+
+    /// Adds learners: they get the log, and neither vote nor count.
+    pub fn add_learners(&self, learners: Vec<PeerId>) -> CallFuture {
+        self.change_members(MembershipChange::AddLearners(learners), None)
+    }
+
+    /// Removes learners.
+    pub fn remove_learners(&self, learners: Vec<PeerId>) -> CallFuture {
+        self.change_members(MembershipChange::RemoveLearners(learners), None)
+    }
+
+    /// Makes exactly these the learners.
+    pub fn reset_learners(&self, learners: Vec<PeerId>) -> CallFuture {
+        self.change_members(MembershipChange::ResetLearners(learners), None)
+    }
+
+    /// Changes the members; with `prev_index` only if the configuration in force is the log entry at that index.
+    pub fn change_members(&self, change: MembershipChange, prev_index: Option<LogIndex>) -> CallFuture {
+        self.call(NodeCall::ChangeMembers { change, prev_index })
+    }
+
+    /// Hands leadership to `to`, or to the best follower. Proposals are refused as busy meanwhile, for one election time-out at most.
+    pub fn transfer_leadership_to(&self, to: Option<PeerId>) -> CallFuture {
+        self.call(NodeCall::TransferLeadership { to })
+    }
+
+    /// Forces members upon this node alone. **Unsafe**: see [`NodeCall::ResetPeers`]. For when a majority is gone for good.
+    pub fn reset_peers(&self, conf: Configuration) -> CallFuture {
+        self.call(NodeCall::ResetPeers { conf })
+    }
+
+    fn call(&self, call: NodeCall) -> CallFuture {
+        let (answer, waiter) = promise();
+        let control = Control::Call { handle: self.handle(), call, answer };
+        let event = LaneEvent::Control(Box::new(control));
+        if let Err(error) = self.publish(event) {
+            let status = match &error {
+                TryPublishError::Full(_) => {
+                    Status::new(RaftError::Busy, "the apply ring is full; try again later")
+                }
+                TryPublishError::Closed(_) => Status::new(RaftError::NodeShutdown, "the host has stopped"),
+            };
+            if let LaneEvent::Control(control) = error.into_inner()
+                && let Control::Call { answer, .. } = *control
+            {
+                answer.fulfil(Err(CallFailure::Failed(status)));
+            }
+        }
+        CallFuture(waiter)
+    }
+}

@@ -1,0 +1,68 @@
+//! Calls: reads, changes of members, transfers. Each is numbered and has one outcome.
+
+use ringraft_core::{CallToken, Configuration, Input, MembershipChange, NodeImpl, ReadOnlyOption};
+
+use super::{NodeName, World, WorldError};
+use crate::script::format;
+
+impl World {
+    /// The number of the next call. What is committed now must be seen by it, if it is a read.
+    fn next_call(&mut self, name: NodeName) -> CallToken {
+        self.last_call += 1;
+        let committed =
+            self.hosts.values().filter_map(|h| h.node.as_ref()).map(NodeImpl::committed_index).max();
+        let call = CallToken(self.last_call);
+        self.calls.insert(call, (name, committed.unwrap_or(0)));
+        call
+    }
+
+    /// Asks a node for reads that share one round.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn read(&mut self, name: NodeName, count: usize, mode: ReadOnlyOption) -> Result<(), WorldError> {
+        self.node(name)?;
+        let calls = (0..count).map(|_| self.next_call(name)).collect();
+        self.step(name, Input::ReadIndex { calls, mode })
+    }
+
+    /// Asks a node to change the members.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn change(
+        &mut self,
+        name: NodeName,
+        change: MembershipChange,
+        prev_index: Option<u64>,
+    ) -> Result<(), WorldError> {
+        self.node(name)?;
+        let call = self.next_call(name);
+        self.step(name, Input::ChangeMembers { call, change, prev_index })
+    }
+
+    /// Asks a node to hand leadership over.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn transfer(&mut self, name: NodeName, to: Option<NodeName>) -> Result<(), WorldError> {
+        self.node(name)?;
+        let call = self.next_call(name);
+        self.step(name, Input::TransferLeadership { call, to: to.map(format::peer_of) })
+    }
+
+    /// Forces a configuration upon a node.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn reset_peers(&mut self, name: NodeName, conf: Configuration) -> Result<(), WorldError> {
+        self.node(name)?;
+        let call = self.next_call(name);
+        self.step(name, Input::ResetPeers { call, conf })
+    }
+
+    /// How many calls have no outcome yet.
+    pub fn open_calls(&self) -> usize {
+        self.calls.len()
+    }
+}
