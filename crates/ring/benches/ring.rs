@@ -6,7 +6,7 @@
 //! that lets the other side fall asleep.
 //!
 //! A cell is the median of [`RUNS`], then CPU time of the whole process in brackets.
-#![cfg(not(loom))]
+#![cfg(not(any(loom, shuttle)))]
 
 use std::{
     hint::black_box,

@@ -11,7 +11,7 @@ pub(crate) const MAX_STEPS: u32 = 11;
 /// Whether a second thread can run while this one spins. On one core a spin only delays the one that is waited for.
 pub(crate) fn spin_allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
-    !cfg!(loom)
+    !cfg!(any(loom, shuttle))
         && *ALLOWED.get_or_init(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
 }
 
@@ -47,11 +47,11 @@ impl Backoff {
 /// Waits until `done`, for a thread that is known to need a handful of instructions more: a producer between its claim
 /// and its publish. That thread may have lost its core right there, hence yields, and at last short sleeps.
 pub(crate) fn await_instructions(mut done: impl FnMut() -> bool) {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     while !done() {
-        loom::thread::yield_now();
+        crate::sync::yield_now();
     }
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     {
         let mut backoff = Backoff::new(MAX_STEPS);
         let mut yields = 0_u32;

@@ -1,15 +1,12 @@
 //! The side that drains.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Duration};
 
 use crate::{
     backoff::{self, Backoff, MAX_STEPS},
     shared::{STEP, Shared},
     signal::Signal,
-    sync::Arc,
+    sync::{Arc, Instant},
 };
 
 /// What [`Consumer::drain`] did.

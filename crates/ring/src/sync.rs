@@ -1,4 +1,5 @@
-//! The primitives of the ring, in one place, so that loom can take their stead under `--cfg loom`.
+//! The primitives of the ring, in one place, so that loom can take their stead under `--cfg loom`, and shuttle under
+//! `--cfg shuttle`.
 //!
 //! Everything else in this crate takes atomics, cells, locks and threads from here and from nowhere else.
 
@@ -10,16 +11,26 @@ pub(crate) use loom::{
     },
     thread::{Thread, current, park},
 };
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering, fence},
+    },
+    thread::{Thread, current, park, park_timeout},
+};
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
-    thread::{Thread, current, park},
+    thread::{Thread, current, park, park_timeout},
 };
 
 use std::time::Duration;
+#[cfg(not(shuttle))]
+pub(crate) use std::time::Instant;
 
 /// loom has no clock: a bounded park is a chance for the others to run, and then the time is over.
 #[cfg(loom)]
@@ -27,10 +38,35 @@ pub(crate) fn park_timeout(_limit: Duration) {
     loom::thread::yield_now();
 }
 
-#[cfg(not(loom))]
-pub(crate) fn park_timeout(limit: Duration) {
-    std::thread::park_timeout(limit);
+/// Time stands still under shuttle: no limit ever ends a wait, so that a lost wake-up is a deadlock and cannot hide.
+#[cfg(shuttle)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(Duration);
+
+#[cfg(shuttle)]
+impl Instant {
+    pub(crate) fn now() -> Self {
+        Self(Duration::ZERO)
+    }
+
+    pub(crate) fn checked_add(self, limit: Duration) -> Option<Self> {
+        self.0.checked_add(limit).map(Self)
+    }
+
+    pub(crate) fn saturating_duration_since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        Duration::ZERO
+    }
 }
+
+/// The turn of another thread, where the real one spins.
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread::yield_now;
 
 /// Orders a `SeqCst` read-modify-write before a later `SeqCst` load *for loom only*.
 ///

@@ -1,6 +1,6 @@
 //! One thread: what each method promises, at every size, on every position of the ring, and that no event is lost or
 //! dropped twice.
-#![cfg(not(loom))]
+#![cfg(not(any(loom, shuttle)))]
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -1,6 +1,6 @@
 //! Real threads: nothing lost, nothing twice, order per producer, no sleeper forgotten. The exact interleavings are
 //! loom's business (`tests/loom.rs`); here it is volume, and a hang is a failure.
-#![cfg(not(loom))]
+#![cfg(not(any(loom, shuttle)))]
 
 use std::{
     sync::{
