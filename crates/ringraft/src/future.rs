@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use ringraft_core::{RaftError, Status};
 
 use crate::completion::{ApplyError, ApplyResult};
+use crate::sync::{Condvar, Mutex};
 
 enum Slot<T> {
     Empty(Option<Waker>),

@@ -1,17 +1,19 @@
 //! The host: a fixed set of threads that runs any number of groups.
 
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use ringraft_core::{GroupId, NodeDescription, PeerId, Status};
-use ringraft_net::tcp::NetLoop;
-use ringraft_net::{Endpoint, LoopWaker, Transport};
+use ringraft_net::Transport;
+#[cfg(not(shuttle))]
+use ringraft_net::{Endpoint, tcp::NetLoop};
 use ringraft_ring::{Consumer, Producer, Wake, ring, ring_with_wake};
 
 use crate::completion::{CompletionSink, SinkId};
@@ -25,16 +27,17 @@ use crate::host_options::{HostOptions, TransportOptions};
 use crate::node::{Node, NodeShared, NodeStatus};
 use crate::options::NodeOptions;
 use crate::pipeline::{
-    DiskEvent, DiskLoop, FsmLoop, HostLoop, LaneLoop, LaneParts, LaneShared, NetThread, ReadLoop, Running,
-    Threads, on_host_thread,
+    DiskEvent, DiskLoop, FsmLoop, HostLoop, LaneLoop, LaneParts, LaneShared, NetThread, NetWaker, ReadLoop,
+    Running, Threads, on_host_thread,
 };
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{LaneSink, Outbox, Processors, RoutingTable, UserProcessors};
 use crate::state_machine::StateMachine;
 use crate::store;
+use crate::sync::{Mutex, Ordering};
 
 /// Slots of a read worker's ring; a lane keeps what does not fit.
-const READ_RING: usize = 256;
+const READ_RING: usize = if cfg!(shuttle) { 2 } else { 256 };
 
 /// Runs raft groups in this process: lanes, state-machine workers, one log store, one network endpoint. A handle: clones name
 /// the same host, and the last one that goes shuts it down.
@@ -66,7 +69,7 @@ struct Groups {
 }
 
 /// Wakes an owner that sleeps in the event loop it drives.
-struct LoopWake(LoopWaker);
+struct LoopWake(NetWaker);
 
 impl Wake for LoopWake {
     fn wake(&self) {
@@ -410,6 +413,18 @@ fn rings<T: Send>(count: usize, size: usize) -> (Vec<Producer<T>>, Vec<Consumer<
 /// The event loop, what sends through it, and where it listens.
 type Network = (HostLoop, Arc<dyn Transport>, Option<SocketAddr>);
 
+/// Under shuttle there is one network, whatever the options say: no schedule reaches into a socket.
+#[cfg(shuttle)]
+fn open_network(
+    _: &TransportOptions,
+    _: &str,
+    _: ringraft_net::NetLoopOptions,
+) -> Result<Network, StartError> {
+    let (event_loop, transport) = HostLoop::new();
+    Ok((event_loop, transport, None))
+}
+
+#[cfg(not(shuttle))]
 fn open_network(
     transport: &TransportOptions,
     endpoint: &str,

@@ -54,6 +54,7 @@ pub mod rpc;
 mod service;
 mod state_machine;
 mod store;
+mod sync;
 mod task;
 
 pub use calls::{CallFuture, ReadIndexFuture};

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use parking_lot::Mutex;
 use ringraft_core::{LogIndex, Mutant, Status};
 
 use crate::handler::GroupHandle;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence};
 
 /// How far the disk and the state machine are with one group.
 #[derive(Debug, Default)]

@@ -1,7 +1,6 @@
 //! The loop of an owner thread, with the network loop on board where cores are few.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringraft_core::Status;
@@ -14,6 +13,7 @@ use crate::pipeline::net::end;
 use crate::pipeline::{DiskEvent, HostLoop, LaneShared, Running, StageGuard};
 use crate::rpc::flush::{flush_now, gather_flushes};
 use crate::rpc::{Outbox, Processors};
+use crate::sync::{Ordering, current, park_timeout};
 
 /// What a lane works with.
 pub(crate) struct LaneParts {
@@ -68,7 +68,7 @@ impl LaneLoop {
         gather_flushes();
         match &self.parts.net {
             None => {
-                let thread = std::thread::current();
+                let thread = current();
                 self.parts.shared.set_bell(Box::new(move || thread.unpark()));
             }
             Some((event_loop, _)) => {
@@ -195,7 +195,7 @@ impl LaneLoop {
         // A starved lane cannot take what its ring holds, so that the ring must not keep it awake.
         let starved = !self.out.is_empty() && parts.handler.room() == 0;
         match &mut parts.net {
-            None if starved => std::thread::park_timeout(limit),
+            None if starved => park_timeout(limit),
             None => {
                 parts.ring.wait(Some(limit));
             }

@@ -6,22 +6,26 @@ mod fsm;
 mod lane;
 mod net;
 mod read;
+#[cfg(shuttle)]
+mod scripted_net;
 mod threads;
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use ringraft_ring::ConsumerWaker;
 
 use crate::handler::ProgressBoard;
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence, thread_local};
 
 pub(crate) use disk::{DiskEvent, DiskLoop};
 pub(crate) use fsm::FsmLoop;
 pub(crate) use lane::{LaneLoop, LaneParts};
-pub(crate) use net::{HostLoop, NetThread};
+pub(crate) use net::{HostLoop, NetThread, NetWaker};
 pub(crate) use read::ReadLoop;
+#[cfg(all(test, shuttle))]
+pub(crate) use scripted_net::ScriptedNet;
 pub(crate) use threads::Threads;
 
 thread_local! {
@@ -30,7 +34,7 @@ thread_local! {
 
 /// Whether the current thread belongs to a host: it must not wait for the host.
 pub(crate) fn on_host_thread() -> bool {
-    ON_HOST_THREAD.get()
+    ON_HOST_THREAD.with(Cell::get)
 }
 
 /// What the other stages know of a lane.

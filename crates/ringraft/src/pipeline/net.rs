@@ -2,22 +2,27 @@
 
 use std::time::Duration;
 
-use ringraft_net::inproc::InprocLoop;
-use ringraft_net::tcp::NetLoop;
-use ringraft_net::{EventLoop, LoopWaker};
+#[cfg(not(shuttle))]
+pub(crate) use ringraft_net::LoopWaker as NetWaker;
+#[cfg(not(shuttle))]
+use ringraft_net::{EventLoop, inproc::InprocLoop, tcp::NetLoop};
 
 use crate::pipeline::Running;
+#[cfg(shuttle)]
+pub(crate) use crate::pipeline::scripted_net::{HostLoop, NetWaker};
 use crate::rpc::Processors;
 use crate::rpc::flush::{flush_now, gather_flushes};
 
 /// One of the event loops that a host can run.
+#[cfg(not(shuttle))]
 pub(crate) enum HostLoop {
     Tcp(Box<NetLoop>),
     Inproc(Box<InprocLoop>),
 }
 
+#[cfg(not(shuttle))]
 impl HostLoop {
-    pub(crate) fn waker(&self) -> LoopWaker {
+    pub(crate) fn waker(&self) -> NetWaker {
         match self {
             HostLoop::Tcp(event_loop) => event_loop.waker(),
             HostLoop::Inproc(event_loop) => event_loop.waker(),

@@ -1,13 +1,11 @@
 //! Starting threads and waiting for their end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::{Builder, JoinHandle};
-
-use parking_lot::Mutex;
 
 use crate::error::StartError;
 use crate::handler::panic_text;
 use crate::pipeline::ON_HOST_THREAD;
+use crate::sync::{Builder, JoinHandle, Mutex, abort};
 
 /// The threads of one host.
 #[derive(Debug, Default)]
@@ -22,11 +20,11 @@ impl Threads {
     pub(crate) fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
         let thread_name = name.clone();
         let guarded = move || {
-            ON_HOST_THREAD.set(true);
+            ON_HOST_THREAD.with(|on_host| on_host.set(true));
             if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
                 tracing::error!("thread {thread_name} panicked: {}; aborting", panic_text(&*payload));
                 eprintln!("ringraft: thread {thread_name} panicked: {}; aborting", panic_text(&*payload));
-                std::process::abort();
+                abort(payload);
             }
         };
         let spawned = Builder::new().name(name.clone()).spawn(guarded);

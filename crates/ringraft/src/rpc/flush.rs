@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ringraft_net::{ReplyHandle, Transport};
 
+use crate::sync::thread_local;
+
 /// Connections with answers that wait for the end of the batch.
 type Gathered = Vec<(Arc<dyn Transport>, ReplyHandle)>;
 
@@ -14,15 +16,16 @@ thread_local! {
 
 /// From now on this thread flushes with [`flush_now`].
 pub(crate) fn gather_flushes() {
-    LATER.with_borrow_mut(|later| {
-        later.get_or_insert_default();
+    LATER.with(|later| {
+        later.borrow_mut().get_or_insert_default();
     });
 }
 
 /// Flushes the connection of an answer that was queued, now or at the end of this thread's batch.
 pub(crate) fn flush_later(transport: &Arc<dyn Transport>, handle: ReplyHandle) {
-    let gathered = LATER.with_borrow_mut(|later| {
-        let Some(later) = later else { return false };
+    let gathered = LATER.with(|later| {
+        let mut later = later.borrow_mut();
+        let Some(later) = later.as_mut() else { return false };
         let same = |(_, other): &(_, ReplyHandle)| {
             (other.connection, other.generation) == (handle.connection, handle.generation)
         };
@@ -38,7 +41,7 @@ pub(crate) fn flush_later(transport: &Arc<dyn Transport>, handle: ReplyHandle) {
 
 /// Ends a batch: flushes what was gathered.
 pub(crate) fn flush_now() {
-    let gathered = LATER.with_borrow_mut(|later| later.as_mut().map(std::mem::take));
+    let gathered = LATER.with(|later| later.borrow_mut().as_mut().map(std::mem::take));
     for (transport, handle) in gathered.unwrap_or_default() {
         transport.flush_reply(handle);
     }

@@ -1,11 +1,11 @@
 //! Which group of which lane a request is for (SOFAJRaft's `NodeManager`).
 
-use parking_lot::RwLock;
 use ringraft_core::{GroupId, PeerId, RaftError, Status};
 use rustc_hash::FxHashMap;
 
 use crate::handler::GroupHandle;
 use crate::node::Node;
+use crate::sync::RwLock;
 
 /// One running replica.
 struct Route {

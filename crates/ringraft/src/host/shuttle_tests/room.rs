@@ -1,0 +1,130 @@
+//! Slow stages behind the smallest rings: whoever waits for room is woken by it.
+
+use super::*;
+
+/// Which stage stands still for a while.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slow {
+    Disk,
+    StateMachine,
+}
+
+/// A stage stands still until a producer is refused because everything before it is full; then everything goes through.
+fn a_stage_is_slow(slow: Slow, change: fn(&mut HostOptions)) {
+    explore(move || {
+        let gate = Arc::new(Gate::default());
+        let mut options = tight();
+        change(&mut options);
+        if slow == Slow::Disk {
+            options.store = ScriptedStore::gated(Arc::clone(&gate));
+        }
+        let (host, ledger) =
+            (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+        let machine = Recorder {
+            gate: (slow == Slow::StateMachine).then(|| Arc::clone(&gate)),
+            ..Recorder::new(&ledger)
+        };
+        let node = start_with(&host, "g", node_options(ApplyTaskMode::NonBlocking), machine);
+        gate.close();
+        let mut taken = 0;
+        while node.apply(ledger.task(taken)).is_ok() {
+            taken += 1;
+            assert!(taken < 1000, "rings, lane and stages hold a bounded number of tasks");
+        }
+        gate.open();
+        let outcomes = ledger.finish(&node, 0..taken);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        assert_eq!(ledger.outcome(taken), Err(ApplyError::Busy));
+        host.shutdown();
+    });
+}
+
+#[test]
+fn a_slow_disk() {
+    a_stage_is_slow(Slow::Disk, |_| {});
+}
+
+#[test]
+fn a_slow_state_machine() {
+    a_stage_is_slow(Slow::StateMachine, |_| {});
+}
+
+#[test]
+fn a_slow_disk_behind_a_lane_that_drives_the_network() {
+    a_stage_is_slow(Slow::Disk, |options| options.fuse_net = true);
+}
+
+#[test]
+fn a_slow_state_machine_behind_a_lane_that_drives_the_network() {
+    a_stage_is_slow(Slow::StateMachine, |options| options.fuse_net = true);
+}
+
+/// Three producers wait for room in blocking mode, with two lanes that share the later stages.
+#[test]
+fn producers_of_two_lanes_share_the_later_stages() {
+    explore(|| {
+        let mut options = tight();
+        options.lanes = 2;
+        let (host, ledger) =
+            (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+        let mode = ApplyTaskMode::Blocking;
+        let nodes = [start_group(&host, "g", mode, &ledger), start_group(&host, "h", mode, &ledger)];
+        let tags = |id: u64| id * 100..id * 100 + 5;
+        join((0..3).map(|id| producer(&nodes[id as usize % 2], &ledger, tags(id))).collect());
+        for (node, ids) in [(&nodes[0], vec![0, 2]), (&nodes[1], vec![1])] {
+            let outcomes = ledger.finish(node, ids.into_iter().flat_map(tags));
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        }
+        host.shutdown();
+    });
+}
+
+/// Nothing stays in memory, so that entries are read back for the state machines: three groups want more reads than the read
+/// worker's ring takes, and the worker waits for room in the lane's own ring.
+fn entries_are_read_back(change: fn(&mut HostOptions)) {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&reads);
+    explore(move || {
+        let mut options = tight();
+        (options.apply_ring_size, options.turn_events) = (4, 4);
+        options.store = ScriptedStore::counting(Arc::clone(&counter));
+        change(&mut options);
+        let (host, ledger) =
+            (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+        let mut node_options = node_options(ApplyTaskMode::Blocking);
+        let raft = &mut node_options.raft_options;
+        (raft.max_entries_size, raft.max_body_size) = (1, 1);
+        (raft.max_unstable_bytes, raft.max_logs_in_memory_bytes) = (1, 0);
+        raft.max_unapplied_entries = 1;
+        let nodes = ["g", "h", "i", "j"]
+            .map(|name| start_with(&host, name, node_options.clone(), Recorder::new(&ledger)));
+        let tags = |id: u64| id * 100..id * 100 + 8;
+        let producers = (0..).zip(&nodes).map(|(id, node)| {
+            let (node, ledger) = (node.clone(), Arc::clone(&ledger));
+            spawn(move || {
+                let mut tasks = tags(id).map(|tag| ledger.task(tag)).collect();
+                assert_eq!(node.apply_batch(&mut tasks), Ok(8));
+            })
+        });
+        join(producers.collect());
+        for (id, node) in (0..).zip(&nodes) {
+            let outcomes = ledger.finish(node, tags(id));
+            assert!(
+                outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(ApplyError::Busy))),
+                "{outcomes:?}"
+            );
+        }
+        host.shutdown();
+    });
+    assert!(reads.load(Ordering::Relaxed) > SCHEDULES, "entries were read back");
+}
+
+#[test]
+fn reads_find_their_ring_full() {
+    entries_are_read_back(|_| {});
+}
+
+#[test]
+fn reads_of_a_lane_that_drives_the_network_find_their_ring_full() {
+    entries_are_read_back(|options| options.fuse_net = true);
+}
