@@ -40,6 +40,8 @@ pub(crate) struct LaneLoop {
     progress: Vec<(crate::handler::GroupHandle, Arc<crate::handler::GroupProgress>)>,
     failed: Vec<(RequestContext, Status)>,
     turns: u32,
+    /// The lane has been told to end: its ring is closed.
+    stopping: bool,
     /// The sleep that has just ended was a turn of the network.
     polled: bool,
 }
@@ -60,6 +62,7 @@ impl LaneLoop {
             progress: Vec::new(),
             failed: Vec::new(),
             turns: 0,
+            stopping: false,
             polled: false,
         }
     }
@@ -76,19 +79,18 @@ impl LaneLoop {
                 self.parts.shared.set_bell(Box::new(move || waker.wake()));
             }
         }
-        let mut stopping = false;
         loop {
-            if !stopping && self.parts.shared.stop.load(Ordering::Acquire) {
-                stopping = true;
+            if !self.stopping && self.parts.shared.stop.load(Ordering::Acquire) {
+                self.stopping = true;
                 // What was published until now is still handled, by groups that are gone.
                 self.parts.ring.close();
                 self.events.push(LaneEvent::Control(Box::new(Control::Stop)));
             }
-            let closed = self.turn(stopping);
-            if stopping && closed && self.out.is_empty() && self.failed.is_empty() {
+            let closed = self.turn();
+            if self.stopping && closed && self.out.is_empty() && self.failed.is_empty() {
                 break;
             }
-            if self.events.is_empty() && self.is_idle(stopping) {
+            if self.events.is_empty() && self.is_idle() {
                 self.sleep();
             }
         }
@@ -96,9 +98,9 @@ impl LaneLoop {
     }
 
     /// One turn: takes what has come, steps the groups, hands on what came out. Says whether nothing can come any more.
-    fn turn(&mut self, stopping: bool) -> bool {
+    fn turn(&mut self) -> bool {
+        let accept = self.accepts();
         let parts = &mut self.parts;
-        let accept = self.out.disk.is_empty() && self.out.fsm.iter().all(Vec::is_empty);
         let room = if accept { parts.turn_events } else { parts.handler.room().min(parts.turn_events) };
         if let Some((event_loop, processors)) = &mut parts.net {
             processors.set_room(room);
@@ -119,7 +121,7 @@ impl LaneLoop {
             handler.on_send_failed(now, context, status, out);
         }
         handler.on_progress(now, &mut self.progress, out);
-        handler.on_batch(now, &mut self.events, accept || stopping, out);
+        handler.on_batch(now, &mut self.events, accept || self.stopping, out);
         handler.on_tick(now, out);
         handler.end_turn(now, out);
         if self.turns.is_multiple_of(TURNS_PER_SAMPLE) {
@@ -168,21 +170,37 @@ impl LaneLoop {
         }
     }
 
+    /// Whether tasks and entries of leaders are taken: what they bring goes to the disk and the workers.
+    fn accepts(&self) -> bool {
+        self.out.disk.is_empty() && self.out.fsm.iter().all(Vec::is_empty)
+    }
+
+    /// Whether the lane waits for nothing but room, since it cannot take what its ring holds or the ring is closed: the ring must
+    /// not keep it awake.
+    fn is_starved(&self) -> bool {
+        !self.out.is_empty() && (self.stopping || self.parts.handler.room() == 0)
+    }
+
+    /// Whether the next turn has something to do that is here already.
+    fn has_work(&self) -> bool {
+        !self.failed.is_empty()
+            || self.parts.shared.board.is_marked()
+            || self.accepts() && self.parts.handler.has_deferred()
+    }
+
     /// Whether the lane has nothing to do before something comes.
-    fn is_idle(&mut self, stopping: bool) -> bool {
-        if !self.failed.is_empty() || self.parts.shared.board.is_marked() {
+    fn is_idle(&mut self) -> bool {
+        if self.has_work() {
             return false;
         }
         if self.out.is_empty() {
-            return !self.parts.handler.has_deferred()
-                && (stopping || !self.parts.shared.stop.load(Ordering::Acquire));
+            return self.stopping || !self.parts.shared.stop.load(Ordering::Acquire);
         }
         // The next stages are full. Once more, now that they know that we wait.
-        let starved = self.parts.handler.room() == 0;
-        self.parts.shared.set_starved(starved);
+        self.parts.shared.set_starved(self.is_starved());
         self.parts.shared.announce_blocked();
         self.hand_on();
-        let idle = !self.out.is_empty() && self.failed.is_empty() && !self.parts.shared.board.is_marked();
+        let idle = !self.out.is_empty() && !self.has_work();
         if !idle {
             self.parts.shared.set_starved(false);
         }
@@ -190,10 +208,9 @@ impl LaneLoop {
     }
 
     fn sleep(&mut self) {
+        let starved = self.is_starved();
         let parts = &mut self.parts;
         let limit = parts.handler.next_deadline().map_or(LONGEST_SLEEP, until);
-        // A starved lane cannot take what its ring holds, so that the ring must not keep it awake.
-        let starved = !self.out.is_empty() && parts.handler.room() == 0;
         match &mut parts.net {
             None if starved => park_timeout(limit),
             None => {

@@ -10,6 +10,7 @@
 mod failure;
 mod progress;
 mod room;
+mod stop;
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
