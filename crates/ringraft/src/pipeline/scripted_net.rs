@@ -22,6 +22,7 @@ std::thread_local! {
 #[derive(Default)]
 pub(crate) struct ScriptedNet {
     state: Mutex<State>,
+    /// The bell was rung, or a request answered.
     rung: Condvar,
 }
 
@@ -43,6 +44,14 @@ impl ScriptedNet {
         let handle = ReplyHandle { connection: 1, generation: 1, request: frame.id };
         self.state.lock().arriving.push_back((handle, frame));
         self.wake();
+    }
+
+    /// Waits until so many requests were answered.
+    pub(crate) fn await_replies(&self, count: usize) {
+        let mut state = self.state.lock();
+        while state.replies.len() < count {
+            self.rung.wait(&mut state);
+        }
     }
 
     /// Ids of the requests that were answered, in order.
@@ -72,6 +81,7 @@ impl Transport for ScriptedNet {
 
     fn reply(&self, handle: ReplyHandle, _: OutFrame) -> Result<(), SendError> {
         self.state.lock().replies.push(handle.request);
+        self.rung.notify_all();
         Ok(())
     }
 

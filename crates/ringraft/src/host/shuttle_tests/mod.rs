@@ -8,6 +8,7 @@
 //! that whoever is forgotten makes a deadlock. Memory is sequentially consistent: missing fences are loom's to find.
 
 mod failure;
+mod network;
 mod progress;
 mod room;
 mod stop;
@@ -150,13 +151,15 @@ struct Recorder {
     panics_at: Option<u64>,
     /// Opened once the group leads.
     leads: Arc<Gate>,
+    /// A gate that is opened once this task is applied.
+    opens: Option<(u64, Arc<Gate>)>,
 }
 
 impl Recorder {
     fn new(ledger: &Arc<Ledger>) -> Recorder {
         let leads = Arc::new(Gate::default());
         leads.close();
-        Recorder { ledger: Arc::clone(ledger), gate: None, panics_at: None, leads }
+        Recorder { ledger: Arc::clone(ledger), gate: None, panics_at: None, leads, opens: None }
     }
 }
 
@@ -177,6 +180,11 @@ impl StateMachine for Recorder {
             }
             if tag != LAST {
                 self.ledger.applied.lock().push(tag);
+            }
+            if let Some((at, gate)) = &self.opens
+                && *at == tag
+            {
+                gate.open();
             }
         }
     }

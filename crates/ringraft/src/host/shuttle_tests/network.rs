@@ -1,0 +1,166 @@
+//! Requests of others, taken by a thread of their own or by the lane itself: a leader elsewhere writes through this host.
+
+use bytes::BytesMut;
+use ringraft_core::{AppendEntriesRequest, AppendKind, ChunkBuilder, Extensions, LogId, RaftRequest};
+use ringraft_proto::{Frame, FrameDecoder, FrameLimits, RequestFrame, encode_raft_request};
+
+use super::*;
+use crate::pipeline::ScriptedNet;
+
+/// The request of a leader at `b:1`, as it comes off the wire.
+fn frame(id: u32, group: &str, request: AppendEntriesRequest) -> RequestFrame {
+    let request = RaftRequest::AppendEntries(request);
+    let sent = encode_raft_request(id, group, "b:1", ENDPOINT, 1000, &request);
+    let mut bytes: BytesMut = sent.parts.iter().flat_map(|part| part.iter().copied()).collect();
+    match FrameDecoder::new(FrameLimits::default()).decode(&mut bytes) {
+        Ok(Some(Frame::Request(frame))) => frame,
+        other => panic!("not a request: {other:?}"),
+    }
+}
+
+/// Entries with these tags, behind so many others, committed up to `committed_index`.
+fn entries(before: u64, tags: std::ops::Range<u64>, committed_index: u64) -> AppendEntriesRequest {
+    let mut builder = ChunkBuilder::new();
+    tags.for_each(|tag| builder.push(&tag.to_be_bytes()));
+    let chunk = builder.take(before + 1, 1).expect("not empty");
+    let prev_log = LogId::new(before, u64::from(before > 0));
+    let (kind, extensions) = (AppendKind::Entries, Extensions::default());
+    AppendEntriesRequest {
+        kind,
+        term: 1,
+        prev_log,
+        committed_index,
+        entries: vec![Arc::new(chunk)],
+        extensions,
+    }
+}
+
+/// Starts a member that follows, and gives the gate that opens when it has applied `last`.
+fn start_follower(
+    host: &RaftHost,
+    name: &str,
+    ledger: &Arc<Ledger>,
+    mut options: NodeOptions,
+    last: u64,
+) -> Arc<Gate> {
+    options.initial_conf = "a:1,b:1,c:1".parse().expect("a configuration");
+    let done = Arc::new(Gate::default());
+    done.close();
+    let machine = Recorder { opens: Some((last, Arc::clone(&done))), ..Recorder::new(ledger) };
+    let (group, server) = (name.parse().expect("a name"), ENDPOINT.parse().expect("a peer"));
+    host.start_group(group, server, options, Box::new(machine)).expect("the group starts");
+    done
+}
+
+/// Entries one after the other for two groups: each request is answered once, each entry is applied, though the next stages
+/// are full most of the time.
+fn a_leader_elsewhere_writes(change: fn(&mut HostOptions)) {
+    explore(move || {
+        let mut options = tight();
+        change(&mut options);
+        let (host, ledger) =
+            (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+        let net = ScriptedNet::newest();
+        let done = [("g", 0), ("h", 100)].map(|(name, from)| {
+            start_follower(&host, name, &ledger, node_options(ApplyTaskMode::Blocking), from + 5)
+        });
+        for entry in 0..6 {
+            for (id, name, tag) in [(entry as u32, "g", entry), (entry as u32 + 100, "h", entry + 100)] {
+                net.deliver(frame(id, name, entries(entry, tag..tag + 1, entry + 1)));
+            }
+        }
+        net.await_replies(12);
+        done.iter().for_each(|done| done.pass());
+        host.shutdown();
+        let mut replies = net.replies();
+        replies.sort_unstable();
+        assert_eq!(replies, (0..6).chain(100..106).collect::<Vec<_>>(), "each is answered once");
+        let applied = ledger.applied.lock();
+        let of_group = |first| applied.iter().copied().filter(|tag| tag / 100 == first).collect::<Vec<_>>();
+        assert_eq!((of_group(0), of_group(1)), ((0..6).collect(), (100..106).collect()));
+    });
+}
+
+#[test]
+fn a_leader_elsewhere_writes_through_a_network_thread() {
+    a_leader_elsewhere_writes(|_| {});
+}
+
+#[test]
+fn a_leader_elsewhere_writes_through_a_lane_that_drives_the_network() {
+    a_leader_elsewhere_writes(|options| options.fuse_net = true);
+}
+
+#[test]
+fn a_leader_elsewhere_writes_through_two_lanes() {
+    a_leader_elsewhere_writes(|options| (options.lanes, options.fsm_workers) = (2, 2));
+}
+
+/// Four followers read back what they apply, while their leader repeats itself: nothing is urgent for a follower, so that a lane
+/// that went to sleep over requests it holds back would sleep until an election.
+fn followers_read_back(change: fn(&mut HostOptions)) {
+    explore(move || {
+        let mut options = tight();
+        change(&mut options);
+        let (host, ledger) =
+            (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+        let net = ScriptedNet::newest();
+        let mut node_options = node_options(ApplyTaskMode::Blocking);
+        let raft = &mut node_options.raft_options;
+        (raft.max_entries_size, raft.max_body_size) = (1, 1);
+        (raft.max_unstable_bytes, raft.max_logs_in_memory_bytes) = (1, 0);
+        raft.max_unapplied_entries = 1;
+        let groups = [("g", 0_u64), ("h", 100), ("i", 200), ("j", 300)];
+        let done =
+            groups.map(|(name, from)| start_follower(&host, name, &ledger, node_options.clone(), from + 3));
+        for repeat in 0..4 {
+            for (name, from) in groups {
+                net.deliver(frame(from as u32 + repeat, name, entries(0, from..from + 4, 4)));
+            }
+        }
+        net.await_replies(16);
+        done.iter().for_each(|done| done.pass());
+        host.shutdown();
+        assert_eq!(net.replies().len(), 16);
+    });
+}
+
+#[test]
+fn followers_read_back_behind_a_network_thread() {
+    followers_read_back(|_| {});
+}
+
+#[test]
+fn followers_read_back_behind_a_lane_that_drives_the_network() {
+    followers_read_back(|options| options.fuse_net = true);
+}
+
+/// The host ends while requests come in: none is answered twice, and nobody waits for ever.
+#[test]
+fn a_host_ends_while_requests_come_in() {
+    explore(|| {
+        for fuse_net in [false, true] {
+            let mut options = tight();
+            options.fuse_net = fuse_net;
+            let (host, ledger) =
+                (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+            let net = ScriptedNet::newest();
+            start_follower(&host, "g", &ledger, node_options(ApplyTaskMode::Blocking), 0);
+            let sender = {
+                let net = Arc::clone(&net);
+                spawn(move || {
+                    for entry in 0..6 {
+                        net.deliver(frame(entry as u32, "g", entries(entry, entry..entry + 1, entry)));
+                    }
+                })
+            };
+            host.shutdown();
+            join(vec![sender]);
+            let mut replies = net.replies();
+            let count = replies.len();
+            replies.sort_unstable();
+            replies.dedup();
+            assert_eq!(replies.len(), count, "answered twice");
+        }
+    });
+}
