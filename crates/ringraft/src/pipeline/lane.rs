@@ -208,6 +208,10 @@ impl LaneLoop {
     }
 
     fn sleep(&mut self) {
+        debug_assert!(
+            !(self.accepts() && self.parts.handler.has_deferred()),
+            "a lane sleeps over what it holds back and could take"
+        );
         let starved = self.is_starved();
         let parts = &mut self.parts;
         let limit = parts.handler.next_deadline().map_or(LONGEST_SLEEP, until);

@@ -84,6 +84,12 @@ impl LaneShared {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether the lane sleeps, or is about to, where its ring cannot wake it.
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::SeqCst)
+    }
+
     /// The lane could not publish; it tries once more after this, and sleeps if that fails too.
     fn announce_blocked(&self) {
         self.blocked.store(true, Ordering::SeqCst);

@@ -225,7 +225,14 @@ struct ScriptedStore {
     inner: MemoryLogStorage,
     gate: Option<Arc<Gate>>,
     writes_until_failure: Option<usize>,
-    reads: Arc<AtomicUsize>,
+    reads: Arc<Reads>,
+}
+
+/// Counts reads, and may hold them up.
+#[derive(Default)]
+struct Reads {
+    count: AtomicUsize,
+    gate: Gate,
 }
 
 impl ScriptedStore {
@@ -237,7 +244,7 @@ impl ScriptedStore {
         ScriptedStore { writes_until_failure: Some(writes), ..ScriptedStore::default() }.into_options()
     }
 
-    fn counting(reads: Arc<AtomicUsize>) -> StoreOptions {
+    fn reading(reads: Arc<Reads>) -> StoreOptions {
         ScriptedStore { reads, ..ScriptedStore::default() }.into_options()
     }
 
@@ -246,9 +253,9 @@ impl ScriptedStore {
     }
 }
 
-struct CountingReader(Arc<dyn LogReader>, Arc<AtomicUsize>);
+struct ScriptedReader(Arc<dyn LogReader>, Arc<Reads>);
 
-impl LogReader for CountingReader {
+impl LogReader for ScriptedReader {
     fn read(
         &self,
         group: GroupKey,
@@ -256,7 +263,8 @@ impl LogReader for CountingReader {
         to: LogIndex,
         max_bytes: usize,
     ) -> Result<Vec<Arc<EntryChunk>>, StorageError> {
-        self.1.fetch_add(1, Ordering::Relaxed);
+        self.1.count.fetch_add(1, Ordering::Relaxed);
+        self.1.gate.pass();
         self.0.read(group, from, to, max_bytes)
     }
 }
@@ -292,7 +300,7 @@ impl LogStorage for ScriptedStore {
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(CountingReader(self.inner.reader(), Arc::clone(&self.reads)))
+        Arc::new(ScriptedReader(self.inner.reader(), Arc::clone(&self.reads)))
     }
 }
 

@@ -96,12 +96,20 @@ fn a_leader_elsewhere_writes_through_two_lanes() {
     a_leader_elsewhere_writes(|options| (options.lanes, options.fsm_workers) = (2, 2));
 }
 
-/// Four followers read back what they apply, while their leader repeats itself: nothing is urgent for a follower, so that a lane
-/// that went to sleep over requests it holds back would sleep until an election.
+/// Reads, then the disk stand still while a leader writes on: the lane holds requests back that it could take as soon as the disk
+/// has room, whether or not the reads have. Nothing is urgent for a follower, so that a lane that went to sleep over them would
+/// sleep until an election, and the read worker would wait for room in its ring as long.
 fn followers_read_back(change: fn(&mut HostOptions)) {
     explore(move || {
         let mut options = tight();
+        options.turn_events = 1;
         change(&mut options);
+        let fused = options.fuse_net;
+        let (reads, disk) = (Arc::new(Reads::default()), Arc::new(Gate::default()));
+        let store =
+            ScriptedStore { reads: Arc::clone(&reads), gate: Some(Arc::clone(&disk)), ..Default::default() };
+        options.store = store.into_options();
+        reads.gate.close();
         let (host, ledger) =
             (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
         let net = ScriptedNet::newest();
@@ -110,19 +118,38 @@ fn followers_read_back(change: fn(&mut HostOptions)) {
         (raft.max_entries_size, raft.max_body_size) = (1, 1);
         (raft.max_unstable_bytes, raft.max_logs_in_memory_bytes) = (1, 0);
         raft.max_unapplied_entries = 1;
-        let groups = [("g", 0_u64), ("h", 100), ("i", 200), ("j", 300)];
-        let done =
-            groups.map(|(name, from)| start_follower(&host, name, &ledger, node_options.clone(), from + 3));
-        for repeat in 0..4 {
-            for (name, from) in groups {
-                net.deliver(frame(from as u32 + repeat, name, entries(0, from..from + 4, 4)));
+        let groups: Vec<(String, u64)> = (0..6).map(|id| (format!("g{id}"), id * 100)).collect();
+        let follower = |(name, from): &(String, u64)| {
+            start_follower(&host, name, &ledger, node_options.clone(), from + 1)
+        };
+        let done: Vec<_> = groups.iter().map(follower).collect();
+        for (name, from) in &groups {
+            net.deliver(frame(*from as u32, name, entries(0, *from..from + 2, 2)));
+        }
+        // Each has one entry applied, and wants the second from the store.
+        yield_until(|| ledger.applied.lock().len() == groups.len());
+        disk.close();
+        for repeat in 1..3 {
+            for (name, from) in &groups {
+                net.deliver(frame(*from as u32 + repeat, name, entries(2, from + 2..from + 3, 2)));
             }
         }
-        net.await_replies(16);
+        let (ring, lane) = &host.0.lanes[0];
+        // A lane that drives the network does not sleep while it hands requests back.
+        yield_until(|| fused || lane.is_starved() && ring.remaining_capacity() == 0);
+        disk.open();
+        reads.gate.open();
+        net.await_replies(18);
         done.iter().for_each(|done| done.pass());
         host.shutdown();
-        assert_eq!(net.replies().len(), 16);
+        assert_eq!(net.replies().len(), 18);
     });
+}
+
+fn yield_until(done: impl Fn() -> bool) {
+    while !done() {
+        shuttle::thread::yield_now();
+    }
 }
 
 #[test]
