@@ -6,7 +6,7 @@ mod real;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-pub use memory::{FsyncFailure, MemoryDisk};
+pub use memory::{Damage, FsyncFailure, MemoryDisk};
 pub use real::RealDisk;
 
 use crate::traits::StorageError;
