@@ -4,6 +4,17 @@ use crate::mutants::Mutant;
 use crate::peer::{ConfigurationEntry, PeerId};
 use crate::types::LogIndex;
 
+/// What came of counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// No majority holds more than before.
+    Nothing,
+    /// A majority holds more, but no entry of this leader's term: that commits nothing (Raft §5.4.2).
+    OldTerm,
+    /// The commit index advanced.
+    Committed,
+}
+
 /// The commit index, and on a leader the index from which counting commits.
 ///
 /// SOFAJRaft keeps a ballot an entry; here the commit index comes from the sorted match indexes, which needs no
@@ -41,14 +52,13 @@ impl BallotBox {
     }
 
     /// Advances the commit index to what both majorities hold durably; `held` is the durable index of a peer.
-    /// Returns whether it advanced.
     pub(crate) fn commit_at(
         &mut self,
         conf: &ConfigurationEntry,
         mut held: impl FnMut(&PeerId) -> LogIndex,
-    ) -> bool {
+    ) -> Counted {
         if self.pending_index == 0 {
-            return false;
+            return Counted::Nothing;
         }
         let mut index = self.quorum_index(&conf.conf.peers, &mut held);
         if conf.is_joint() {
@@ -60,12 +70,14 @@ impl BallotBox {
                 || Mutant::C12CommitsWhatOneHolds.is_active(),
             "fast and naive counting agree"
         );
-        let own_term = index >= self.pending_index || Mutant::D1CountsAnOldTerm.is_active();
-        if !own_term || index <= self.last_committed_index {
-            return false;
+        if index <= self.last_committed_index {
+            return Counted::Nothing;
+        }
+        if index < self.pending_index && !Mutant::D1CountsAnOldTerm.is_active() {
+            return Counted::OldTerm;
         }
         self.last_committed_index = index;
-        true
+        Counted::Committed
     }
 
     /// A follower learns the commit index from its leader; it never goes back. Returns whether it advanced.

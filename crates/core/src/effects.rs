@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::chunk::EntryChunk;
+use crate::marks::Marks;
 use crate::message::{RaftRequest, RaftResponse, ReadOnlyOption};
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::status::Status;
@@ -296,6 +297,8 @@ pub struct Effects {
     pub abandoned: Option<Status>,
     /// Calls that have ended, each once.
     pub calls: Vec<CallOutcome>,
+    /// Which branches the step took, for whoever asks what was never tried; nothing to do.
+    pub marks: Marks,
 }
 
 impl Effects {
@@ -325,5 +328,6 @@ impl Effects {
         self.fsm.clear();
         self.abandoned = None;
         self.calls.clear();
+        self.marks = Marks::default();
     }
 }

@@ -10,6 +10,7 @@ mod ballot_box;
 mod chunk;
 mod effects;
 mod log_manager;
+mod marks;
 mod message;
 pub mod mutants;
 mod node;
@@ -26,6 +27,7 @@ pub use effects::{
     CallDone, CallFailure, CallOutcome, CallToken, Effects, FsmEvent, HardState, Input, LogOp, LogRead,
     MembershipChange, Reply, ReplyToken, Send, Ticket,
 };
+pub use marks::{Mark, Marks};
 pub use message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftRequest,
     RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption, RequestVoteRequest,

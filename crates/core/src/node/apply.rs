@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
 use crate::effects::{Effects, FsmEvent, LogRead, Ticket};
+use crate::marks::Mark;
 use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::status::{RaftError, Status};
@@ -20,6 +21,9 @@ impl NodeImpl {
             }
             let to = self.committed_index().min(stable).min(allowed);
             if self.delivered >= to || self.apply_read.is_some() {
+                if to == allowed && self.awaits_apply() {
+                    fx.marks.set(Mark::ApplyHeldBack);
+                }
                 return;
             }
             let from = self.delivered + 1;
@@ -29,6 +33,7 @@ impl NodeImpl {
                 None => {
                     let ticket = self.next_ticket();
                     self.apply_read = Some(ticket);
+                    fx.marks.set(Mark::ApplyReadFromStore);
                     fx.reads.push(LogRead { ticket, from, to, max_bytes: bytes });
                     return;
                 }

@@ -1,6 +1,7 @@
 //! Pre-vote, vote, step-down (Raft §5.2, thesis §9.6; SOFAJRaft's `NodeImpl` election methods).
 
 use crate::effects::{Effects, FsmEvent, LogOp, Reply, ReplyToken, Send, Ticket};
+use crate::marks::Mark;
 use crate::message::{
     RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
 };
@@ -105,6 +106,7 @@ impl NodeImpl {
     fn pre_vote(&mut self, now: Time, fx: &mut Effects) {
         if self.vote_sequence != 0 || self.disk_is_stalled(now) {
             // A node that cannot write does not campaign.
+            fx.marks.set(Mark::CampaignWaitsForDisk);
             return;
         }
         tracing::debug!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "pre-vote");
@@ -177,6 +179,7 @@ impl NodeImpl {
 
     pub(super) fn handle_vote_timeout(&mut self, now: Time, fx: &mut Effects) {
         debug_assert!(self.state == NodeState::Candidate);
+        fx.marks.set(Mark::VoteRoundTimedOut);
         if self.options.step_down_when_vote_timedout {
             let status = Status::new(RaftError::RaftTimedOut, "the vote round timed out without a quorum");
             self.step_down(now, self.hard_state.term, status, fx);
@@ -198,6 +201,11 @@ impl NodeImpl {
         let has_leader = self.leader_is_alive(now) && self.leader_id.as_ref() != Some(from);
         let granted =
             !has_leader && request.term >= self.hard_state.term && self.is_up_to_date(request.last_log);
+        if has_leader {
+            fx.marks.set(Mark::PreVoteRefusedForLeader);
+        } else if request.last_log < self.log.last_id() {
+            fx.marks.set(Mark::PreVoteRefusedByLog);
+        }
         let response = RequestVoteResponse { term: self.hard_state.term, granted };
         let after_durable = self.hard_state_unstable(fx);
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
@@ -233,6 +241,10 @@ impl NodeImpl {
                 self.vote_sequence = self.log.last_sequence() + 1;
             }
             self.restart_election_timer(now);
+        } else if request.last_log < self.log.last_id() {
+            fx.marks.set(Mark::VoteRefusedByLog);
+        } else if request.term == self.hard_state.term {
+            fx.marks.set(Mark::VoteRefusedAlreadyGiven);
         }
         let response = RequestVoteResponse { term: self.hard_state.term, granted };
         let after_durable = self.anything_unstable(fx) && !Mutant::A1VoteAnsweredBeforeDurable.is_active();
@@ -273,6 +285,9 @@ impl NodeImpl {
         // Grants of an earlier round count for nothing (little-raft#44).
         let of_this_round = ticket >= self.vote_round || Mutant::A11GrantOfAnEarlierRound.is_active();
         if !of_this_round || !(response.granted || Mutant::A7RefusalCountsAsGrant.is_active()) {
+            if response.granted {
+                fx.marks.set(Mark::LateGrantIgnored);
+            }
             return;
         }
         match self.state {
@@ -330,6 +345,7 @@ impl NodeImpl {
         if term <= self.hard_state.term {
             return false;
         }
+        fx.marks.set(Mark::HigherTermSeen);
         self.step_down(now, term, Status::new(error, format!("another node is in term {term}")), fx);
         true
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
 use crate::effects::{Effects, FsmEvent, HardState, LogOp, Reply, ReplyToken};
+use crate::marks::Mark;
 use crate::message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftResponse,
 };
@@ -55,6 +56,7 @@ impl NodeImpl {
             lease_promise: false,
         };
         if request.term < self.hard_state.term {
+            fx.marks.set(Mark::StaleLeaderRefused);
             return Ok((refuse(self.hard_state.term), false));
         }
         if let Some(term) = self.follow(now, from, request.term, fx) {
@@ -87,26 +89,32 @@ impl NodeImpl {
             if self.log.unstable_entries() >= self.options.max_unstable_entries
                 || self.log.unstable_bytes() >= self.options.max_unstable_bytes
             {
+                fx.marks.set(Mark::BusyRefusal);
                 let message = format!("{} entries wait for the disk", self.log.unstable_entries());
                 return Err(Status::new(RaftError::Busy, message));
             }
             self.append_from_leader(now, request.entries, fx)?;
         }
         // Only what this very message proved to match may be committed by it (scylladb#9965).
-        let verified = if Mutant::D5CommitsWhatWasNotVerified.is_active() {
-            self.log.last_id().index
-        } else {
-            last_verified
-        };
+        let mut verified = last_verified;
+        if Mutant::D5CommitsWhatWasNotVerified.is_active() {
+            verified = self.log.last_id().index;
+        }
+        if request.committed_index > verified {
+            fx.marks.set(Mark::CommitCapped);
+        }
         self.ballot_box.set_last_committed_index(request.committed_index.min(verified));
         self.deliver(fx);
         if request.kind == AppendKind::Entries {
             // An older write that is still under way may carry entries that were sent again.
-            let mut after_durable = last_verified > self.log.stable_index();
-            if Mutant::H6ResentEntriesAcknowledgedEarly.is_active() {
-                after_durable = !fx.log.is_empty();
+            let mut waits = last_verified > self.log.stable_index();
+            if waits && fx.log.is_empty() {
+                fx.marks.set(Mark::AcknowledgementWaits);
             }
-            Ok((success, after_durable && !Mutant::H6AcknowledgedBeforeDurable.is_active()))
+            if Mutant::H6ResentEntriesAcknowledgedEarly.is_active() {
+                waits = !fx.log.is_empty();
+            }
+            Ok((success, waits && !Mutant::H6AcknowledgedBeforeDurable.is_active()))
         } else {
             Ok((AppendEntriesResponse { last_log_index, ..success }, false))
         }
@@ -115,6 +123,9 @@ impl NodeImpl {
     /// Follows the sender in its term. Gives the term to refuse with when the term has another leader already.
     fn follow(&mut self, now: Time, from: &PeerId, term: u64, fx: &mut Effects) -> Option<u64> {
         if term > self.hard_state.term || self.state == NodeState::Candidate {
+            if term == self.hard_state.term {
+                fx.marks.set(Mark::CandidateFollows);
+            }
             let message = format!("{from} leads term {term}");
             self.step_down(now, term, Status::new(RaftError::NewLeader, message), fx);
         }
@@ -161,7 +172,13 @@ impl NodeImpl {
     ) -> Result<(), Status> {
         let mut configuration = false;
         for chunk in entries {
-            let Some(first_new) = self.first_difference(&chunk) else { continue };
+            let Some(first_new) = self.first_difference(&chunk) else {
+                fx.marks.set(Mark::EntriesKnownAlready);
+                continue;
+            };
+            if first_new > chunk.first_index() {
+                fx.marks.set(Mark::EntriesPartlyNew);
+            }
             if first_new <= self.log.last_id().index {
                 self.truncate_conflict(first_new, fx)?;
                 configuration = true;
@@ -205,6 +222,7 @@ impl NodeImpl {
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, from, last = %self.log.last_id(),
             "truncates a conflicting suffix");
         self.log.truncate_suffix(from);
+        fx.marks.set(Mark::SuffixTruncated);
         fx.log.push(LogOp::TruncateSuffix { from });
         if Mutant::A8TruncationTakesTheTermBack.is_active() {
             self.hard_state = HardState { term: self.log.last_id().term, voted_for: None };

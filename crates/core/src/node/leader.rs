@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::ballot::has_quorum;
+use crate::ballot_box::Counted;
 use crate::chunk::{ChunkBuilder, EntryChunk};
 use crate::effects::{Effects, LogOp, LogRead, Send, Ticket};
+use crate::marks::Mark;
 use crate::message::{AppendEntriesRequest, AppendEntriesResponse, AppendKind, Extensions, RaftRequest};
 use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
@@ -77,6 +79,7 @@ impl NodeImpl {
             }
         }
         if !self.has_capacity() {
+            fx.marks.set(Mark::ProposalRefusedBusy);
             return Err(ProposeError::Busy);
         }
         let first_index = self.log.last_id().index + 1;
@@ -152,6 +155,7 @@ impl NodeImpl {
             self.step_down_timer.start(now.after_millis((self.options.election_timeout_ms / 2).max(1)));
             return;
         }
+        fx.marks.set(Mark::QuorumLost);
         let message = format!("no quorum answered within {} ms", lease / 1000);
         self.step_down(now, self.hard_state.term, Status::new(RaftError::RaftTimedOut, message), fx);
     }
@@ -172,7 +176,11 @@ impl NodeImpl {
                 }
                 return;
             }
-            if r.next_index > last_index || r.reading.is_some() || !r.window_open(&self.options) {
+            if r.next_index > last_index || r.reading.is_some() {
+                return;
+            }
+            if !r.window_open(&self.options) {
+                fx.marks.set(Mark::WindowFull);
                 return;
             }
             let (from, read) = (r.next_index, std::mem::take(&mut r.read_entries));
@@ -189,6 +197,7 @@ impl NodeImpl {
                     if let Some(r) = self.replicators.at(position) {
                         r.reading = Some(read.ticket);
                     }
+                    fx.marks.set(Mark::PeerReadFromStore);
                     fx.reads.push(read);
                     return;
                 }
@@ -248,6 +257,8 @@ impl NodeImpl {
         let overdue = r.oldest_sent_at().is_some_and(|at| now.since(at) >= heartbeat_ms * 1000);
         if kind == AppendKind::Heartbeat || !overdue {
             r.heartbeat_timer.start(now.after_millis(heartbeat_ms));
+        } else {
+            fx.marks.set(Mark::HeartbeatBesideRequests);
         }
         fx.sends.push(Send {
             to: r.peer.clone(),
@@ -290,7 +301,10 @@ impl NodeImpl {
             }
             return;
         }
-        let Some(inflight) = r.answered(ticket) else { return };
+        let Some(inflight) = r.answered(ticket) else {
+            fx.marks.set(Mark::ForgottenAnswerIgnored);
+            return;
+        };
         if of_this_term {
             let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { inflight.sent_at };
             r.alive(ticket, sent_at, promise);
@@ -307,6 +321,11 @@ impl NodeImpl {
             let next = next_after_rejection(inflight.prev, response.last_log_index, hint, |t| {
                 log.last_index_of_term(t)
             });
+            match hint {
+                Some(hint) if hint.term == 0 => fx.marks.set(Mark::ShorterLogFound),
+                Some(_) if next + 1 < inflight.prev => fx.marks.set(Mark::ConflictHintSkips),
+                _ => {}
+            }
             r.probe_at(next);
         } else {
             if r.state == ReplicatorState::Probe {
@@ -317,7 +336,7 @@ impl NodeImpl {
             let durable = inflight.kind == AppendKind::Entries || Mutant::D11ProbeConfirms.is_active();
             if durable && inflight.last > r.match_index {
                 r.match_index = inflight.last;
-                self.commit_by_counting();
+                self.commit_by_counting(fx);
                 self.deliver(fx);
             }
         }
@@ -344,6 +363,7 @@ impl NodeImpl {
         let Some(r) = self.replicators.at(position) else { return };
         if r.block_timer.deadline().is_some() {
             r.block_timer.stop();
+            fx.marks.set(Mark::ProbeOnConnect);
             self.send_entries(now, position, fx);
         }
     }
@@ -359,6 +379,7 @@ impl NodeImpl {
         let Some(position) = (0..self.replicators.len())
             .find(|p| self.replicators.at(*p).is_some_and(|r| r.reading == Some(ticket)))
         else {
+            fx.marks.set(Mark::StaleReadIgnored);
             return;
         };
         let heartbeat_ms = self.options.heartbeat_ms();
@@ -410,10 +431,12 @@ impl NodeImpl {
             let waited = r.oldest_sent_at().map_or(0, |at| now.since(at));
             if waited >= self.options.rpc_default_timeout_ms * 1000 {
                 tracing::warn!(group = %self.options.group_id, peer = %r.peer, "no answer in time, probing again");
+                fx.marks.set(Mark::RequestTimedOut);
                 r.block(now, heartbeat_ms);
             }
             if r.block_timer.is_due(now) {
                 r.block_timer.stop();
+                fx.marks.set(Mark::ProbeAfterError);
                 if !Mutant::D19BlockEndsWithoutAProbe.is_active() {
                     self.send_entries(now, position, fx);
                 }
@@ -430,7 +453,7 @@ impl NodeImpl {
     }
 
     /// Commits what both majorities hold durably; the leader counts itself for what is durable here.
-    pub(super) fn commit_by_counting(&mut self) {
+    pub(super) fn commit_by_counting(&mut self, fx: &mut Effects) {
         if self.term_start_index == 0 {
             return;
         }
@@ -442,7 +465,9 @@ impl NodeImpl {
         let held = |peer: &PeerId| {
             if peer == own { stable } else { replicators.get(peer).map_or(0, |r| r.match_index) }
         };
-        self.ballot_box.commit_at(self.log.configuration(), held);
+        if self.ballot_box.commit_at(self.log.configuration(), held) == Counted::OldTerm {
+            fx.marks.set(Mark::OldTermHeldBack);
+        }
         debug_assert!(
             self.committed_index() < self.term_start_index
                 || Mutant::D1CountsAnOldTerm.is_active()

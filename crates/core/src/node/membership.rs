@@ -295,7 +295,7 @@ impl NodeImpl {
         // Who leaves is replicated to until the change is over, and so learns that it leaves.
         self.append_as_leader(now, EntryChunk::configuration(id, conf, old_conf), fx);
         self.start_replicators(now, members, fx);
-        self.commit_by_counting();
+        self.commit_by_counting(fx);
         self.deliver(fx);
         self.advance_change(now, fx);
     }

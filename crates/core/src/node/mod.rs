@@ -439,7 +439,7 @@ impl NodeImpl {
             self.vote_sequence = 0;
             self.vote_is_durable(now, fx);
         }
-        self.commit_by_counting();
+        self.commit_by_counting(fx);
         self.deliver(fx);
     }
 

@@ -27,6 +27,7 @@ impl LogEntryAndClosureHandler {
         let mut fx = std::mem::take(&mut self.fx);
         if let Some(group) = self.group(handle) {
             group.step(now, input, &mut fx);
+            out.steps += 1;
         }
         self.absorb(handle, &mut fx, out);
         self.fx = fx;
@@ -37,7 +38,10 @@ impl LogEntryAndClosureHandler {
         let mut fx = std::mem::take(&mut self.fx);
         if let Some(group) = self.group(handle)
             && !group.tasks.is_empty()
-            && let Err((error, completions)) = group.propose(now, &mut fx)
+            && let Err((error, completions)) = {
+                out.steps += 1;
+                group.propose(now, &mut fx)
+            }
         {
             let error =
                 match error {
@@ -59,6 +63,7 @@ impl LogEntryAndClosureHandler {
     /// Moves the effects of one step into the output of the turn.
     pub(super) fn absorb(&mut self, handle: GroupHandle, fx: &mut Effects, out: &mut LaneOutput) {
         self.touch(handle);
+        out.marks.add(fx.marks);
         let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut() else {
             fx.clear();
             return;

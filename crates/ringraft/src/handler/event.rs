@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringraft_core::{
-    CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp, LogRead,
+    CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp, LogRead, Marks,
     MembershipChange, NodeDescription, PeerId, RaftRequest, RaftResponse, ReadOnlyOption, RecoveredState,
     Status, Term, Ticket,
 };
@@ -339,6 +339,10 @@ pub struct LaneOutput {
     pub fsm: Vec<Vec<FsmTask>>,
     /// Reads of the store.
     pub reads: Vec<ReadTask>,
+    /// Steps of nodes since somebody last set it to 0; for simulations.
+    pub steps: u64,
+    /// Branches that those steps took.
+    pub marks: Marks,
 }
 
 impl LaneOutput {

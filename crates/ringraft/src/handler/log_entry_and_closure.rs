@@ -72,6 +72,8 @@ pub struct LogEntryAndClosureHandler {
     pub(super) timers: TimerQueue,
     /// Slots of groups that something happened to in this turn, each once.
     pub(super) touched: Vec<u32>,
+    /// Those of the turn before.
+    pub(super) touched_before: Vec<u32>,
     /// Bulk that came while the next stages were full.
     pub(super) deferred: VecDeque<LaneEvent>,
     /// Groups with tasks over their share of a turn.
@@ -96,6 +98,7 @@ impl LogEntryAndClosureHandler {
             replies: ReplyTable::default(),
             timers: TimerQueue::default(),
             touched: Vec::new(),
+            touched_before: Vec::new(),
             deferred: VecDeque::new(),
             backlogged: Vec::new(),
             fx: Effects::new(),
@@ -228,7 +231,13 @@ impl LogEntryAndClosureHandler {
                 self.timers.arm(at, slot, *generation);
             }
         }
-        self.touched.clear();
+        self.touched_before.clear();
+        std::mem::swap(&mut self.touched, &mut self.touched_before);
+    }
+
+    /// Slots of the groups that something happened to in the turn that has ended, each once; for simulations.
+    pub fn touched_slots(&self) -> &[u32] {
+        &self.touched_before
     }
 
     // --- events ---

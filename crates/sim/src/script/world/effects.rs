@@ -29,7 +29,7 @@ impl World {
     /// Does what a step asks for, in the order of `NodeImpl`'s contract.
     pub(super) fn absorb(&mut self, name: NodeName, before: &Role, committed: LogIndex, fx: Effects) {
         self.note_role(name, before, committed);
-        let Effects { log, write_sequence, sends, replies, reads, fsm, abandoned, calls } = fx;
+        let Effects { log, write_sequence, sends, replies, reads, fsm, abandoned, calls, marks: _ } = fx;
         if !log.is_empty() {
             self.write(name, write_sequence, log);
         }
