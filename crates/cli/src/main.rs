@@ -41,13 +41,13 @@ enum Command {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let level = match cli.command {
+    let default = match &cli.command {
         Command::Server(_) => "info",
-        // Failures are what it makes.
+        // What simulated nodes warn of is what is done to them on purpose.
         Command::Sim(_) => "off",
         _ => "warn",
     };
-    if let Err(message) = logging::start(cli.log.as_deref(), level) {
+    if let Err(message) = logging::start(cli.log.as_deref(), default) {
         return Exit::Usage.report(&message);
     }
     let exit = match cli.command {

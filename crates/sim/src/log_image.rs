@@ -87,8 +87,10 @@ impl LogImage {
             }
             LogOp::Append(chunk) => {
                 assert_eq!(chunk.first_index(), self.last_index() + 1, "an append leaves a hole");
-                for position in 0..chunk.len() {
-                    let data = Bytes::copy_from_slice(chunk.entry(position));
+                let mut start = 0;
+                for end in chunk.ends() {
+                    let data = chunk.payload().slice(start..*end as usize);
+                    start = *end as usize;
                     self.push(chunk.term(), chunk.kind().clone(), data);
                 }
             }
@@ -167,12 +169,20 @@ impl LogImage {
     }
 }
 
-/// FNV-1a.
+/// Folds bytes into a hash, eight at a time, and how many there were.
 fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
-    for byte in bytes {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    let fold = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+        (product as u64) ^ (product >> 64) as u64
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        hash = fold(hash, u64::from_le_bytes(*word));
     }
-    hash
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    hash = fold(hash, u64::from_le_bytes(last));
+    fold(hash, bytes.len() as u64 ^ 0xA24B_AED4_963E_E407)
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
-use std::collections::BTreeMap;
+use ringraft_core::{Configuration, LogIndex};
 
-use ringraft_core::{Configuration, LogIndex, PeerId};
-
+use super::per_node::PerNode;
 use super::{Checker, Event, leads, name};
 
 /// A leader commits only what a majority (of each half while joint) holds durably, and only by an entry of its own
 /// term (Raft §5.4.2).
 #[derive(Default)]
 pub struct CommitRule {
-    seen: BTreeMap<PeerId, LogIndex>,
+    seen: PerNode<LogIndex>,
 }
 
 impl Checker for CommitRule {
@@ -20,13 +19,13 @@ impl Checker for CommitRule {
         let (node, log, disks) = match event {
             Event::Stepped { node, log, disks } => (*node, *log, *disks),
             Event::Restarted { node } => {
-                self.seen.remove(*node);
+                self.seen.remove(node);
                 return Ok(());
             }
             _ => return Ok(()),
         };
         let committed = node.committed_index();
-        let before = self.seen.insert(name(node).clone(), committed).unwrap_or(0);
+        let before = std::mem::replace(self.seen.entry(name(node), || 0), committed);
         if committed < before {
             return Err(format!("{} took its commit index back from {before} to {committed}", name(node)));
         }

@@ -1,13 +1,12 @@
-use std::collections::BTreeMap;
-
 use ringraft_core::{PeerId, Term};
+use rustc_hash::FxHashMap;
 
 use super::{Checker, Event, leads, name};
 
 /// At most one leader a term (Raft figure 3, Election Safety).
 #[derive(Default)]
 pub struct ElectionSafety {
-    leaders: BTreeMap<Term, PeerId>,
+    leaders: FxHashMap<Term, PeerId>,
 }
 
 impl Checker for ElectionSafety {

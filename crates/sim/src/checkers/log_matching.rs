@@ -1,6 +1,5 @@
-use std::collections::BTreeMap;
-
 use ringraft_core::{LogIndex, Term};
+use rustc_hash::FxHashMap;
 
 use super::{Checker, Event};
 
@@ -8,7 +7,7 @@ use super::{Checker, Event};
 /// hashes that chain an entry with its predecessors.
 #[derive(Default)]
 pub struct LogMatching {
-    chains: BTreeMap<(LogIndex, Term), u64>,
+    chains: FxHashMap<(LogIndex, Term), u64>,
 }
 
 impl Checker for LogMatching {

@@ -6,6 +6,7 @@ mod election_safety;
 mod leader_append_only;
 mod leader_completeness;
 mod log_matching;
+mod per_node;
 mod state_machine_safety;
 mod vote_once;
 

@@ -1,15 +1,15 @@
-use std::collections::BTreeMap;
+use ringraft_core::{LogIndex, Term};
+use rustc_hash::FxHashMap;
 
-use ringraft_core::{LogIndex, PeerId, Term};
-
+use super::per_node::PerNode;
 use super::{Checker, Event};
 
 /// No two state machines apply different entries at one index (Raft figure 3, State Machine Safety); each applies in
 /// order, each entry once a run, and only what its own disk holds.
 #[derive(Default)]
 pub struct StateMachineSafety {
-    applied: BTreeMap<LogIndex, (Term, u64)>,
-    next: BTreeMap<PeerId, LogIndex>,
+    applied: FxHashMap<LogIndex, (Term, u64)>,
+    next: PerNode<LogIndex>,
 }
 
 impl Checker for StateMachineSafety {
@@ -21,12 +21,12 @@ impl Checker for StateMachineSafety {
         let (node, chunk, stable) = match event {
             Event::Delivered { node, chunk, stable } => (*node, *chunk, *stable),
             Event::Restarted { node } => {
-                self.next.remove(*node);
+                self.next.remove(node);
                 return Ok(());
             }
             _ => return Ok(()),
         };
-        let next = self.next.entry(node.clone()).or_insert(chunk.first_index());
+        let next = self.next.entry(node, || chunk.first_index());
         if *next != chunk.first_index() {
             return Err(format!("{node} applies {} where {next} is next", chunk.first_index()));
         }

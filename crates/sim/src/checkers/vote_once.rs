@@ -1,6 +1,5 @@
-use std::collections::BTreeMap;
-
 use ringraft_core::{PeerId, Term};
+use rustc_hash::FxHashMap;
 
 use super::{Checker, Event};
 
@@ -8,7 +7,7 @@ use super::{Checker, Event};
 /// remembers of it.
 #[derive(Default)]
 pub struct VoteOnce {
-    votes: BTreeMap<(PeerId, Term), PeerId>,
+    votes: FxHashMap<(PeerId, Term), PeerId>,
 }
 
 impl Checker for VoteOnce {

@@ -28,12 +28,28 @@ pub enum FaultKind {
     SlowDisk,
     /// Reads return less than was asked for.
     ShortReads,
+    /// One read fails.
+    ReadError,
+    /// One read returns another bit than the disk holds.
+    CorruptRead,
+    /// Bits of the disk change.
+    BitFlip,
+    /// One write lands in another place.
+    MisdirectedWrite,
+    /// One sync of the directory does nothing.
+    LostDirEntry,
     /// The process stands still for a while.
     Pause,
     /// A host's clock leaps ahead.
     ClockLeap,
     /// Connections between two hosts break.
     Reset,
+    /// One end of the connections between two hosts is gone, and the other is not told.
+    HalfOpen,
+    /// The way from one host to another is slow for a while.
+    Clog,
+    /// A host reads requests one by one for a while.
+    SlowReader,
     /// Nothing passes from one host to another, in one direction.
     OneWayCut,
     /// The hosts fall into two parts that do not hear each other.
@@ -42,7 +58,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 14] = [
+    pub const ALL: [FaultKind; 22] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerCut,
@@ -52,9 +68,17 @@ impl FaultKind {
         FaultKind::DiskFull,
         FaultKind::SlowDisk,
         FaultKind::ShortReads,
+        FaultKind::ReadError,
+        FaultKind::CorruptRead,
+        FaultKind::BitFlip,
+        FaultKind::MisdirectedWrite,
+        FaultKind::LostDirEntry,
         FaultKind::Pause,
         FaultKind::ClockLeap,
         FaultKind::Reset,
+        FaultKind::HalfOpen,
+        FaultKind::Clog,
+        FaultKind::SlowReader,
         FaultKind::OneWayCut,
         FaultKind::Partition,
     ];
@@ -71,12 +95,25 @@ impl FaultKind {
             FaultKind::DiskFull => "disk_full",
             FaultKind::SlowDisk => "slow_disk",
             FaultKind::ShortReads => "short_reads",
+            FaultKind::ReadError => "read_error",
+            FaultKind::CorruptRead => "corrupt_read",
+            FaultKind::BitFlip => "bit_flip",
+            FaultKind::MisdirectedWrite => "misdirected_write",
+            FaultKind::LostDirEntry => "lost_dir_entry",
             FaultKind::Pause => "pause",
             FaultKind::ClockLeap => "clock_leap",
             FaultKind::Reset => "reset",
+            FaultKind::HalfOpen => "half_open",
+            FaultKind::Clog => "clog",
+            FaultKind::SlowReader => "slow_reader",
             FaultKind::OneWayCut => "one_way_cut",
             FaultKind::Partition => "partition",
         }
+    }
+
+    /// Whether it changes what the disk holds without a word.
+    pub(super) fn damages(self) -> bool {
+        matches!(self, FaultKind::BitFlip | FaultKind::MisdirectedWrite | FaultKind::LostDirEntry)
     }
 
     /// Whether it can happen in such a world.
@@ -89,8 +126,17 @@ impl FaultKind {
                 | FaultKind::FsyncFails
                 | FaultKind::DiskFull
                 | FaultKind::ShortReads
+                | FaultKind::ReadError
+                | FaultKind::CorruptRead
+        ) || self.damages();
+        let network = matches!(
+            self,
+            FaultKind::Reset
+                | FaultKind::HalfOpen
+                | FaultKind::Clog
+                | FaultKind::OneWayCut
+                | FaultKind::Partition
         );
-        let network = matches!(self, FaultKind::Reset | FaultKind::OneWayCut | FaultKind::Partition);
         match (profile, store) {
             (_, StoreKind::Memory) if disk => false,
             (Profile::Disk, _) => !network,
@@ -112,7 +158,17 @@ impl World {
         if self.skip.contains(&number) {
             return;
         }
-        let host = r.index(self.plan.hosts);
+        let mut host = r.index(self.plan.hosts);
+        if kind.damages() {
+            // The next host that the atlas has, if any.
+            let hosts = self.plan.hosts;
+            let Some(found) = (host..host + hosts).map(|at| at % hosts).find(|at| self.plan.atlas[*at])
+            else {
+                return;
+            };
+            host = found;
+            self.hosts[host].damage_planned = true;
+        }
         if self.inject(kind, host, &mut r) {
             *self.report.faults.entry(kind.name()).or_default() += 1;
             self.report.fault_numbers.push((number, kind.name()));
@@ -124,7 +180,8 @@ impl World {
         let up = self.hosts[host].process.is_some();
         let away = r.sized(MS, 4 * timeout);
         self.note(|| format!("fault {} at host {host}", kind.name()));
-        if matches!(kind, FaultKind::DiskError | FaultKind::FsyncFails | FaultKind::DiskFull) {
+        use FaultKind::{CorruptRead, DiskError, DiskFull, FsyncFails, ReadError};
+        if matches!(kind, DiskError | FsyncFails | DiskFull | ReadError | CorruptRead) {
             self.hosts[host].disk_suspect = true;
         }
         match kind {
@@ -142,10 +199,7 @@ impl World {
             }
             FaultKind::DiskFull => {
                 let disk = &self.hosts[host].disk;
-                let used = ringraft_storage::Disk::list(disk).map_or(0, |names| {
-                    names.iter().filter_map(|name| disk.contents(name)).map(|bytes| bytes.len() as u64).sum()
-                });
-                disk.limit_bytes(Some(used));
+                disk.limit_bytes(Some(disk.used_bytes()));
                 self.hosts[host].disk_full = true;
                 self.after(away, Event::DiskRoom(host));
             }
@@ -155,6 +209,13 @@ impl World {
                 self.hosts[host].slow_disk = Some((until, delay));
             }
             FaultKind::ShortReads => self.hosts[host].disk.short_reads(true),
+            FaultKind::ReadError => self.hosts[host].disk.fail_read_after(r.sized(1, 32) - 1),
+            FaultKind::CorruptRead if up => {
+                self.hosts[host].disk.corrupt_read_after(Some(r.sized(1, 32) - 1));
+            }
+            FaultKind::BitFlip => return self.flip_bits(host, r),
+            FaultKind::MisdirectedWrite => self.hosts[host].disk.misdirect_write_after(r.sized(1, 32) - 1),
+            FaultKind::LostDirEntry => self.hosts[host].disk.lose_dir_sync_after(r.sized(1, 4) - 1),
             FaultKind::Pause if up => {
                 let until = self.now + r.sized(MS, 4 * timeout);
                 let paused = &mut self.hosts[host].paused_until;
@@ -162,13 +223,30 @@ impl World {
             }
             FaultKind::ClockLeap => {
                 let now = self.now;
-                self.hosts[host].clock.leap(now, r.sized(MS, 8 * timeout));
+                let hour = r.chance(100).then_some(3_600_000 * MS);
+                self.hosts[host].clock.leap(now, hour.unwrap_or_else(|| r.sized(MS, 8 * timeout)));
                 self.wake(host, 0);
             }
             FaultKind::Reset => {
                 let other = r.index(self.plan.hosts);
                 self.break_connections(r, |a, b| (a, b) == (host, other) || (b, a) == (host, other));
             }
+            FaultKind::HalfOpen => {
+                let other = r.index(self.plan.hosts);
+                let away = r.sized(timeout / 4, 8 * timeout);
+                return self.half_open(r, away, |a, b| (a, b) == (host, other) || (b, a) == (host, other));
+            }
+            FaultKind::Clog => {
+                let other = r.chance(500).then(|| r.index(self.plan.hosts));
+                let (until, delay) = (self.now + away, r.sized(timeout / 16, 2 * timeout));
+                for to in (0..self.plan.hosts).filter(|to| *to != host && other.is_none_or(|o| o == *to)) {
+                    self.clog_way(host, to, until, delay);
+                    if r.chance(500) {
+                        self.clog_way(to, host, until, delay);
+                    }
+                }
+            }
+            FaultKind::SlowReader => self.hosts[host].slow_reader = self.now + away,
             FaultKind::OneWayCut => {
                 let other = r.index(self.plan.hosts);
                 self.cut(r, away, |from, to| from == host && to == other);

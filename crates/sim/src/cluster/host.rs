@@ -1,6 +1,6 @@
 //! One host: what survives its processes, and the process that runs on it, with every stage of the pipeline.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ringraft::handler::{
@@ -17,6 +17,7 @@ use ringraft_storage::{
 use rustc_hash::FxHashMap;
 
 use super::clock::HostClock;
+use super::damage::Proof;
 use super::machine::Registers;
 use super::network::Arrival;
 use super::plan::{MS, StoreKind};
@@ -81,6 +82,8 @@ pub(super) struct Process {
     pub(super) handles: Vec<Option<GroupHandle>>,
     pub(super) by_handle: FxHashMap<GroupHandle, usize>,
     pub(super) by_key: FxHashMap<ringraft_storage::GroupKey, usize>,
+    /// Group in each slot of the lane.
+    pub(super) by_slot: Vec<Option<usize>>,
     pub(super) requests: FxHashMap<ReplyHandle, Vec<OpenRequest>>,
     pub(super) next_turn: Option<u64>,
     /// The process ends when its stages are empty, and comes back after so long.
@@ -98,6 +101,8 @@ pub(super) struct Host {
     pub(super) process: Option<Box<Process>>,
     pub(super) arrivals: VecDeque<Arrival>,
     pub(super) paused_until: u64,
+    /// Until when it reads one request a turn only.
+    pub(super) slow_reader: u64,
     /// Until when writes take how long.
     pub(super) slow_disk: Option<(u64, u64)>,
     /// The disk loses power with the operation of this number.
@@ -108,8 +113,14 @@ pub(super) struct Host {
     pub(super) disk_full: bool,
     /// Whether a restart is under way, so that a second crash plans none.
     pub(super) returning: bool,
-    /// Left dead in the last phase.
+    /// It stays down: left dead in the last phase, or its store was refused.
     pub(super) left_dead: bool,
+    /// Its disk may be about to damage something.
+    pub(super) damage_planned: bool,
+    /// What its store can know of damage.
+    pub(super) proof: Proof,
+    /// Somebody is about to end the process, for something in it has failed.
+    pub(super) replacing: bool,
 }
 
 impl Host {
@@ -125,12 +136,16 @@ impl Host {
             process: None,
             arrivals: VecDeque::new(),
             paused_until: 0,
+            slow_reader: 0,
             slow_disk: None,
             power_off_at: None,
             disk_suspect: false,
             disk_full: false,
             returning: false,
             left_dead: false,
+            damage_planned: false,
+            proof: Proof::default(),
+            replacing: false,
         }
     }
 
@@ -164,6 +179,9 @@ impl World {
             return Ok(());
         }
         self.hosts[host].returning = false;
+        self.hosts[host].replacing = false;
+        // A read that lies once passes for a torn tail when a store is opened (`docs/testing.md`).
+        self.hosts[host].disk.corrupt_read_after(None);
         let opened = match &self.plan.store {
             StoreKind::Memory => {
                 let store = self.hosts[host].memory.take().unwrap_or_default();
@@ -174,10 +192,24 @@ impl World {
                 SegmentLog::open(disk, options.clone()).map(|log| Store::Segment(Box::new(log)))
             }
         };
+        let damaged = self.is_damaged(host);
         let started = opened.and_then(|store| self.open_process(host, store));
         match started {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                if damaged {
+                    self.mark("damaged store started");
+                }
+                Ok(())
+            }
+            Ok(Err(_)) if damaged && self.hosts[host].proof.may_miss(&self.hosts[host].disk) => {
+                self.refused(host, "damage of the last batch passes for a torn write");
+                self.drain_outcomes()
+            }
             Ok(Err(violation)) => Err(violation),
+            Err(StorageError::Damaged { .. }) if damaged => {
+                self.refused(host, "damaged store refused");
+                self.drain_outcomes()
+            }
             Err(error) => self.start_failed(host, &error),
         }
     }
@@ -261,6 +293,7 @@ impl World {
             handles: vec![None; groups],
             by_handle: FxHashMap::default(),
             by_key: FxHashMap::default(),
+            by_slot: Vec::new(),
             requests: FxHashMap::default(),
             next_turn: None,
             stopping: None,
@@ -272,7 +305,10 @@ impl World {
                 continue;
             }
             let (key, recovered) = process.store.as_log().open_group(&group_id(group))?;
-            if let Err(violation) = self.oracle.recovered(group, host, key, &recovered, &*process.reader) {
+            let damaged = self.is_damaged(host);
+            if let Err(violation) =
+                self.oracle.recovered(group, host, key, &recovered, &*process.reader, damaged)
+            {
                 return Ok(Err(violation));
             }
             let names = GroupNames::new(group_id(group), self.hosts[host].peer.clone());
@@ -311,15 +347,16 @@ impl World {
             routes.insert(group_id(group), self.hosts[host].peer.clone(), handle);
             process.handles[group] = Some(handle);
             process.by_handle.insert(handle, group);
+            process.by_slot.resize(process.by_slot.len().max(handle.slot as usize + 1), None);
+            process.by_slot[handle.slot as usize] = Some(group);
             process.by_key.insert(key, group);
         }
         process.lane.end_turn(now, &mut process.out);
-        let touched: BTreeSet<usize> = process.by_handle.values().copied().collect();
         self.note(|| format!("host {host} starts, life {life}"));
         self.hosts[host].process = Some(process);
         self.wake(host, 1);
         self.after(self.plan.election_timeout_ms * MS, Event::Sweep(host, life));
-        Ok(self.observe_turn(host, &touched))
+        Ok(self.observe_turn(host))
     }
 
     /// The process is gone. With `power` the machine loses power, too, and what was not synced survives by that chance.
@@ -342,6 +379,7 @@ impl World {
         if let Some(seed) = power {
             self.hosts[host].disk.crash(seed);
             self.hosts[host].power_off_at = None;
+            self.hosts[host].damage_planned = false;
             self.hosts[host].disk_suspect = self.hosts[host].disk_full;
             self.oracle.lost_power(host);
         }
@@ -349,7 +387,7 @@ impl World {
             self.mark(if power.is_some() { "recovered after power loss" } else { "recovered after kill" });
         }
         self.note(|| format!("host {host} is down, power {}", power.is_some()));
-        if !std::mem::replace(&mut self.hosts[host].returning, true) {
+        if !self.hosts[host].left_dead && !std::mem::replace(&mut self.hosts[host].returning, true) {
             self.after(away, Event::Start(host));
         }
     }
@@ -391,19 +429,27 @@ impl World {
         self.drain_outcomes()
     }
 
+    /// An operator ends the process of this host soon, and starts it again.
+    pub(super) fn replace_soon(&mut self, host: usize) {
+        if !std::mem::replace(&mut self.hosts[host].replacing, true) {
+            let life = self.hosts[host].life;
+            let delay = self.random.sized(1, self.plan.election_timeout_ms * MS);
+            self.after(delay, Event::Replace(host, life));
+        }
+    }
+
     /// Says that the store has failed and lets the process end soon, as an operator would.
     pub(super) fn store_failed(&mut self, host: usize, status: &Status) -> Result<(), Violation> {
         self.mark("store failed");
         self.note(|| format!("the store of host {host} fails: {status}"));
-        if status.error != RaftError::Io || !self.hosts[host].disk_suspect {
+        let explained = self.hosts[host].disk_suspect || self.is_damaged(host);
+        if status.error != RaftError::Io || !explained {
             return Err(broken(
                 "store",
                 format!("the store of host {host} failed without a fault: {status}"),
             ));
         }
-        let life = self.hosts[host].life;
-        let delay = self.random.sized(1, self.plan.election_timeout_ms * MS);
-        self.after(delay, Event::Replace(host, life));
+        self.replace_soon(host);
         Ok(())
     }
 }

@@ -20,8 +20,14 @@ impl World {
         for at in (1..order.len()).rev() {
             order.swap(at, self.random.index(at + 1));
         }
+        // Whose disk was damaged is left down for good: any start may refuse it.
+        for host in 0..self.plan.hosts {
+            self.hosts[host].left_dead |= self.is_damaged(host) || self.hosts[host].disk.has_lost_names();
+        }
         for host in order {
-            self.hosts[host].left_dead = true;
+            if std::mem::replace(&mut self.hosts[host].left_dead, true) {
+                continue;
+            }
             let majority = |members: &Vec<usize>| {
                 2 * members.iter().filter(|m| !self.hosts[**m].left_dead).count() > members.len()
             };
@@ -34,6 +40,7 @@ impl World {
         self.plan.disk_delay = (10, 200);
         for host in 0..self.plan.hosts {
             self.hosts[host].slow_disk = None;
+            self.hosts[host].slow_reader = 0;
             self.hosts[host].paused_until = self.now.min(self.hosts[host].paused_until);
             self.hosts[host].disk.limit_bytes(None);
             self.hosts[host].disk_full = false;
@@ -43,7 +50,9 @@ impl World {
                 continue;
             }
             // Whatever fault is still planned for its disk is forgotten with a loss of power; some hosts keep running.
-            let planned = self.hosts[host].disk_suspect || self.hosts[host].power_off_at.is_some();
+            let planned = self.hosts[host].disk_suspect
+                || self.hosts[host].power_off_at.is_some()
+                || self.hosts[host].damage_planned;
             if planned || self.hosts[host].process.is_none() {
                 self.crash(host, Some(r.next()), r.below(50 * MS), &mut r);
             } else {

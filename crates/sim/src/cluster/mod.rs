@@ -2,7 +2,10 @@
 //! seven hosts in one thread, on virtual time, from one seed. `docs/testing.md` says what is simulated and what is not.
 
 mod clock;
+mod damage;
+mod disk_stage;
 mod faults;
+mod fsm_stage;
 mod host;
 mod liveness;
 mod machine;
@@ -12,10 +15,10 @@ mod plan;
 mod random;
 mod recovery;
 mod run;
-mod stages;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod turn;
 mod workload;
 mod world;
 
@@ -106,6 +109,11 @@ pub const MARKS: &[&str] = &[
     "recovered after kill",
     "power cut inside recovery",
     "store failed",
+    "damaged store refused",
+    "damage found by a read",
+    "damage of the last batch passes for a torn write",
+    "damaged store started",
+    "connection full",
     "full disk ring",
     "full state-machine ring",
     "history checked",

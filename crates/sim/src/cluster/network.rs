@@ -31,8 +31,12 @@ pub(super) struct Connection {
     server_open: bool,
     /// When the last frame of each direction arrives.
     last: [u64; 2],
-    /// Frames that a cut holds back, of each direction.
+    /// Frames that a cut or a full connection holds back, of each direction.
     held: [VecDeque<Frame>; 2],
+    /// Frames that were sent and not read yet, of each direction.
+    unread: [usize; 2],
+    /// Nobody answers for an end that is gone: the other finds out in its own time.
+    silent: bool,
 }
 
 #[derive(Default)]
@@ -40,6 +44,8 @@ pub(super) struct Network {
     connections: Vec<Connection>,
     /// How many cuts forbid the way from a host to another.
     cuts: [[u32; 8]; 8],
+    /// Until when the way from a host to another is slow, and by how much a frame.
+    clogs: [[(u64, u64); 8]; 8],
 }
 
 impl Network {
@@ -81,6 +87,8 @@ impl World {
             server_open: true,
             last: [self.now; 2],
             held: Default::default(),
+            unread: [0; 2],
+            silent: false,
         });
         if let (Some(client), Some(accepting)) = (self.transport(host), self.transport(server)) {
             client.connected(link, id);
@@ -126,30 +134,81 @@ impl World {
                 let delay = 2 * self.frame_delay();
                 self.after(delay, Event::Deliver(id, direction, Box::new(frame.clone())));
             }
-            let delay = self.frame_delay();
+            let delay = self.frame_delay() + self.clog(from, to);
             self.after(delay, Event::Deliver(id, direction, Box::new(frame)));
             return;
         }
-        let at = self.now + self.frame_delay();
+        let at = self.now + self.frame_delay() + self.clog(from, to);
+        let window = self.plan.net.window;
         let connection = &mut self.network.connections[id as usize];
-        if cut || !connection.held[direction].is_empty() {
+        let full = connection.unread[direction] >= window;
+        if cut || full || !connection.held[direction].is_empty() {
             connection.held[direction].push_back(frame);
+            if full && !cut {
+                self.mark("connection full");
+            }
             return;
         }
+        connection.unread[direction] += 1;
         let at = at.max(connection.last[direction]);
         connection.last[direction] = at;
         self.at(at, Event::Deliver(id, direction, Box::new(frame)));
+    }
+
+    /// By how much the way from a host to another is slower than usual now.
+    fn clog(&mut self, from: usize, to: usize) -> u64 {
+        let (until, delay) = self.network.clogs[from][to];
+        if until <= self.now {
+            return 0;
+        }
+        self.count("slow_frame");
+        delay
+    }
+
+    /// The way from a host to another is slow for a while.
+    pub(super) fn clog_way(&mut self, from: usize, to: usize, until: u64, delay: u64) {
+        self.network.clogs[from][to] = (until, delay);
+    }
+
+    /// A host has read a frame of a connection: there is room for another.
+    pub(super) fn frame_read(&mut self, id: ConnectionId, direction: usize) {
+        let connection = &mut self.network.connections[id as usize];
+        connection.unread[direction] = connection.unread[direction].saturating_sub(1);
+        let ends = [connection.client, connection.server];
+        if !connection.held[direction].is_empty()
+            && !self.network.is_cut(ends[direction], ends[1 - direction])
+        {
+            self.release_frames(id, direction);
+        }
+    }
+
+    /// Sends what a connection holds back, as far as it has room.
+    fn release_frames(&mut self, id: ConnectionId, direction: usize) {
+        let mut held = std::mem::take(&mut self.network.connections[id as usize].held[direction]);
+        let window = self.plan.net.window;
+        while self.network.connections[id as usize].unread[direction] < window
+            && let Some(frame) = held.pop_front()
+        {
+            self.send(id, direction, frame);
+        }
+        self.network.connections[id as usize].held[direction] = held;
+    }
+
+    /// Whether connections hold so many frames as no bound allows, and which.
+    pub(super) fn overfull(&self, limit: usize) -> Option<usize> {
+        self.network.connections.iter().position(|c| c.held.iter().any(|held| held.len() > limit))
     }
 
     pub(super) fn deliver(&mut self, id: ConnectionId, direction: usize, frame: Frame) {
         let connection = &self.network.connections[id as usize];
         let (client, server, link) = (connection.client, connection.server, connection.link);
         let open = [connection.server_open, connection.client_open][direction];
+        let silent = connection.silent;
         if !open {
             self.count("stale_frame");
             // The other end answers a frame for a connection that it does not know with a reset.
             let receiver = [server, client][direction];
-            if self.hosts[receiver].process.is_some() {
+            if self.hosts[receiver].process.is_some() && !silent {
                 let delay = self.frame_delay();
                 self.after(delay, Event::Close(id, direction == 0));
             }
@@ -161,6 +220,7 @@ impl World {
                 self.wake(server, 0);
             }
             (1, Frame::Response(frame)) => {
+                self.frame_read(id, 1);
                 let context = self.transport(client).and_then(|t| t.answered(link, frame.id));
                 if let Some(context) = context {
                     self.hosts[client].arrivals.push_back(Arrival::Response(context, frame));
@@ -215,6 +275,29 @@ impl World {
         }
     }
 
+    /// One end of some connections is gone, and nobody tells the other for so long.
+    pub(super) fn half_open(
+        &mut self,
+        r: &mut Random,
+        away: u64,
+        which: impl Fn(usize, usize) -> bool,
+    ) -> bool {
+        let mut any = false;
+        for id in 0..self.network.connections.len() {
+            let connection = &mut self.network.connections[id];
+            let open = connection.client_open && connection.server_open;
+            if !open || !which(connection.client, connection.server) || !r.chance(700) {
+                continue;
+            }
+            any = true;
+            connection.silent = true;
+            let client_end = r.chance(500);
+            self.after(0, Event::Close(id as ConnectionId, client_end));
+            self.after(away, Event::Close(id as ConnectionId, !client_end));
+        }
+        any
+    }
+
     /// The ends of a host that has crashed are gone at once; the others notice sooner or later.
     pub(super) fn drop_ends(&mut self, host: usize, r: &mut Random) {
         for id in 0..self.network.connections.len() {
@@ -262,6 +345,7 @@ impl World {
     /// Every cut ends.
     pub(super) fn heal_all(&mut self) {
         self.network.cuts = Default::default();
+        self.network.clogs = Default::default();
         self.release_held();
     }
 
@@ -273,8 +357,7 @@ impl World {
                 if self.network.is_cut(ends[direction], ends[1 - direction]) {
                     continue;
                 }
-                let held = std::mem::take(&mut self.network.connections[id].held[direction]);
-                held.into_iter().for_each(|frame| self.send(id as ConnectionId, direction, frame));
+                self.release_frames(id as ConnectionId, direction);
             }
         }
     }

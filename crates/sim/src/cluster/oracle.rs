@@ -62,7 +62,8 @@ impl Oracle {
         Oracle { groups: (0..groups).map(group).collect(), truncations: 0 }
     }
 
-    /// A store was opened: what it holds must be explained, and counts as durable from now on.
+    /// A store was opened: what it holds must be explained, and counts as durable from now on. Of one that was
+    /// damaged entries may be refused to a reader.
     pub(super) fn recovered(
         &mut self,
         group: usize,
@@ -70,11 +71,12 @@ impl Oracle {
         key: GroupKey,
         recovered: &RecoveredState,
         reader: &dyn LogReader,
+        damaged: bool,
     ) -> Result<(), Violation> {
         let oracle = &mut self.groups[group];
         let log = &mut oracle.logs[host];
         let on_the_way = std::mem::take(&mut log.on_the_way);
-        let image = explain(&log.stable, &on_the_way, key, recovered, reader).map_err(|what| {
+        let image = explain(&log.stable, &on_the_way, key, recovered, reader, damaged).map_err(|what| {
             broken("what was durable is recovered", format!("host {host}, group {group}: {what}"))
         })?;
         log.accepted = image.clone();

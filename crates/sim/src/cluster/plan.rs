@@ -30,6 +30,8 @@ pub(super) struct NetPlan {
     pub(super) duplication: u64,
     /// Requests of a link that may be unanswered.
     pub(super) outbox: usize,
+    /// Frames of a connection that may be sent and not read.
+    pub(super) window: usize,
 }
 
 /// Everything that a seed decides before the first event.
@@ -68,6 +70,8 @@ pub(super) struct Plan {
     pub(super) burst: u64,
     pub(super) value_bytes: u64,
     pub(super) faults: Vec<FaultKind>,
+    /// Hosts whose disks may be damaged.
+    pub(super) atlas: Vec<bool>,
     /// Mean time between two faults, in microseconds.
     pub(super) fault_gap: u64,
     /// Events after which faults end, however little time has passed.
@@ -79,13 +83,14 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn draw(options: &SimOptions) -> Plan {
         let mut r = Random::new(options.seed).fork(1);
-        let hosts =
-            options.nodes.unwrap_or_else(|| [1, 2, 3, 3, 3, 3, 3, 5, 5, 4, 7][r.index(11)]).clamp(1, 7);
-        let group_count = r.sized(1, 16) as usize;
-        let group_count = if r.chance(20) { r.range(32, 200) as usize } else { group_count };
+        let days = options.profile == Profile::Days;
+        let sizes: &[usize] = if days { &[1, 3, 3, 3, 5] } else { &[1, 2, 3, 3, 3, 3, 3, 5, 5, 4, 7] };
+        let hosts = options.nodes.unwrap_or_else(|| sizes[r.index(sizes.len())]).clamp(1, 7);
+        let group_count = if days { r.range(1, 2) } else { r.sized(1, 16) } as usize;
+        let group_count = if !days && r.chance(20) { r.range(32, 200) as usize } else { group_count };
         let group_count = options.groups.unwrap_or(group_count).clamp(1, 200);
         let partial = hosts > 3 && r.chance(500);
-        let groups = (0..group_count)
+        let groups: Vec<Vec<usize>> = (0..group_count)
             .map(|_| {
                 let mut members: Vec<usize> = (0..hosts).collect();
                 if partial {
@@ -96,8 +101,7 @@ impl Plan {
                 members
             })
             .collect();
-        let days = options.profile == Profile::Days;
-        let election_timeout_ms = if days { 60_000 } else { r.range(60, 1000) };
+        let election_timeout_ms = if days { 600_000 } else { r.range(60, 1000) };
         let slow_net = election_timeout_ms * MS / 20;
         let delay_min = r.sized(10, slow_net / 4 + 10);
         let delay = (delay_min, delay_min + r.sized(10, slow_net));
@@ -127,6 +131,7 @@ impl Plan {
                 faults.push(kind);
             }
         }
+        let atlas = Plan::draw_atlas(hosts, &groups, &mut r);
         let limits = LaneLimits {
             chunk_entries: r.sized(1, 64) as usize,
             chunk_bytes: r.sized(64, 4096) as usize,
@@ -161,6 +166,7 @@ impl Plan {
                 loss: if r.chance(700) { r.sized(1, 150) } else { 0 },
                 duplication: if r.chance(700) { r.sized(1, 150) } else { 0 },
                 outbox: r.sized(64, 4096) as usize + 8 * group_count,
+                window: if r.chance(300) { r.sized(1, 64) as usize } else { 1 << 16 },
             },
             election_timeout_ms,
             election_delay_ms: election_timeout_ms / 2 + r.range(10, election_timeout_ms),
@@ -181,8 +187,9 @@ impl Plan {
             burst: if r.chance(300) { r.range(2, 16) } else { 1 },
             value_bytes: r.sized(1, 700),
             faults,
+            atlas,
             fault_gap: if days { 3_600_000 * MS } else { fault_gap.max(MS) },
-            budget: if days { 2_000_000 } else { r.sized(8_000, 100_000) },
+            budget: if days { 20_000_000 } else { r.sized(8_000, 100_000) },
             chaos,
         }
     }

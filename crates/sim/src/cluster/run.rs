@@ -18,6 +18,7 @@ pub fn run(options: &SimOptions) -> SimReport {
             Some(("no panic".to_owned(), text.unwrap_or_default()))
         }
     };
+    world.report_core_marks();
     let mut report = std::mem::take(&mut world.report);
     report.virtual_us = world.now;
     report.violation =

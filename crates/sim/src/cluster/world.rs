@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use ringraft::SinkId;
+use ringraft_core::{Mark, Marks};
 use ringraft_net::{ConnectionClass, Endpoint, LinkId};
 use ringraft_proto::Frame;
 
@@ -78,6 +79,9 @@ pub(super) struct World {
     pub(super) calm_since: u64,
     pub(super) led_since: Option<u64>,
     keeps_trace: bool,
+    /// Kept from turn to turn so that turns do not allocate.
+    pub(super) scratch_events: Vec<ringraft::handler::LaneEvent>,
+    core_marks: [u64; Mark::ALL.len()],
 }
 
 /// A rule that a world found broken.
@@ -119,6 +123,8 @@ impl World {
             calm_since: 0,
             led_since: None,
             keeps_trace: options.trace,
+            scratch_events: Vec::new(),
+            core_marks: [0; Mark::ALL.len()],
             hosts,
             plan,
         };
@@ -160,6 +166,23 @@ impl World {
 
     pub(super) fn mark(&mut self, mark: &'static str) {
         *self.report.marks.entry(mark).or_default() += 1;
+    }
+
+    /// Counts branches that a turn's steps took.
+    pub(super) fn core_marks(&mut self, marks: Marks) {
+        if !marks.is_empty() {
+            marks.iter().for_each(|mark| self.core_marks[mark as usize] += 1);
+        }
+    }
+
+    /// Writes the core's marks into the report.
+    pub(super) fn report_core_marks(&mut self) {
+        for mark in Mark::ALL {
+            let count = std::mem::take(&mut self.core_marks[mark as usize]);
+            if count > 0 {
+                *self.report.marks.entry(mark.name()).or_default() += count;
+            }
+        }
     }
 
     /// Keeps a line of trace, when a trace is wanted.

@@ -1,0 +1,149 @@
+//! The loop around the disk stage: a write in two calls with a delay in between, answers before progress.
+
+use ringraft::handler::{LaneEvent, ResponseEvent, StableOutput};
+use ringraft_storage::StorageError;
+
+use super::turn::LaneOrDisk;
+use super::world::{Event, World};
+use crate::checkers::Violation;
+
+/// Batches after which the store gets time for housekeeping.
+const BATCHES_PER_MAINTENANCE: u64 = 4;
+
+impl World {
+    /// The disk stage takes a batch and starts its write.
+    pub(super) fn write(&mut self, host: usize, life: u32) -> Result<(), Violation> {
+        if self.hosts[host].life != life {
+            return Ok(());
+        }
+        self.report.events += 1;
+        let slow = self.hosts[host].slow_disk.filter(|(until, _)| *until > self.now).map(|(_, delay)| delay);
+        let (low, high) = self.plan.disk_delay;
+        let delay = slow.unwrap_or_else(|| self.random.range(low, high));
+        let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+        let mut writes = Vec::new();
+        for _ in 0..self.plan.disk_batch {
+            writes.extend(p.disk_ring.pop_front().into_iter().flatten());
+        }
+        let batch = p.disk.on_batch(&mut writes);
+        let mut failure = None;
+        let submitted = !batch.is_empty() && p.disk.failed().is_none();
+        if submitted {
+            let host = &mut self.hosts[host];
+            host.proof.submitting(&host.disk);
+        }
+        let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+        if submitted {
+            failure = p.store.as_log().submit(&batch).err();
+        }
+        p.writing = Some((batch, submitted));
+        self.wake(host, 0);
+        if self.hosts[host].power_is_off() {
+            return self.power_went(host);
+        }
+        if let Some(error) = failure {
+            return self.synced(host, Err(error));
+        }
+        self.after(if submitted { delay } else { 1 }, Event::Synced(host, life));
+        Ok(())
+    }
+
+    /// The write is over.
+    pub(super) fn write_done(&mut self, host: usize, life: u32) -> Result<(), Violation> {
+        if self.hosts[host].life != life {
+            return Ok(());
+        }
+        if self.hosts[host].paused_until > self.now {
+            let at = self.hosts[host].paused_until;
+            self.at(at, Event::Synced(host, life));
+            return Ok(());
+        }
+        self.report.events += 1;
+        let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+        let submitted = p.writing.as_ref().is_some_and(|(_, submitted)| *submitted);
+        let result = if submitted { p.store.as_log().complete() } else { Ok(()) };
+        if self.hosts[host].power_is_off() {
+            return self.power_went(host);
+        }
+        self.synced(host, result)?;
+        let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+        p.batches += 1;
+        if p.batches.is_multiple_of(BATCHES_PER_MAINTENANCE)
+            && p.disk.failed().is_none()
+            && p.writing.is_none()
+        {
+            let kept = p.store.as_log().maintain();
+            if self.hosts[host].power_is_off() {
+                return self.power_went(host);
+            }
+            if let Err(error) = kept
+                && let Some(p) = &mut self.hosts[host].process
+            {
+                p.disk.on_batch(&mut Vec::new());
+                self.release(host, Err(error))?;
+            }
+        }
+        self.start_stages(host);
+        Ok(())
+    }
+
+    fn synced(&mut self, host: usize, result: Result<(), StorageError>) -> Result<(), Violation> {
+        let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+        if let Some((batch, true)) = p.writing.take() {
+            match &result {
+                Ok(()) => {
+                    self.oracle.synced(host, &batch, &p.by_key);
+                    self.hosts[host].proof.synced();
+                }
+                Err(_) => self.oracle.crashed(host, Some(&batch), &p.by_key),
+            }
+        }
+        self.release(host, result)?;
+        self.start_stages(host);
+        Ok(())
+    }
+
+    /// Lets go of what waited for a write, answers first.
+    fn release(&mut self, host: usize, result: Result<(), StorageError>) -> Result<(), Violation> {
+        let Some(mut process) = self.hosts[host].process.take() else { return Ok(()) };
+        let p = &mut *process;
+        let mut stable = StableOutput::default();
+        p.disk.on_synced(result, &mut stable);
+        self.check_leaving(host, p, LaneOrDisk::Disk(&stable.sends, &stable.replies))?;
+        let mut failed = Vec::new();
+        p.disk_dispatcher.dispatch(&mut stable.sends, &mut stable.replies, &mut failed);
+        for (context, status) in failed {
+            if p.ring.len() < self.plan.apply_ring {
+                p.ring
+                    .push_back(LaneEvent::Response(Box::new(ResponseEvent { context, result: Err(status) })));
+            }
+        }
+        let mut wake = false;
+        for (handle, progress, sequence) in stable.stable {
+            wake |= p.board.stable(handle, &progress, sequence);
+        }
+        if let Some(status) = &stable.failed {
+            p.board.store_failed(status.clone());
+            wake = true;
+        }
+        // A lane that waits for room is woken by every drain.
+        wake |= !p.out.is_empty() || !p.ring.is_empty();
+        self.hosts[host].process = Some(process);
+        if wake {
+            self.wake(host, 0);
+        }
+        self.carry(host)?;
+        match stable.failed {
+            Some(status) => self.store_failed(host, &status),
+            None => Ok(()),
+        }
+    }
+
+    /// The power went in the middle of an operation of the disk: the whole host is gone.
+    fn power_went(&mut self, host: usize) -> Result<(), Violation> {
+        let mut r = self.random.fork(self.now ^ 0xD15C);
+        let (seed, away) = (r.next(), r.sized(1, 4 * self.plan.election_timeout_ms * super::plan::MS));
+        self.crash(host, Some(seed), away, &mut r);
+        self.drain_outcomes()
+    }
+}
