@@ -216,7 +216,7 @@ impl World {
 
     fn vote_request(&self, handle: GroupHandle, term: Term, pre_vote: bool) -> LaneEvent {
         let last_log = LogId::new(u64::from(!pre_vote) * 1000, term - 1);
-        let request = RequestVoteRequest { term, last_log, pre_vote };
+        let request = RequestVoteRequest { term, last_log, pre_vote, transfer: false };
         LaneEvent::Request(Box::new(RequestEvent {
             handle,
             from: "b:1".parse().unwrap(),

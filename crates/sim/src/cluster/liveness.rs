@@ -38,6 +38,9 @@ impl World {
         }
         self.heal_all();
         self.plan.disk_delay = (10, 200);
+        // Enough to see that every group serves; the load was before.
+        self.plan.think = self.plan.think.max(self.plan.election_timeout_ms * MS / 10);
+        self.plan.burst = 1;
         for host in 0..self.plan.hosts {
             self.hosts[host].slow_disk = None;
             self.hosts[host].slow_reader = 0;

@@ -41,6 +41,18 @@ pub enum Profile {
     Days,
 }
 
+/// How long a seed's faults go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Length {
+    /// Anything from 8,000 to 100,000 events.
+    #[default]
+    Any,
+    /// About 15,000 events.
+    Short,
+    /// About 250,000 events.
+    Long,
+}
+
 /// What to simulate.
 #[derive(Clone, Debug, Default)]
 pub struct SimOptions {
@@ -52,6 +64,8 @@ pub struct SimOptions {
     pub groups: Option<usize>,
     /// Which world to draw.
     pub profile: Profile,
+    /// How long faults go on.
+    pub length: Length,
     /// Numbers of faults that do not happen; for shrinking.
     pub skip: BTreeSet<u64>,
     /// Whether to keep the trace as text.
@@ -96,8 +110,11 @@ pub struct SimReport {
     pub trace: Vec<String>,
 }
 
-/// Marks that a full run should reach at least once; [`SimReport::marks`] counts them.
-pub const MARKS: &[&str] = &[
+/// Commits that a seed needs at least to prove anything: one with fewer counts as *void*.
+pub const MIN_COMMITS: u64 = 100;
+
+/// Names of the marks of the world itself.
+const WORLD_MARKS: &[&str] = &[
     "leader elected",
     "leader stepped down",
     "log truncated",
@@ -110,11 +127,31 @@ pub const MARKS: &[&str] = &[
     "power cut inside recovery",
     "store failed",
     "damaged store refused",
+    "damaged store started",
     "damage found by a read",
     "damage of the last batch passes for a torn write",
-    "damaged store started",
     "connection full",
     "full disk ring",
     "full state-machine ring",
     "history checked",
 ];
+
+/// Names of everything that a full run must reach at least once: marks of the world, and branches of the core
+/// ([`ringraft_core::Mark`]). [`SimReport::marks`] counts them.
+pub fn marks() -> impl Iterator<Item = &'static str> {
+    WORLD_MARKS.iter().copied().chain(ringraft_core::Mark::ALL.into_iter().map(ringraft_core::Mark::name))
+}
+
+/// Names of every kind of fault that a full run must have, as [`SimReport::faults`] counts them: those that are injected, and
+/// what becomes of single frames and sectors.
+pub fn fault_names() -> impl Iterator<Item = &'static str> {
+    let small = [
+        "datagram_lost",
+        "datagram_doubled",
+        "datagram_reordered",
+        "stale_frame",
+        "slow_frame",
+        "torn_sector",
+    ];
+    FaultKind::ALL.into_iter().map(FaultKind::name).chain(small)
+}

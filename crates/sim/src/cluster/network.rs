@@ -134,8 +134,14 @@ impl World {
                 let delay = 2 * self.frame_delay();
                 self.after(delay, Event::Deliver(id, direction, Box::new(frame.clone())));
             }
-            let delay = self.frame_delay() + self.clog(from, to);
-            self.after(delay, Event::Deliver(id, direction, Box::new(frame)));
+            let at = self.now + self.frame_delay() + self.clog(from, to);
+            let last = &mut self.network.connections[id as usize].last[direction];
+            if at < *last {
+                self.count("datagram_reordered");
+            } else {
+                *last = at;
+            }
+            self.at(at, Event::Deliver(id, direction, Box::new(frame)));
             return;
         }
         let at = self.now + self.frame_delay() + self.clog(from, to);

@@ -5,7 +5,7 @@ use ringraft_storage::SegmentLogOptions;
 
 use super::faults::FaultKind;
 use super::random::Random;
-use super::{Profile, SimOptions};
+use super::{Length, Profile, SimOptions};
 
 /// Microseconds in a millisecond.
 pub(super) const MS: u64 = 1000;
@@ -84,7 +84,7 @@ impl Plan {
     pub(super) fn draw(options: &SimOptions) -> Plan {
         let mut r = Random::new(options.seed).fork(1);
         let days = options.profile == Profile::Days;
-        let sizes: &[usize] = if days { &[1, 3, 3, 3, 5] } else { &[1, 2, 3, 3, 3, 3, 3, 5, 5, 4, 7] };
+        let sizes: &[usize] = if days { &[1, 3, 3, 3, 5] } else { &[1, 2, 3, 3, 3, 3, 5, 5, 5, 4, 7] };
         let hosts = options.nodes.unwrap_or_else(|| sizes[r.index(sizes.len())]).clamp(1, 7);
         let group_count = if days { r.range(1, 2) } else { r.sized(1, 16) } as usize;
         let group_count = if !days && r.chance(20) { r.range(32, 200) as usize } else { group_count };
@@ -105,7 +105,7 @@ impl Plan {
         let slow_net = election_timeout_ms * MS / 20;
         let delay_min = r.sized(10, slow_net / 4 + 10);
         let delay = (delay_min, delay_min + r.sized(10, slow_net));
-        let datagrams = options.profile != Profile::Disk && r.chance(250);
+        let datagrams = options.profile != Profile::Disk && r.chance(650);
         let entries_size = r.sized(1, 64) as usize;
         let body_size = r.sized(64, 16 << 10) as usize;
         let file_bytes = 512 * r.sized(16, 256);
@@ -141,7 +141,21 @@ impl Plan {
             deferred: r.sized(1, 64) as usize,
         };
         let fault_gap = election_timeout_ms * MS * r.sized(1, 32) / 4;
-        let chaos = if days { 60 * 86_400_000 * MS } else { election_timeout_ms * MS * r.range(20, 80) };
+        let timeout = election_timeout_ms * MS;
+        // Electing leaders takes a share of the events, too.
+        let elections = 100 * (hosts * group_count) as u64;
+        let (budget, chaos) = match options.length {
+            _ if days => (20_000_000, 60 * 86_400_000 * MS),
+            Length::Any => (elections + r.sized(8_000, 100_000), timeout * r.range(20, 80)),
+            Length::Short => (elections + r.range(8_000, 20_000), timeout * r.range(20, 80)),
+            Length::Long => (elections + r.range(150_000, 350_000), timeout * r.range(400, 1600)),
+        };
+        // Datagrams in a thousand: often many, sometimes few or none.
+        let rate = |r: &mut Random| match r.below(10) {
+            0 => 0,
+            1..=3 => r.sized(1, 100),
+            _ => r.range(100, 350),
+        };
         Plan {
             hosts,
             groups,
@@ -163,8 +177,8 @@ impl Plan {
             net: NetPlan {
                 delay,
                 datagrams,
-                loss: if r.chance(700) { r.sized(1, 150) } else { 0 },
-                duplication: if r.chance(700) { r.sized(1, 150) } else { 0 },
+                loss: rate(&mut r),
+                duplication: rate(&mut r),
                 outbox: r.sized(64, 4096) as usize + 8 * group_count,
                 window: if r.chance(300) { r.sized(1, 64) as usize } else { 1 << 16 },
             },
@@ -183,13 +197,13 @@ impl Plan {
             clock_ppm: if r.chance(500) { r.sized(1, 10_000) } else { 0 },
             clients: r.sized(1, 12) as usize,
             keys: r.sized(1, 6),
-            think: if days { 600_000 * MS } else { r.sized(50, 20 * MS) },
-            burst: if r.chance(300) { r.range(2, 16) } else { 1 },
+            think: if days { 600_000 * MS } else { r.sized(timeout / 1000, timeout / 8) },
+            burst: if r.chance(200) { r.range(2, 16) } else { 1 },
             value_bytes: r.sized(1, 700),
             faults,
             atlas,
             fault_gap: if days { 3_600_000 * MS } else { fault_gap.max(MS) },
-            budget: if days { 20_000_000 } else { r.sized(8_000, 100_000) },
+            budget,
             chaos,
         }
     }

@@ -19,6 +19,10 @@ pub fn run(options: &SimOptions) -> SimReport {
         }
     };
     world.report_core_marks();
+    let torn: u64 = world.hosts.iter().map(|host| host.disk.torn_sectors()).sum();
+    if torn > 0 {
+        world.report.faults.insert("torn_sector", torn);
+    }
     let mut report = std::mem::take(&mut world.report);
     report.virtual_us = world.now;
     report.violation =

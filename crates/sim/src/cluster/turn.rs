@@ -47,7 +47,7 @@ impl World {
             return Ok(());
         }
         process.next_turn = None;
-        self.report.events += 1;
+        let before = self.report.events;
         let p = &mut *process;
         let accept = p.out.disk.is_empty() && p.out.fsm.iter().all(Vec::is_empty);
         let room = if accept { self.plan.turn_events } else { p.lane.room().min(self.plan.turn_events) };
@@ -75,8 +75,9 @@ impl World {
         lane.on_tick(host_now, out);
         lane.end_turn(host_now, out);
         self.scratch_events = events;
-        // The turn counts as one call, and so does each step of a node in it.
+        // Each step of a node counts, and the turn as one call more, unless it found nothing to do.
         self.report.events += std::mem::take(&mut p.out.steps);
+        self.report.events += u64::from(self.report.events > before);
         self.core_marks(std::mem::take(&mut p.out.marks));
         self.hosts[host].process = Some(process);
         self.observe_turn(host)?;

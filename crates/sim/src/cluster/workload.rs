@@ -5,6 +5,7 @@ use ringraft::{ApplyError, Completion};
 use ringraft_core::LogIndex;
 
 use super::machine::{Answer, Command};
+use super::plan::MS;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
 use crate::linearizability::{Operation, RegisterOp, Verdict, check};
@@ -51,6 +52,8 @@ pub(super) struct Workload {
     pub(super) logs: Vec<GroupLog>,
     /// The host that a client believes to lead, by client and group.
     leaders: Vec<Vec<usize>>,
+    /// Refusals that each client has had since its last answer: it backs off.
+    refused: Vec<u32>,
     moments: u64,
     pub(super) open: usize,
 }
@@ -60,6 +63,7 @@ impl Workload {
         Workload {
             logs: (0..groups).map(|_| GroupLog::default()).collect(),
             leaders: vec![vec![0; groups]; clients],
+            refused: vec![0; clients],
             ..Workload::default()
         }
     }
@@ -76,7 +80,6 @@ impl World {
         if !self.clients_run {
             return Ok(());
         }
-        self.report.events += 1;
         let group = self.random.index(self.plan.groups.len());
         let members = self.plan.groups[group].clone();
         let believed = self.workload.leaders[client][group];
@@ -90,10 +93,14 @@ impl World {
         for _ in 0..burst {
             issued += usize::from(self.call(client, group, host));
         }
+        self.report.events += issued as u64;
         if issued == 0 {
             self.workload.leaders[client][group] = members[self.random.index(members.len())];
         }
-        let pause = self.plan.think + self.random.below(self.plan.think + 1);
+        let refused = if issued == 0 { 3 } else { self.workload.refused[client].min(6) };
+        let longest = self.plan.think.max(self.plan.election_timeout_ms * MS / 8);
+        let think = (self.plan.think << refused).min(longest);
+        let pause = think + self.random.below(think + 1);
         self.after(pause, Event::Client(client));
         self.drain_outcomes()
     }
@@ -209,6 +216,7 @@ impl World {
                     return Err(broken("acknowledged when applied", format!("command {id} has no answer")));
                 };
                 call.outcome = Outcome::Applied(index);
+                self.workload.refused[client] = 0;
                 call.answered = Some((moment, u64::from_le_bytes(number)));
                 let log = &mut self.workload.logs[group];
                 log.acknowledged = log.acknowledged.max(index);
@@ -225,6 +233,7 @@ impl World {
                     return Err(broken("a refusal is definite", what));
                 }
                 call.outcome = Outcome::Refused;
+                self.workload.refused[client] += 1;
                 match &error {
                     ApplyError::NotLeader { leader: Some(leader) } => {
                         if let Some(host) = self.hosts.iter().position(|host| host.peer == *leader) {

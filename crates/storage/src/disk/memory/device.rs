@@ -28,6 +28,8 @@ pub(super) struct Device {
     pub(super) misdirected_write: Option<u64>,
     /// Syncs of the directory until one reports success and does nothing.
     pub(super) lost_dir_sync: Option<u64>,
+    /// Sectors that a loss of power or a failed write kept from the medium or the page cache.
+    pub(super) torn_sectors: u64,
     pub(super) random: u64,
 }
 

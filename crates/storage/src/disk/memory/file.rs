@@ -100,6 +100,7 @@ impl DiskFile for MemoryFile {
             let data: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).collect();
             for sector in start / SECTOR..(start + bytes).div_ceil(SECTOR) {
                 if device.coin() {
+                    device.torn_sectors += 1;
                     continue;
                 }
                 let from = start.max(sector * SECTOR);

@@ -180,6 +180,11 @@ impl MemoryDisk {
         inode.map_or(0, |inode| inode.written_at(offset as usize))
     }
 
+    /// Sectors so far that a loss of power or a failed write kept from where they belong.
+    pub fn torn_sectors(&self) -> u64 {
+        self.state.lock().device.torn_sectors
+    }
+
     /// Bytes of all files together.
     pub fn used_bytes(&self) -> u64 {
         self.state.lock().device.used
@@ -242,7 +247,11 @@ impl MemoryDisk {
         for id in ids {
             if let Some(inode) = inodes.get_mut(&id) {
                 device.used -= inode.current.len() as u64;
-                inode.lose_power(|| device.coin());
+                inode.lose_power(|| {
+                    let survives = device.coin();
+                    device.torn_sectors += u64::from(!survives);
+                    survives
+                });
                 device.used += inode.current.len() as u64;
             }
         }
