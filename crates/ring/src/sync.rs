@@ -28,6 +28,7 @@ pub(crate) use std::{
     thread::{Thread, current, park, park_timeout},
 };
 
+#[cfg(any(loom, shuttle))]
 use std::time::Duration;
 #[cfg(not(shuttle))]
 pub(crate) use std::time::Instant;

@@ -54,7 +54,7 @@ fn what_cannot_be_run_is_a_usage_error() {
         let error = run(bad).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{bad}: {error}");
     }
-    assert!(run("read 1").unwrap_err().to_string().contains("read is not supported yet"));
+    assert!(run("snapshot 1").unwrap_err().to_string().contains("snapshot is not supported yet"));
 }
 
 #[test]
