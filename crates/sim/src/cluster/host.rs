@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 
 use super::clock::HostClock;
 use super::damage::Proof;
-use super::machine::Registers;
+use super::machine::{Registers, Values};
 use super::network::Arrival;
 use super::plan::{MS, StoreKind};
 use super::random::Random;
@@ -80,6 +80,8 @@ pub(super) struct Process {
     pub(super) read_busy: bool,
     /// Handle of each group that runs here.
     pub(super) handles: Vec<Option<GroupHandle>>,
+    /// What each group's state machine holds, for reads by read index.
+    pub(super) registers: Vec<Option<Arc<Values>>>,
     pub(super) by_handle: FxHashMap<GroupHandle, usize>,
     pub(super) by_key: FxHashMap<ringraft_storage::GroupKey, usize>,
     /// Group in each slot of the lane.
@@ -234,9 +236,11 @@ impl World {
 
     fn core_options(&self, group: usize, host: usize) -> CoreOptions {
         let plan = &self.plan;
-        let members = plan.groups[group].iter().map(|member| self.hosts[*member].peer.clone()).collect();
-        let conf = ringraft_core::Configuration::of_peers(members);
+        let conf = self.initial_conf(group, host);
         let mut options = CoreOptions::new(group_id(group), self.hosts[host].peer.clone(), conf);
+        options.lease_reads = plan.operators.lease_reads;
+        options.read_index_timeout_ms = plan.rpc_timeout_ms;
+        options.catchup_margin = plan.operators.catchup_margin;
         options.election_timeout_ms = plan.election_timeout_ms;
         options.max_election_delay_ms = plan.election_delay_ms;
         options.election_heartbeat_factor = plan.heartbeat_factor;
@@ -291,6 +295,7 @@ impl World {
             read_ring: VecDeque::new(),
             read_busy: false,
             handles: vec![None; groups],
+            registers: vec![None; groups],
             by_handle: FxHashMap::default(),
             by_key: FxHashMap::default(),
             by_slot: Vec::new(),
@@ -313,8 +318,9 @@ impl World {
             }
             let names = GroupNames::new(group_id(group), self.hosts[host].peer.clone());
             let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
-            let machine =
-                Registers { host, group, values: Default::default(), outbox: Arc::clone(&self.outbox) };
+            let values = Arc::default();
+            process.registers[group] = Some(Arc::clone(&values));
+            let machine = Registers { host, group, values, outbox: Arc::clone(&self.outbox) };
             let fsm = FsmGroup::new(
                 Arc::clone(&names),
                 Box::new(machine),

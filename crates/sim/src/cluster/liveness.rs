@@ -28,10 +28,7 @@ impl World {
             if std::mem::replace(&mut self.hosts[host].left_dead, true) {
                 continue;
             }
-            let majority = |members: &Vec<usize>| {
-                2 * members.iter().filter(|m| !self.hosts[**m].left_dead).count() > members.len()
-            };
-            let healthy = self.plan.groups.iter().all(majority);
+            let healthy = self.majorities_live();
             if !healthy || self.random.chance(500) {
                 self.hosts[host].left_dead = false;
             }
@@ -98,11 +95,7 @@ impl World {
         Ok(())
     }
 
-    fn live(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
-        self.plan.groups[group].iter().copied().filter(|host| !self.hosts[*host].left_dead)
-    }
-
-    fn node(&self, group: usize, host: usize) -> Option<&ringraft_core::NodeImpl> {
+    pub(super) fn node(&self, group: usize, host: usize) -> Option<&ringraft_core::NodeImpl> {
         let process = self.hosts[host].process.as_ref()?;
         process.lane.node(process.handles[group]?)
     }
@@ -111,7 +104,7 @@ impl World {
     fn leaderless(&self) -> Option<usize> {
         (0..self.plan.groups.len()).find(|group| {
             let leads = |host: usize| self.node(*group, host).is_some_and(|node| node.is_leader());
-            !self.live(*group).any(leads)
+            !self.live(*group).into_iter().any(leads)
         })
     }
 
@@ -122,6 +115,13 @@ impl World {
             for host in self.live(group) {
                 let Some(node) = self.node(group, host) else { return Some(("a host is down", group)) };
                 let last = node.last_log_id();
+                let description = node.describe();
+                if node.configuration().is_joint() || description.change.is_some() {
+                    return Some(("members are being changed", group));
+                }
+                if description.pending_reads > 0 {
+                    return Some(("reads wait", group));
+                }
                 if *ends.get_or_insert(last) != last {
                     return Some(("logs differ", group));
                 }
@@ -200,6 +200,7 @@ impl World {
                 }
             }
         }
+        self.check_calls()?;
         self.check_histories()?;
         let led: u64 = self.oracle.groups.iter().map(|group| group.led).sum();
         *self.report.marks.entry("leader elected").or_default() += led;

@@ -83,9 +83,12 @@ impl CompletionSink for Outbox {
 pub(super) struct Registers {
     pub(super) host: usize,
     pub(super) group: usize,
-    pub(super) values: BTreeMap<u64, u64>,
+    pub(super) values: Arc<Values>,
     pub(super) outbox: Arc<Outbox>,
 }
+
+/// Values of registers.
+pub(super) type Values = Mutex<BTreeMap<u64, u64>>;
 
 impl StateMachine for Registers {
     fn on_apply(&mut self, iter: &mut Iterator<'_>) {
@@ -96,8 +99,7 @@ impl StateMachine for Registers {
                 self.outbox.broken.lock().push(message);
                 continue;
             };
-            let value = self.values.entry(command.key).or_default();
-            let response = command.op.apply(value);
+            let response = command.op.apply(self.values.lock().entry(command.key).or_default());
             let (host, group, index, id) = (self.host, self.group, entry.index, command.id);
             self.outbox.applied.lock().push(AppliedCommand { host, group, index, id });
             if iter.has_done() {

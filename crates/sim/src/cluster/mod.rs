@@ -10,6 +10,7 @@ mod host;
 mod liveness;
 mod machine;
 mod network;
+mod operators;
 mod oracle;
 mod plan;
 mod random;

@@ -4,6 +4,7 @@ use ringraft::handler::LaneLimits;
 use ringraft_storage::SegmentLogOptions;
 
 use super::faults::FaultKind;
+use super::operators::OperatorPlan;
 use super::random::Random;
 use super::{Length, Profile, SimOptions};
 
@@ -72,6 +73,7 @@ pub(super) struct Plan {
     pub(super) faults: Vec<FaultKind>,
     /// Hosts whose disks may be damaged.
     pub(super) atlas: Vec<bool>,
+    pub(super) operators: OperatorPlan,
     /// Mean time between two faults, in microseconds.
     pub(super) fault_gap: u64,
     /// Events after which faults end, however little time has passed.
@@ -131,7 +133,16 @@ impl Plan {
                 faults.push(kind);
             }
         }
-        let atlas = Plan::draw_atlas(hosts, &groups, &mut r);
+        let mut atlas = Plan::draw_atlas(hosts, &groups, &mut r);
+        let operators = OperatorPlan::draw(options, &groups, election_timeout_ms);
+        if operators.members {
+            // Who is a member changes: no host can be spared for good.
+            atlas.fill(false);
+        }
+        if operators.lease_reads {
+            // What a lease stands on: a clock that leaps would break every promise (`docs/testing.md`).
+            faults.retain(|kind| *kind != FaultKind::ClockLeap);
+        }
         let limits = LaneLimits {
             chunk_entries: r.sized(1, 64) as usize,
             chunk_bytes: r.sized(64, 4096) as usize,
@@ -202,6 +213,7 @@ impl Plan {
             value_bytes: r.sized(1, 700),
             faults,
             atlas,
+            operators,
             fault_gap: if days { 3_600_000 * MS } else { fault_gap.max(MS) },
             budget,
             chaos,

@@ -1,8 +1,8 @@
 //! Clients: each asks one thing after another of some host, and what it is told is remembered.
 
-use ringraft::handler::{ApplyEvent, LaneEvent};
+use ringraft::handler::{ApplyEvent, LaneEvent, ReadEvent};
 use ringraft::{ApplyError, Completion};
-use ringraft_core::LogIndex;
+use ringraft_core::{LogIndex, ReadOnlyOption};
 
 use super::machine::{Answer, Command};
 use super::plan::MS;
@@ -18,6 +18,8 @@ const SEARCH_LIMIT: u64 = 400_000;
 pub(super) enum Outcome {
     Open,
     Applied(LogIndex),
+    /// A read by read index was answered.
+    Read,
     /// It was refused for certain.
     Refused,
     Unknown,
@@ -29,6 +31,8 @@ pub(super) struct Call {
     pub(super) group: usize,
     pub(super) command: Command,
     pub(super) outcome: Outcome,
+    /// The host whose state machine a read by read index asks.
+    reader: Option<usize>,
     /// Where the first state machine applied it.
     pub(super) applied: Option<LogIndex>,
     /// The highest index that was acknowledged in the group before the call.
@@ -119,6 +123,8 @@ impl World {
         };
         let filling = self.random.below(self.plan.value_bytes) as usize;
         let expects = self.random.chance(50);
+        let by_index = op == RegisterOp::Read && self.random.chance(self.plan.operators.read_index);
+        let leased = self.plan.operators.lease_reads && self.random.chance(700);
         let Some(process) = &mut self.hosts[host].process else { return false };
         let Some(handle) = process.handles[group] else { return false };
         if process.ring.len() >= self.plan.apply_ring || process.stopping.is_some() {
@@ -128,12 +134,12 @@ impl World {
         let command = Command { id, key, op };
         let term = if expects { process.lane.node(handle).map(|node| node.term()) } else { None };
         let done = Completion::sink(self.sink, id);
-        process.ring.push_back(LaneEvent::Apply(ApplyEvent::new(
-            handle,
-            term,
-            command.encode(filling),
-            done,
-        )));
+        process.ring.push_back(if by_index {
+            let mode = if leased { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe };
+            LaneEvent::Read(ReadEvent { handle, mode, done })
+        } else {
+            LaneEvent::Apply(ApplyEvent::new(handle, term, command.encode(filling), done))
+        });
         let called = self.workload.moment();
         let floor = self.workload.logs[group].acknowledged;
         let outcome = Outcome::Open;
@@ -143,6 +149,7 @@ impl World {
             group,
             command,
             outcome,
+            reader: by_index.then_some(host),
             applied: None,
             floor,
             called,
@@ -201,6 +208,21 @@ impl World {
         }
         self.workload.open -= 1;
         let (client, group) = (call.client, call.group);
+        if let (Ok((index, _)), Some(reader)) = (&outcome, call.reader) {
+            if *index < call.floor {
+                let what =
+                    format!("read {id} at {index} of host {reader}, asked after {} was answered", call.floor);
+                return Err(broken("linearizable reads", what));
+            }
+            let registers = self.hosts[reader].process.as_ref().and_then(|p| p.registers[group].as_ref());
+            let value = registers.and_then(|values| values.lock().get(&call.command.key).copied());
+            call.outcome = Outcome::Read;
+            call.answered = Some((moment, value.unwrap_or_default()));
+            self.workload.refused[client] = 0;
+            self.report.answered += 1;
+            self.mark("read by read index");
+            return Ok(());
+        }
         match outcome {
             Ok((index, response)) => {
                 if call.applied != Some(index) {

@@ -13,6 +13,7 @@ use super::clock::HostClock;
 use super::host::Host;
 use super::machine::Outbox;
 use super::network::Network;
+use super::operators::Operators;
 use super::oracle::Oracle;
 use super::plan::{MS, Plan};
 use super::random::Random;
@@ -46,6 +47,7 @@ pub(super) enum Event {
     /// An operator ends a process whose store has failed.
     Replace(usize, u32),
     DiskRoom(usize),
+    Operator,
     Calm,
     Check,
 }
@@ -67,6 +69,7 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) oracle: Oracle,
     pub(super) workload: Workload,
+    pub(super) operators: Operators,
     pub(super) outbox: Arc<Outbox>,
     pub(super) sink: SinkId,
     pub(super) report: SimReport,
@@ -113,6 +116,7 @@ impl World {
             network: Network::default(),
             oracle: Oracle::new(&peers, plan.groups.len()),
             workload: Workload::new(plan.clients, plan.groups.len()),
+            operators: Operators::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
             outbox,
             report: SimReport { seed: options.seed, ..SimReport::default() },
@@ -136,6 +140,7 @@ impl World {
             let delay = world.random.range(1, 4 * world.plan.election_timeout_ms * MS);
             world.after(delay, Event::Client(client));
         }
+        world.start_operators();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
         let chaos = world.plan.chaos;
@@ -273,6 +278,7 @@ impl World {
                 self.hosts[host].disk_full = false;
                 Ok(())
             }
+            Event::Operator => self.operator(),
             Event::Calm => self.calm(),
             Event::Check => self.check_rest(),
         }

@@ -1,0 +1,271 @@
+//! Operators: they change members, move leaders, and want to know what became of it.
+
+use std::time::Duration;
+
+use ringraft::handler::{CallResult, Control, LaneEvent, NodeCall, Waiter, promise};
+use ringraft_core::{CallDone, CallFailure, Configuration, ConfigurationEntry, MembershipChange, PeerId};
+
+use super::plan::MS;
+use super::random::Random;
+use super::world::{Event, World, broken};
+use super::{Profile, SimOptions};
+use crate::checkers::Violation;
+
+/// What a seed lets operators and readers do.
+#[derive(Clone, Debug)]
+pub(super) struct OperatorPlan {
+    /// Members change: some hosts begin as nobody's members.
+    pub(super) members: bool,
+    /// Leadership is handed over.
+    pub(super) transfers: bool,
+    /// The first members of each group.
+    pub(super) initial: Vec<Vec<usize>>,
+    /// Mean time between two actions, in microseconds.
+    pub(super) gap: u64,
+    /// Reads in a thousand that go by read index instead of through the log.
+    pub(super) read_index: u64,
+    /// Voters promise leases, and some of those reads use them.
+    pub(super) lease_reads: bool,
+    /// Election priority of each host.
+    pub(super) priorities: Vec<i32>,
+    pub(super) catchup_margin: u64,
+}
+
+impl OperatorPlan {
+    pub(super) fn draw(
+        options: &SimOptions,
+        groups: &[Vec<usize>],
+        election_timeout_ms: u64,
+    ) -> OperatorPlan {
+        // A stream of its own: what else a seed draws does not depend on this.
+        let mut r = Random::new(options.seed).fork(5);
+        let hosts = groups.iter().flatten().max().map_or(1, |last| last + 1);
+        let members = hosts > 1 && r.chance(400);
+        let initial = groups
+            .iter()
+            .map(|all| {
+                let mut first = all.clone();
+                while members && first.len() > 1 && r.chance(500) {
+                    first.remove(r.index(first.len()));
+                }
+                first
+            })
+            .collect();
+        let days = options.profile == Profile::Days;
+        let timeout = election_timeout_ms * MS;
+        let prefers = r.chance(150);
+        OperatorPlan {
+            members,
+            transfers: r.chance(400),
+            initial,
+            gap: if days { 100 * timeout } else { r.sized(timeout / 8, 8 * timeout) },
+            read_index: if r.chance(600) { r.range(100, 1000) } else { 0 },
+            lease_reads: r.chance(300),
+            priorities: (0..hosts)
+                .map(|_| if prefers { [-1, 10, 40, 100][r.index(4)] } else { -1 })
+                .collect(),
+            catchup_margin: r.sized(1, 64),
+        }
+    }
+
+    fn acts(&self) -> bool {
+        self.members || self.transfers
+    }
+}
+
+/// A call that has no outcome yet.
+struct OpenCall {
+    host: usize,
+    life: u32,
+    group: usize,
+    call: NodeCall,
+    outcome: Waiter<CallResult>,
+}
+
+/// The calls of all operators.
+#[derive(Default)]
+pub(super) struct Operators {
+    open: Vec<OpenCall>,
+}
+
+impl World {
+    /// The id by which the configuration knows a host.
+    pub(super) fn member(&self, host: usize) -> PeerId {
+        let peer = &self.hosts[host].peer;
+        match self.plan.operators.priorities.get(host) {
+            Some(priority) if *priority >= 0 => {
+                format!("{peer}::{priority}").parse().unwrap_or_else(|_| peer.clone())
+            }
+            _ => peer.clone(),
+        }
+    }
+
+    /// The configuration with which a host starts a group on a blank disk: empty where it is no first member.
+    pub(super) fn initial_conf(&self, group: usize, host: usize) -> Configuration {
+        let first = &self.plan.operators.initial[group];
+        let members = if first.contains(&host) { &first[..] } else { &[] };
+        Configuration::of_peers(members.iter().map(|member| self.member(*member)).collect())
+    }
+
+    pub(super) fn start_operators(&mut self) {
+        if self.plan.operators.acts() {
+            let delay = self.plan.operators.gap;
+            self.after(delay, Event::Operator);
+        }
+    }
+
+    /// An operator does something, and asks what became of what was done before.
+    pub(super) fn operator(&mut self) -> Result<(), Violation> {
+        self.end_calls()?;
+        if !self.chaos {
+            return Ok(());
+        }
+        let gap = self.plan.operators.gap;
+        let pause = self.random.range(gap / 4 + 1, 2 * gap);
+        self.after(pause, Event::Operator);
+        let group = self.random.index(self.plan.groups.len());
+        let hosts = self.plan.groups[group].clone();
+        let leads = |world: &World, host: usize| world.node(group, host).is_some_and(|node| node.is_leader());
+        let leader = hosts.iter().copied().find(|host| leads(self, *host));
+        let host = match leader {
+            Some(leader) if self.random.chance(900) => leader,
+            _ => hosts[self.random.index(hosts.len())],
+        };
+        let (members, transfers) = (self.plan.operators.members, self.plan.operators.transfers);
+        let call = if members && (!transfers || self.random.chance(650)) {
+            let change = self.draw_change(group);
+            let prev_index = if self.random.chance(100) {
+                self.node(group, host).map(|node| node.configuration().id.index)
+            } else {
+                None
+            };
+            NodeCall::ChangeMembers { change, prev_index }
+        } else {
+            let named = self.random.chance(600);
+            let to = named.then(|| hosts[self.random.index(hosts.len())]);
+            NodeCall::TransferLeadership { to: to.map(|to| self.member(to)) }
+        };
+        self.call_node(host, group, call);
+        Ok(())
+    }
+
+    fn draw_change(&mut self, group: usize) -> MembershipChange {
+        let hosts = self.plan.groups[group].clone();
+        let one = hosts[self.random.index(hosts.len())];
+        let one = self.member(one);
+        match self.random.below(10) {
+            0..=2 => MembershipChange::AddPeer(one),
+            3 | 4 => MembershipChange::RemovePeer(one),
+            5 => MembershipChange::AddLearners(vec![one]),
+            6 => MembershipChange::RemoveLearners(vec![one]),
+            _ => {
+                let (mut conf, voter) = (Configuration::default(), self.random.index(hosts.len()));
+                for (at, host) in hosts.iter().enumerate() {
+                    let member = self.member(*host);
+                    match self.random.below(4) {
+                        0 if at != voter => {}
+                        1 if at != voter => conf.learners.push(member),
+                        _ => conf.peers.push(member),
+                    }
+                }
+                MembershipChange::ChangePeers(conf)
+            }
+        }
+    }
+
+    fn call_node(&mut self, host: usize, group: usize, call: NodeCall) {
+        let life = self.hosts[host].life;
+        let Some(process) = &mut self.hosts[host].process else { return };
+        let Some(handle) = process.handles[group] else { return };
+        if process.ring.len() >= self.plan.apply_ring || process.stopping.is_some() {
+            return;
+        }
+        let (answer, outcome) = promise();
+        let control = Control::Call { handle, call: call.clone(), answer };
+        process.ring.push_back(LaneEvent::Control(Box::new(control)));
+        self.report.events += 1;
+        self.note(|| format!("operator asks host {host}, group {group}: {call:?}"));
+        self.operators.open.push(OpenCall { host, life, group, call, outcome });
+        self.wake(host, 0);
+    }
+
+    /// Takes in the outcomes that are there. A call whose process is gone has none.
+    fn end_calls(&mut self) -> Result<(), Violation> {
+        for open in std::mem::take(&mut self.operators.open) {
+            let Some(result) = open.outcome.wait(Some(Duration::ZERO)) else {
+                if self.hosts[open.host].life == open.life {
+                    self.operators.open.push(open);
+                }
+                continue;
+            };
+            let OpenCall { host, group, call, .. } = open;
+            self.note(|| format!("host {host}, group {group}: {call:?} ends with {result:?}"));
+            match (&call, result) {
+                (NodeCall::ChangeMembers { .. }, Ok(CallDone::Changed { old, new })) => {
+                    self.mark(if old == new { "members are so already" } else { "members changed" });
+                }
+                (NodeCall::TransferLeadership { .. }, Ok(CallDone::Transferred { .. })) => {
+                    self.mark("leadership transferred");
+                }
+                (_, Err(CallFailure::Failed(_))) => self.mark("operator refused"),
+                (_, Err(CallFailure::Unknown(_))) => self.mark("operator left in doubt"),
+                (call, Ok(done)) => {
+                    return Err(broken("one outcome a call", format!("{call:?} ends with {done:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At rest no call is without its outcome.
+    pub(super) fn check_calls(&mut self) -> Result<(), Violation> {
+        self.end_calls()?;
+        match self.operators.open.first() {
+            Some(OpenCall { host, group, call, .. }) => {
+                Err(broken("one outcome a call", format!("host {host}, group {group}: {call:?} has none")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The configurations that a leader of this group may find in force: those with which the hosts' logs end.
+    fn possible_configurations(&self, group: usize) -> Vec<ConfigurationEntry> {
+        let of_host = |host: &usize| {
+            let log = &self.oracle.groups[group].logs[*host];
+            let initial = ConfigurationEntry { conf: self.initial_conf(group, *host), ..Default::default() };
+            let last = |image: &crate::LogImage| image.recover().configurations.last().cloned();
+            [last(&log.stable), last(&log.accepted)]
+                .into_iter()
+                .map(move |last| last.unwrap_or_else(|| initial.clone()))
+        };
+        self.plan.groups[group].iter().flat_map(of_host).collect()
+    }
+
+    /// Whether every group can go on when only the hosts that are not left dead live.
+    pub(super) fn majorities_live(&self) -> bool {
+        let dead: Vec<&PeerId> =
+            self.hosts.iter().filter(|host| host.left_dead).map(|host| &host.peer).collect();
+        let lives = |conf: &Configuration| {
+            2 * conf.peers.iter().filter(|peer| !dead.contains(peer)).count() > conf.peers.len()
+        };
+        (0..self.plan.groups.len()).all(|group| {
+            let confs = self.possible_configurations(group);
+            confs.iter().filter(|entry| !entry.conf.peers.is_empty()).all(|entry| {
+                lives(&entry.conf) && (entry.old_conf.peers.is_empty() || lives(&entry.old_conf))
+            })
+        })
+    }
+
+    /// The hosts of a group that must agree at rest: the members, as the leader knows them, that live.
+    pub(super) fn live(&self, group: usize) -> Vec<usize> {
+        let hosts = self.plan.groups[group].iter().copied().filter(|host| !self.hosts[*host].left_dead);
+        let leader = hosts.clone().filter_map(|host| self.node(group, host)).filter(|node| node.is_leader());
+        let Some(leader) = leader.max_by_key(|node| node.term()) else { return hosts.collect() };
+        let conf = leader.configuration();
+        let is_member = |host: &usize| {
+            let peer = &self.hosts[*host].peer;
+            conf.is_voter(peer) || conf.is_learner(peer)
+        };
+        hosts.filter(is_member).collect()
+    }
+}
