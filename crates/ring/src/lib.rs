@@ -44,6 +44,9 @@ pub use producer::Producer;
 #[cfg(loom)]
 #[doc(hidden)]
 pub use sync::model;
+#[cfg(shuttle)]
+#[doc(hidden)]
+pub use sync::parker;
 
 /// Interrupts the sleep of a consumer that polls other things too: an eventfd, a waker of a poll loop.
 pub trait Wake: Send + Sync {

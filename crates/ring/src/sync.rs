@@ -9,7 +9,7 @@ pub(crate) use loom::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
-    thread::{Thread, current, park},
+    thread::{Thread, current, park, yield_now},
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
@@ -17,7 +17,7 @@ pub(crate) use shuttle::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
-    thread::{Thread, current, park, park_timeout},
+    thread::yield_now,
 };
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
@@ -63,11 +63,63 @@ impl Instant {
     }
 }
 
-/// The turn of another thread, where the real one spins.
-#[cfg(loom)]
-pub(crate) use loom::thread::yield_now;
 #[cfg(shuttle)]
-pub(crate) use shuttle::thread::yield_now;
+pub(crate) use parker::{Thread, current, park, park_timeout};
+
+/// Parking without what shuttle's own has: wake-ups out of nothing, which would help a forgotten sleeper along.
+#[cfg(shuttle)]
+pub mod parker {
+    use std::{sync::Arc, time::Duration};
+
+    use shuttle::sync::{Condvar, Mutex};
+
+    shuttle::thread_local! {
+        static CURRENT: Thread = Thread(Arc::new(Parker { token: Mutex::new(false), given: Condvar::new() }));
+    }
+
+    #[derive(Debug)]
+    struct Parker {
+        token: Mutex<bool>,
+        given: Condvar,
+    }
+
+    /// Unparks a thread.
+    #[derive(Clone, Debug)]
+    pub struct Thread(Arc<Parker>);
+
+    impl Thread {
+        /// Differs from that of every other thread that lives.
+        pub fn id(&self) -> usize {
+            Arc::as_ptr(&self.0) as usize
+        }
+
+        /// Ends the thread's park, or the next one.
+        pub fn unpark(&self) {
+            *super::lock(&self.0.token) = true;
+            self.0.given.notify_all();
+        }
+    }
+
+    /// The calling thread.
+    pub fn current() -> Thread {
+        CURRENT.with(Clone::clone)
+    }
+
+    /// Waits for an unpark.
+    pub fn park() {
+        let Thread(parker) = current();
+        let mut token = super::lock(&parker.token);
+        while !*token {
+            token = parker.given.wait(token).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        *token = false;
+    }
+
+    /// Waits for an unpark: time stands still.
+    pub fn park_timeout(_limit: Duration) {
+        park();
+    }
+}
 
 /// Orders a `SeqCst` read-modify-write before a later `SeqCst` load *for loom only*.
 ///

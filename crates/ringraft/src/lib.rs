@@ -38,6 +38,8 @@
 //! `jraft-fsm-caller-disruptor`. Without a recorder they cost next to nothing.
 #![deny(missing_docs)]
 
+#[cfg(shuttle)]
+mod breakage;
 mod calls;
 mod closure_queue;
 mod completion;

@@ -14,9 +14,10 @@ pub(crate) use {
 #[cfg(shuttle)]
 pub(crate) use {
     locks::{Condvar, Mutex, RwLock},
+    ringraft_ring::parker::{current, park_timeout},
     shuttle::{
         sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
-        thread::{Builder, JoinHandle, current, park_timeout},
+        thread::{Builder, JoinHandle},
         thread_local,
     },
 };

@@ -7,6 +7,8 @@ use ringraft_core::Status;
 use ringraft_net::RequestContext;
 use ringraft_ring::{Consumer, Producer, TryPublishError};
 
+#[cfg(shuttle)]
+use crate::breakage::{Breakage, is};
 use crate::handler::{Control, FsmTask, LaneEvent, LaneOutput, LogEntryAndClosureHandler, ReadTask};
 use crate::pipeline::clock::{now, until};
 use crate::pipeline::net::end;
@@ -183,6 +185,10 @@ impl LaneLoop {
 
     /// Whether the next turn has something to do that is here already.
     fn has_work(&self) -> bool {
+        #[cfg(shuttle)]
+        if is(Breakage::LastLook) {
+            return self.accepts() && self.parts.handler.has_deferred();
+        }
         !self.failed.is_empty()
             || self.parts.shared.board.is_marked()
             || self.accepts() && self.parts.handler.has_deferred()
@@ -197,8 +203,14 @@ impl LaneLoop {
             return self.stopping || !self.parts.shared.stop.load(Ordering::Acquire);
         }
         // The next stages are full. Once more, now that they know that we wait.
+        #[cfg(shuttle)]
+        crate::breakage::let_others_make_room();
         self.parts.shared.set_starved(self.is_starved());
         self.parts.shared.announce_blocked();
+        #[cfg(shuttle)]
+        if is(Breakage::SecondTry) {
+            return !self.has_work();
+        }
         self.hand_on();
         let idle = !self.out.is_empty() && !self.has_work();
         if !idle {

@@ -16,6 +16,8 @@ use std::sync::{Arc, OnceLock};
 
 use ringraft_ring::ConsumerWaker;
 
+#[cfg(shuttle)]
+use crate::breakage::{Breakage, is};
 use crate::handler::ProgressBoard;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence, thread_local};
 
@@ -70,6 +72,10 @@ impl LaneShared {
 
     pub(crate) fn wake(&self) {
         self.waker.wake();
+        #[cfg(shuttle)]
+        if is(Breakage::Bell) {
+            return;
+        }
         fence(Ordering::SeqCst);
         if self.starved.load(Ordering::Relaxed)
             && let Some(bell) = self.bell.get()
@@ -98,6 +104,10 @@ impl LaneShared {
 
     /// There is room again in a ring that the lane publishes into: call after every drain.
     fn room(&self) {
+        #[cfg(shuttle)]
+        if is(Breakage::Room) {
+            return;
+        }
         fence(Ordering::SeqCst);
         if self.blocked.load(Ordering::Relaxed) && self.blocked.swap(false, Ordering::SeqCst) {
             self.wake();

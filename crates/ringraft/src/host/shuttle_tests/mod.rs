@@ -7,6 +7,7 @@
 //! Groups have one voter, so that writes go the whole way without a peer. Time stands still: no timer ever helps a sleeper, so
 //! that whoever is forgotten makes a deadlock. Memory is sequentially consistent: missing fences are loom's to find.
 
+mod breakages;
 mod failure;
 mod network;
 mod progress;
@@ -75,9 +76,12 @@ fn node_options(mode: ApplyTaskMode) -> NodeOptions {
     options
 }
 
-/// What became of every task, and what was applied. Its locks are not shuttle's: looking on changes no schedule.
+/// What became of every task, and what was applied. Most locks are not shuttle's: looking on changes no schedule.
 #[derive(Default)]
 struct Ledger {
+    /// Outcomes so far.
+    told: Mutex<usize>,
+    more: Condvar,
     outcomes: parking_lot::Mutex<FxHashMap<u64, Vec<ApplyResult>>>,
     applied: parking_lot::Mutex<Vec<u64>>,
     shutdowns: parking_lot::Mutex<usize>,
@@ -88,6 +92,8 @@ impl Ledger {
         let ledger = Arc::clone(self);
         Task::with_closure(Bytes::copy_from_slice(&tag.to_be_bytes()), move |outcome| {
             ledger.outcomes.lock().entry(tag).or_default().push(outcome);
+            *ledger.told.lock() += 1;
+            ledger.more.notify_all();
         })
     }
 
@@ -99,20 +105,12 @@ impl Ledger {
         found[0].clone()
     }
 
-    /// Waits until whatever was applied to the node before is behind it, then checks those tasks.
-    fn finish(
-        self: &Arc<Ledger>,
-        node: &Node,
-        tags: impl std::iter::Iterator<Item = u64>,
-    ) -> Vec<ApplyResult> {
-        let last = loop {
-            match propose(node, LAST) {
-                Err(ApplyError::Busy) => shuttle::thread::yield_now(),
-                last => break last,
-            }
-        };
-        assert!(last.is_ok(), "{last:?}");
-        self.check(tags)
+    /// Waits until all tasks that were ever made, `count` of them, have an outcome.
+    fn await_outcomes(&self, count: usize) {
+        let mut told = self.told.lock();
+        while *told < count {
+            self.more.wait(&mut told);
+        }
     }
 
     /// Each of the tasks has one outcome, and what was applied agrees with it.
@@ -149,6 +147,8 @@ struct Recorder {
     ledger: Arc<Ledger>,
     gate: Option<Arc<Gate>>,
     panics_at: Option<u64>,
+    /// Lets all others go first.
+    yields: bool,
     /// Opened once the group leads.
     leads: Arc<Gate>,
     /// A gate that is opened once this task is applied.
@@ -159,7 +159,14 @@ impl Recorder {
     fn new(ledger: &Arc<Ledger>) -> Recorder {
         let leads = Arc::new(Gate::default());
         leads.close();
-        Recorder { ledger: Arc::clone(ledger), gate: None, panics_at: None, leads, opens: None }
+        Recorder {
+            ledger: Arc::clone(ledger),
+            gate: None,
+            panics_at: None,
+            yields: false,
+            leads,
+            opens: None,
+        }
     }
 }
 
@@ -171,6 +178,9 @@ impl StateMachine for Recorder {
     fn on_apply(&mut self, iter: &mut Iterator<'_>) {
         if let Some(gate) = &self.gate {
             gate.pass();
+        }
+        if self.yields {
+            shuttle::thread::yield_now();
         }
         while let Some(entry) = iter.next() {
             let tag = u64::from_be_bytes(entry.data[..].try_into().expect("a tag"));
