@@ -9,11 +9,15 @@ export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/release/ringraft
 # loom needs a configuration flag for the whole build: its own folder keeps the ordinary one warm.
 LOOM_DIR := $(CARGO_TARGET_DIR)-loom
+# So does shuttle.
+SHUTTLE_DIR := $(CARGO_TARGET_DIR)-shuttle
+# How many times the schedules of `make test` a run of `make shuttle` makes: forty are two million.
+SHUTTLE_TIMES ?= 40
 PEERS ?= ../shared/peers
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test build where lint format loom sim bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
+.PHONY: help demo test build where lint format loom schedules shuttle sim bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,11 +39,24 @@ where: ## Prints the path of the release program
 demo: build ## Three processes, load, kill -9, verdict
 	$(BIN) demo
 
-test: setup loom ## Every test
+test: setup loom schedules ## Every test
 	$(CARGO) test $(LOCKED) --workspace
 
 loom: setup ## The ring under every interleaving that loom can make
 	CARGO_TARGET_DIR=$(LOOM_DIR) RUSTFLAGS="--cfg loom" $(CARGO) test $(LOCKED) -p ringraft-ring --release --test loom
+
+under_shuttle = CARGO_TARGET_DIR=$(SHUTTLE_DIR) RUSTFLAGS="--cfg shuttle" $(CARGO) test $(LOCKED) --profile shuttle $(1)
+
+# One set of schedules, the same in every run.
+schedules: setup ## The ring and the loops of a host under some schedules of shuttle
+	$(call under_shuttle,-p ringraft-ring --test shuttle)
+	$(call under_shuttle,-p ringraft --lib shuttle_tests)
+
+shuttle: setup ## The same under two million new schedules (SHUTTLE_RANDOM_SEED makes a run again)
+	@export SHUTTLE_TIMES=$(SHUTTLE_TIMES) SHUTTLE_RANDOM_SEED=$${SHUTTLE_RANDOM_SEED:-$$(date +%s)}; \
+	echo "ringraft: SHUTTLE_RANDOM_SEED=$$SHUTTLE_RANDOM_SEED"; \
+	$(call under_shuttle,-p ringraft-ring --test shuttle); \
+	$(call under_shuttle,-p ringraft --lib shuttle_tests)
 
 lint: setup ## Format, clippy and rustdoc, all without a warning
 	$(CARGO) fmt --all --check
@@ -71,4 +88,4 @@ bench-peers: build ## ringraft, SOFAJRaft, hashicorp/raft, Dragonboat and the fl
 	PEERS=$(PEERS) benches/peers.sh
 
 clean: ## Removes the build cache
-	rm -rf $(CARGO_TARGET_DIR) $(LOOM_DIR)
+	rm -rf $(CARGO_TARGET_DIR) $(LOOM_DIR) $(SHUTTLE_DIR)

@@ -21,7 +21,7 @@ use shuttle::{
     thread,
 };
 
-/// Schedules of each kind (PCT with three priority changes, random) for each scenario.
+/// Schedules of each kind (PCT of depth 3, random) for each scenario.
 const SCHEDULES: usize = 2_000;
 
 /// The same schedules in every run; `SHUTTLE_RANDOM_SEED` gives others.

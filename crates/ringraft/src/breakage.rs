@@ -26,12 +26,14 @@ std::thread_local! {
 }
 
 /// From now on the schedules of this test run with it.
+#[cfg(test)]
 pub(crate) fn set(breakage: Breakage) {
     BROKEN.set(Some(breakage));
 }
 
 /// From now on the schedules of this test are led to where a lane's second try matters: to room that comes just before the
 /// lane says that it waits for it. Chance alone hardly ever leads there.
+#[cfg(test)]
 pub(crate) fn steer() {
     STEERED.set(true);
 }

@@ -33,6 +33,7 @@ struct State {
     replies: Vec<u32>,
 }
 
+#[cfg(test)]
 impl ScriptedNet {
     /// The network of the host that was started last.
     pub(crate) fn newest() -> Arc<ScriptedNet> {
@@ -58,7 +59,9 @@ impl ScriptedNet {
     pub(crate) fn replies(&self) -> Vec<u32> {
         self.state.lock().replies.clone()
     }
+}
 
+impl ScriptedNet {
     fn wake(&self) {
         self.state.lock().rung = true;
         self.rung.notify_all();

@@ -37,7 +37,7 @@ use crate::task::Task;
 
 use super::RaftHost;
 
-/// Schedules of each kind (PCT with three priority changes, random) for each scenario.
+/// Schedules of each kind (PCT of depth 3, random) for each scenario.
 const SCHEDULES: usize = 400;
 
 /// The same schedules in every run; `SHUTTLE_RANDOM_SEED` gives others.
