@@ -66,6 +66,7 @@ impl BallotBox {
         }
         debug_assert!(
             index == naive_quorum_index(conf, &mut held)
+                || Mutant::F5MajorityIsOneShort.is_active()
                 || Mutant::D14QuorumOfUnsorted.is_active()
                 || Mutant::C12CommitsWhatOneHolds.is_active(),
             "fast and naive counting agree"

@@ -57,7 +57,8 @@ pub struct SimArgs {
     /// Which worlds to draw; swarm, or the one that suits the mutant
     #[arg(long, value_name = "PROFILE")]
     profile: Option<WorldProfile>,
-    /// Puts a bug back: its name, or `list`; `all` and `canary` see to it that bugs are found. Only in builds with mutants
+    /// Puts a bug back: its name, or `list`; `all`, `canary` or several names see to it that each is found. Only in builds with
+    /// mutants
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// How long each seed's faults go on
@@ -285,11 +286,12 @@ fn put_back(args: &SimArgs, name: &str) -> Option<Exit> {
         "list" => Some(list()),
         "all" => Some(hunt(Mutant::ALL, args.start, args.seeds, world, args.json)),
         "canary" => Some(hunt(&[Mutant::CANARY], args.start, args.seeds, world, args.json)),
-        name => match Mutant::named(name) {
-            Some(mutant) => {
-                ringraft_core::mutants::choose(Some(mutant));
+        names => match names.split(',').map(Mutant::named).collect::<Option<Vec<_>>>().as_deref() {
+            Some([mutant]) => {
+                ringraft_core::mutants::choose(Some(*mutant));
                 None
             }
+            Some(several) => Some(hunt(several, args.start, args.seeds, world, args.json)),
             None => {
                 Some(Exit::Usage.say(&format!("no mutant is called {name}; --mutant list names them all")))
             }

@@ -71,6 +71,7 @@ impl World {
         if p.batches.is_multiple_of(BATCHES_PER_MAINTENANCE)
             && p.disk.failed().is_none()
             && p.writing.is_none()
+            && p.telling.is_none()
         {
             let kept = p.store.as_log().maintain();
             if self.hosts[host].power_is_off() {
@@ -119,8 +120,14 @@ impl World {
             }
         }
         let mut wake = false;
-        for (handle, progress, sequence) in stable.stable {
-            wake |= p.board.stable(handle, &progress, sequence);
+        let stall = std::mem::take(&mut self.hosts[host].stall);
+        let stalls = stall > 0 && p.telling.is_none() && !stable.stable.is_empty();
+        if stalls {
+            p.telling = Some(stable.stable);
+        } else {
+            for (handle, progress, sequence) in stable.stable {
+                wake |= p.board.stable(handle, &progress, sequence);
+            }
         }
         if let Some(status) = &stable.failed {
             p.board.store_failed(status.clone());
@@ -132,11 +139,32 @@ impl World {
         if wake {
             self.wake(host, 0);
         }
+        if stalls {
+            let life = self.hosts[host].life;
+            self.after(stall, Event::Told(host, life));
+        }
         self.carry(host)?;
         match stable.failed {
             Some(status) => self.store_failed(host, &status),
             None => Ok(()),
         }
+    }
+
+    /// The disk stage goes on: the lane is told what has been durable for a while.
+    pub(super) fn told(&mut self, host: usize, life: u32) {
+        if self.hosts[host].life != life {
+            return;
+        }
+        self.report.events += 1;
+        let Some(p) = &mut self.hosts[host].process else { return };
+        let mut wake = p.stopping.is_some();
+        for (handle, progress, sequence) in p.telling.take().into_iter().flatten() {
+            wake |= p.board.stable(handle, &progress, sequence);
+        }
+        if wake {
+            self.wake(host, 0);
+        }
+        self.start_stages(host);
     }
 
     /// The power went in the middle of an operation of the disk: the whole host is gone.

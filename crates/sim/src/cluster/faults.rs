@@ -42,6 +42,10 @@ pub enum FaultKind {
     Pause,
     /// A host's clock leaps ahead.
     ClockLeap,
+    /// The disk stage stands still between answers and the news for the lane that its write is durable.
+    StageStall,
+    /// A group's leader works with a bare majority for a while, and then it is cut off, paused, killed or loses power.
+    LeaderLost,
     /// Connections between two hosts break.
     Reset,
     /// One end of the connections between two hosts is gone, and the other is not told.
@@ -58,7 +62,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 22] = [
+    pub const ALL: [FaultKind; 24] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerCut,
@@ -75,6 +79,8 @@ impl FaultKind {
         FaultKind::LostDirEntry,
         FaultKind::Pause,
         FaultKind::ClockLeap,
+        FaultKind::StageStall,
+        FaultKind::LeaderLost,
         FaultKind::Reset,
         FaultKind::HalfOpen,
         FaultKind::Clog,
@@ -102,6 +108,8 @@ impl FaultKind {
             FaultKind::LostDirEntry => "lost_dir_entry",
             FaultKind::Pause => "pause",
             FaultKind::ClockLeap => "clock_leap",
+            FaultKind::StageStall => "stage_stall",
+            FaultKind::LeaderLost => "leader_lost",
             FaultKind::Reset => "reset",
             FaultKind::HalfOpen => "half_open",
             FaultKind::Clog => "clog",
@@ -227,6 +235,8 @@ impl World {
                 self.hosts[host].clock.leap(now, hour.unwrap_or_else(|| r.sized(MS, 8 * timeout)));
                 self.wake(host, 0);
             }
+            FaultKind::StageStall => self.hosts[host].stall = r.sized(MS, 4 * timeout),
+            FaultKind::LeaderLost => return self.lag_behind_leader(r),
             FaultKind::Reset => {
                 let other = r.index(self.plan.hosts);
                 self.break_connections(r, |a, b| (a, b) == (host, other) || (b, a) == (host, other));
@@ -258,5 +268,62 @@ impl World {
             _ => return false,
         }
         true
+    }
+
+    /// The host that leads a group.
+    fn leader_of(&self, group: usize) -> Option<usize> {
+        let leads = |host: &&usize| self.node(group, **host).is_some_and(|node| node.is_leader());
+        self.plan.groups[group].iter().find(leads).copied()
+    }
+
+    /// A leader is heard by a bare majority only, and soon by nobody. What it did last is held by some of those who elect the
+    /// next; writes may be under way meanwhile, and disk stages late with their news.
+    fn lag_behind_leader(&mut self, r: &mut Random) -> bool {
+        let timeout = self.plan.election_timeout_ms * MS;
+        let group = r.index(self.plan.groups.len());
+        let Some(leader) = self.leader_of(group) else { return false };
+        let mut members: Vec<usize> =
+            self.plan.groups[group].iter().copied().filter(|host| *host != leader).collect();
+        for at in (1..members.len()).rev() {
+            members.swap(at, r.index(at + 1));
+        }
+        let near = members.len().div_ceil(2);
+        let far: Vec<usize> = members.split_off(near);
+        let soon = r.sized(MS, timeout / 2);
+        self.cut(r, soon, |from, to| from == leader && far.contains(&to));
+        for host in members.into_iter().chain([leader]) {
+            if r.chance(250) {
+                self.hosts[host].stall = soon + r.sized(MS, 4 * timeout);
+            }
+            if r.chance(250) {
+                let (until, delay) = (self.now + soon, r.range(timeout / 4, 4 * timeout));
+                self.hosts[host].slow_disk = Some((until, delay));
+            }
+        }
+        self.after(soon, Event::LoseLeader { group, random: r.clone() });
+        true
+    }
+
+    /// The leader of a group is gone for a while, perhaps with some of those that it reaches.
+    pub(super) fn lose_leader(&mut self, group: usize, mut r: Random) {
+        let Some(leader) = self.leader_of(group).filter(|_| self.chaos) else { return };
+        let timeout = self.plan.election_timeout_ms * MS;
+        let away = r.range(timeout, 6 * timeout);
+        match r.below(8) {
+            0 => self.crash(leader, None, away, &mut r),
+            1 if matches!(self.plan.store, StoreKind::Segment(_)) => {
+                self.crash(leader, Some(r.next()), away, &mut r);
+            }
+            2 => self.hosts[leader].paused_until = self.now + away,
+            kind => {
+                let side: Vec<bool> =
+                    (0..self.plan.hosts).map(|host| host == leader || r.chance(150)).collect();
+                // It may still speak, or still hear.
+                let (speaks, hears) = (kind == 3, kind == 4);
+                self.cut(&mut r, away, |from, to| {
+                    side[from] != side[to] && !(speaks && side[from]) && !(hears && side[to])
+                });
+            }
+        }
     }
 }

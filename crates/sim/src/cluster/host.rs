@@ -72,6 +72,8 @@ pub(super) struct Process {
     pub(super) disk_ring: VecDeque<Vec<DiskWrite>>,
     /// The batch that is being written, and whether the store knows of it.
     pub(super) writing: Option<(WriteBatch, bool)>,
+    /// What the disk stage has made durable and not told the lane yet.
+    pub(super) telling: Option<Vec<(GroupHandle, Arc<GroupProgress>, u64)>>,
     pub(super) batches: u64,
     pub(super) fsm: ApplyTaskHandler,
     pub(super) fsm_ring: VecDeque<Vec<FsmTask>>,
@@ -105,6 +107,8 @@ pub(super) struct Host {
     pub(super) paused_until: u64,
     /// Until when it reads one request a turn only.
     pub(super) slow_reader: u64,
+    /// How long the disk stage stands still before it next says what is durable.
+    pub(super) stall: u64,
     /// Until when writes take how long.
     pub(super) slow_disk: Option<(u64, u64)>,
     /// The disk loses power with the operation of this number.
@@ -139,6 +143,7 @@ impl Host {
             arrivals: VecDeque::new(),
             paused_until: 0,
             slow_reader: 0,
+            stall: 0,
             slow_disk: None,
             power_off_at: None,
             disk_suspect: false,
@@ -288,6 +293,7 @@ impl World {
             reader,
             disk_ring: VecDeque::new(),
             writing: None,
+            telling: None,
             batches: 0,
             fsm: ApplyTaskHandler::new(),
             fsm_ring: VecDeque::new(),
@@ -417,6 +423,7 @@ impl World {
             && process.ring.is_empty()
             && process.disk_ring.is_empty()
             && process.writing.is_none()
+            && process.telling.is_none()
             && process.fsm_ring.is_empty()
             && !process.fsm_busy
             && process.read_ring.is_empty();

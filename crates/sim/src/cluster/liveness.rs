@@ -41,6 +41,7 @@ impl World {
         for host in 0..self.plan.hosts {
             self.hosts[host].slow_disk = None;
             self.hosts[host].slow_reader = 0;
+            self.hosts[host].stall = 0;
             self.hosts[host].paused_until = self.now.min(self.hosts[host].paused_until);
             self.hosts[host].disk.limit_bytes(None);
             self.hosts[host].disk_full = false;

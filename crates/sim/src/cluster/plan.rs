@@ -151,7 +151,7 @@ impl Plan {
             group_backlog: r.sized(1, 64) as usize,
             deferred: r.sized(1, 64) as usize,
         };
-        let fault_gap = election_timeout_ms * MS * r.sized(1, 32) / 4;
+        let fault_gap = election_timeout_ms * MS * r.sized(1, 32) / 8;
         let timeout = election_timeout_ms * MS;
         // Electing leaders takes a share of the events, too.
         let elections = 100 * (hosts * group_count) as u64;
@@ -160,6 +160,12 @@ impl Plan {
             Length::Any => (elections + r.sized(8_000, 100_000), timeout * r.range(20, 80)),
             Length::Short => (elections + r.range(8_000, 20_000), timeout * r.range(20, 80)),
             Length::Long => (elections + r.range(150_000, 350_000), timeout * r.range(400, 1600)),
+        };
+        // Some clients are at the limits all the time; others leave time for many faults and elections.
+        let think = match (days, r.chance(350)) {
+            (true, _) => 600_000 * MS,
+            (false, true) => r.sized(timeout / 1000, timeout / 8),
+            (false, false) => r.sized(slow_net / 8, 4 * slow_net),
         };
         // Datagrams in a thousand: often many, sometimes few or none.
         let rate = |r: &mut Random| match r.below(10) {
@@ -208,7 +214,7 @@ impl Plan {
             clock_ppm: if r.chance(500) { r.sized(1, 10_000) } else { 0 },
             clients: r.sized(1, 12) as usize,
             keys: r.sized(1, 6),
-            think: if days { 600_000 * MS } else { r.sized(timeout / 1000, timeout / 8) },
+            think,
             burst: if r.chance(200) { r.range(2, 16) } else { 1 },
             value_bytes: r.sized(1, 700),
             faults,

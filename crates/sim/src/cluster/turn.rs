@@ -234,7 +234,7 @@ impl World {
         let delays = [self.random.below(step), self.random.below(step), self.random.below(step)];
         let pause = self.hosts[host].paused_until.saturating_sub(self.now);
         let Some(p) = &mut self.hosts[host].process else { return };
-        let disk = p.writing.is_none() && !p.disk_ring.is_empty();
+        let disk = p.writing.is_none() && p.telling.is_none() && !p.disk_ring.is_empty();
         let fsm = !p.fsm_busy && !p.fsm_ring.is_empty();
         let read = !p.read_busy && !p.read_ring.is_empty();
         p.fsm_busy |= fsm;

@@ -44,6 +44,13 @@ pub(super) enum Event {
     Client(usize),
     Fault(u64),
     Start(usize),
+    /// The leader of a group, whoever it is by then, is lost.
+    LoseLeader {
+        group: usize,
+        random: Random,
+    },
+    /// A disk stage tells the lane what is durable.
+    Told(usize, u32),
     /// An operator ends a process whose store has failed.
     Replace(usize, u32),
     DiskRoom(usize),
@@ -258,6 +265,15 @@ impl World {
                 self.report.events += 1;
                 self.fault(number);
                 self.drain_outcomes()
+            }
+            Event::LoseLeader { group, random } => {
+                self.report.events += 1;
+                self.lose_leader(group, random);
+                self.drain_outcomes()
+            }
+            Event::Told(host, life) => {
+                self.told(host, life);
+                Ok(())
             }
             Event::Start(host) => {
                 self.report.events += 1;
