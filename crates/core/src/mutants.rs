@@ -43,7 +43,7 @@ mutants! {
     A6AppendErasesTheVote = "a6_append_erases_the_vote", "core", "taking in a leader's entries forgets the vote of the term";
     A7RefusalCountsAsGrant = "a7_refusal_counts_as_grant", "core", "a candidate counts any answer of its term as a grant";
     A7LogsAreNotCompared = "a7_logs_are_not_compared", "core", "a voter grants whatever the candidate's log is";
-    A8TruncationTakesTheTermBack = "a8_truncation_takes_the_term_back", "core", "truncating takes the term back to that of the last entry kept";
+    A8TermIsThatOfTheLastEntry = "a8_term_is_that_of_the_last_entry", "core", "a node starts in the term of its last entry, whatever it voted later";
     A9RecoveryForgetsTheVote = "a9_recovery_forgets_the_vote", "storage", "recovery reads the term of a hard state and not the vote";
     A9CheckpointForgetsTheVote = "a9_checkpoint_forgets_the_vote", "storage", "a checkpoint holds the terms and not the votes";
     A10LogsMustBeAheadInBoth = "a10_logs_must_be_ahead_in_both", "core", "a candidate's log must not be behind in term nor in index";
@@ -52,7 +52,7 @@ mutants! {
     A13VoterComparesStableIndex = "a13_voter_compares_stable_index", "core", "a voter compares with its last durable entry";
     A15VoteWriteIsNotSynced = "a15_vote_write_is_not_synced", "storage", "a batch of hard states alone is not synced";
     A20VoteIsForgottenAtRestart = "a20_vote_is_forgotten_at_restart", "core", "a node that is started again remembers its term and not its vote";
-    B2PreVoterKeepsItsOldTerm = "b2_pre_voter_keeps_its_old_term", "core", "a node that asks for pre-votes learns no higher term from the answers";
+    B1PreVotesOfOtherTermsAreDropped = "b1_pre_votes_of_other_terms_are_dropped", "core", "a node that asks for pre-votes drops answers of terms other than its own";
     B3PreVoteAsksOnce = "b3_pre_vote_asks_once", "core", "a node whose pre-votes came to nothing never asks again";
     B4AppendIsNoSignOfLife = "b4_append_is_no_sign_of_life", "core", "a follower does not count a leader's messages as signs of life";
     B7LeaderStaysWithoutAQuorum = "b7_leader_stays_without_a_quorum", "core", "a leader that no quorum answers goes on leading";
@@ -78,7 +78,7 @@ mutants! {
     D10TruncationLeavesStableMark = "d10_truncation_leaves_stable_mark", "core", "truncation leaves the stable mark";
     D10CompletionWithoutItsSequence = "d10_completion_without_its_sequence", "core", "the completion of one write vouches for every write under way";
     D11ProbeConfirms = "d11_probe_confirms", "core", "the answer to a probe counts as an acknowledgement of durable entries";
-    D12RejectionMovesForward = "d12_rejection_moves_forward", "core", "a rejection may move the next index forward";
+    D12ProbeStaysInPlace = "d12_probe_stays_in_place", "core", "a rejected probe is sent again for the same index";
     D14QuorumOfUnsorted = "d14_quorum_of_unsorted", "core", "the commit index comes from match indexes that were not sorted";
     D19BlockEndsWithoutAProbe = "d19_block_ends_without_a_probe", "core", "a replicator that was blocked is not woken when the block ends";
     D19ReadWakesNobody = "d19_read_wakes_nobody", "core", "a replicator that waits for a log read is not woken by it";
@@ -99,7 +99,6 @@ mutants! {
     G2TransferBeforeTheLogIsComplete = "g2_transfer_before_the_log_is_complete", "core", "the new leader is ordered to campaign before it has the whole log";
     H1SyncErrorIsIgnored = "h1_sync_error_is_ignored", "storage", "an error of fdatasync is ignored";
     H1RecoveryTrustsThePageCache = "h1_recovery_trusts_the_page_cache", "storage", "recovery counts what it reads as durable";
-    H1RecoveryTrustsACachedCheckpoint = "h1_recovery_trusts_a_cached_checkpoint", "storage", "recovery counts a checkpoint that it reads as durable";
     H2FailedWriteIsAcknowledged = "h2_failed_write_is_acknowledged", "ringraft", "what waited for a write leaves also when the write has failed";
     H3NewFileWithoutDirectorySync = "h3_new_file_without_directory_sync", "storage", "the directory is not synced after a new file has its name";
     H3NewFileIsNotSynced = "h3_new_file_is_not_synced", "storage", "a new file has its name before its header is durable";

@@ -207,7 +207,8 @@ pub(crate) fn next_after_rejection(
         Some(ConflictHint { term, first_index }) => last_of_term(term).map_or(first_index, |last| last + 1),
         None => last_log_index.unwrap_or(0).saturating_add(1),
     };
-    if Mutant::D12RejectionMovesForward.is_active() { wanted.max(1) } else { wanted.min(prev).max(1) }
+    let most = if Mutant::D12ProbeStaysInPlace.is_active() { prev + 1 } else { wanted.min(prev) };
+    most.max(1)
 }
 
 /// The replicators of a leader, in the order of the configuration; empty on everybody else.

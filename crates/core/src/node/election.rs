@@ -276,10 +276,13 @@ impl NodeImpl {
         response: RequestVoteResponse,
         fx: &mut Effects,
     ) {
-        let pre_voter_stays =
-            Mutant::B2PreVoterKeepsItsOldTerm.is_active() && self.state == NodeState::Follower;
-        if !pre_voter_stays && self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx)
+        if Mutant::B1PreVotesOfOtherTermsAreDropped.is_active()
+            && self.state == NodeState::Follower
+            && response.term != self.hard_state.term
         {
+            return;
+        }
+        if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
             return;
         }
         // Grants of an earlier round count for nothing (little-raft#44).

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
-use crate::effects::{Effects, FsmEvent, HardState, LogOp, Reply, ReplyToken};
+use crate::effects::{Effects, FsmEvent, LogOp, Reply, ReplyToken};
 use crate::marks::Mark;
 use crate::message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftResponse,
@@ -224,9 +224,6 @@ impl NodeImpl {
         self.log.truncate_suffix(from);
         fx.marks.set(Mark::SuffixTruncated);
         fx.log.push(LogOp::TruncateSuffix { from });
-        if Mutant::A8TruncationTakesTheTermBack.is_active() {
-            self.hard_state = HardState { term: self.log.last_id().term, voted_for: None };
-        }
         Ok(())
     }
 }

@@ -180,6 +180,9 @@ impl NodeImpl {
             // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
             hard_state = HardState { term: log.last_id().term + 1, voted_for: None };
         }
+        if Mutant::A8TermIsThatOfTheLastEntry.is_active() {
+            hard_state = HardState { term: log.last_id().term, voted_for: None };
+        }
         if Mutant::A20VoteIsForgottenAtRestart.is_active() {
             hard_state.voted_for = None;
         }
@@ -555,11 +558,7 @@ impl NodeImpl {
             "only stable entries reach the state machine"
         );
         debug_assert!(self.applied <= self.delivered, "applied {} of {}", self.applied, self.delivered);
-        debug_assert!(
-            self.log.last_id().term <= self.hard_state.term
-                || Mutant::A8TruncationTakesTheTermBack.is_active(),
-            "an entry of a future term"
-        );
+        debug_assert!(self.log.last_id().term <= self.hard_state.term, "an entry of a future term");
         let leads = matches!(self.state, NodeState::Leader | NodeState::Transferring);
         debug_assert!(leads == (self.term_start_index != 0));
         debug_assert!(leads || self.replicators.len() == 0, "only leaders replicate");

@@ -276,32 +276,38 @@ impl World {
         self.plan.groups[group].iter().find(leads).copied()
     }
 
-    /// A leader is heard by a bare majority only, and soon by nobody. What it did last is held by some of those who elect the
-    /// next; writes may be under way meanwhile, and disk stages late with their news.
+    /// A leader is heard by a bare majority only, and soon by nobody: what it did last is held by some of those who elect the
+    /// next leader.
     fn lag_behind_leader(&mut self, r: &mut Random) -> bool {
         let timeout = self.plan.election_timeout_ms * MS;
         let group = r.index(self.plan.groups.len());
         let Some(leader) = self.leader_of(group) else { return false };
-        let mut members: Vec<usize> =
+        let mut near: Vec<usize> =
             self.plan.groups[group].iter().copied().filter(|host| *host != leader).collect();
-        for at in (1..members.len()).rev() {
-            members.swap(at, r.index(at + 1));
+        for at in (1..near.len()).rev() {
+            near.swap(at, r.index(at + 1));
         }
-        let near = members.len().div_ceil(2);
-        let far: Vec<usize> = members.split_off(near);
-        let soon = r.sized(MS, timeout / 2);
-        self.cut(r, soon, |from, to| from == leader && far.contains(&to));
-        for host in members.into_iter().chain([leader]) {
-            if r.chance(250) {
-                self.hosts[host].stall = soon + r.sized(MS, 4 * timeout);
-            }
-            if r.chance(250) {
-                let (until, delay) = (self.now + soon, r.range(timeout / 4, 4 * timeout));
-                self.hosts[host].slow_disk = Some((until, delay));
-            }
-        }
-        self.after(soon, Event::LoseLeader { group, random: r.clone() });
+        let far = near.split_off(near.len().div_ceil(2));
+        near.push(leader);
+        let (soon, last) = (r.sized(MS, timeout / 2), r.sized(MS, timeout / 4));
+        self.cut(r, soon + last, |from, to| from == leader && far.contains(&to));
+        self.after(soon, Event::HinderLeader { group, near, last, random: r.clone() });
         true
+    }
+
+    /// Writes of the majority are under way, or disk stages late with their news, when its leader is lost.
+    pub(super) fn hinder_leader(&mut self, group: usize, near: &[usize], last: u64, mut r: Random) {
+        let timeout = self.plan.election_timeout_ms * MS;
+        for host in near {
+            if r.chance(300) {
+                self.hosts[*host].stall = last + r.range(timeout, 4 * timeout);
+            }
+            if r.chance(300) {
+                let (until, delay) = (self.now + last + timeout, r.range(timeout, 10 * timeout));
+                self.hosts[*host].slow_disk = Some((until, delay));
+            }
+        }
+        self.after(last, Event::LoseLeader { group, random: r });
     }
 
     /// The leader of a group is gone for a while, perhaps with some of those that it reaches.

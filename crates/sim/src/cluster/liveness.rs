@@ -82,8 +82,10 @@ impl World {
                 Some(_) => {}
             }
         }
+        self.leaders_kept()?;
         if self.led_since.is_some() {
             match self.unsettled() {
+                None if self.stays_quiet() => return Ok(()),
                 None => return self.finish(),
                 Some((what, group)) if passed > grace + 10 * round + CONVERGENCE => {
                     let text = format!("{what} {} ms after the last fault", passed / MS);
@@ -112,7 +114,7 @@ impl World {
     /// A group that is not at rest, and why.
     fn unsettled(&self) -> Option<(&'static str, usize)> {
         for group in 0..self.plan.groups.len() {
-            let mut ends = None;
+            let (mut ends, mut term) = (None, None);
             for host in self.live(group) {
                 let Some(node) = self.node(group, host) else { return Some(("a host is down", group)) };
                 let last = node.last_log_id();
@@ -126,6 +128,9 @@ impl World {
                 if *ends.get_or_insert(last) != last {
                     return Some(("logs differ", group));
                 }
+                if *term.get_or_insert(node.term()) != node.term() {
+                    return Some(("terms differ", group));
+                }
                 if node.committed_index() != last.index {
                     return Some(("entries are not committed", group));
                 }
@@ -138,7 +143,7 @@ impl World {
     }
 
     /// What is known of a group, for the message of a violation.
-    fn describe(&self, group: usize) -> String {
+    pub(super) fn describe(&self, group: usize) -> String {
         let mut text = String::new();
         for host in &self.plan.groups[group] {
             let known = match self.node(group, *host) {

@@ -12,6 +12,7 @@ mod machine;
 mod network;
 mod operators;
 mod oracle;
+mod patience;
 mod plan;
 mod random;
 mod recovery;

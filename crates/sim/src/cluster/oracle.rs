@@ -30,6 +30,8 @@ pub(super) struct GroupOracle {
     /// Terms with a leader.
     pub(super) led: u64,
     last_led: u64,
+    /// When the leader of the latest term was first seen, in microseconds.
+    led_at: u64,
 }
 
 struct Stable<'a> {
@@ -58,6 +60,7 @@ impl Oracle {
             logs: peers.iter().map(|_| ReplicaLog::default()).collect(),
             led: 0,
             last_led: 0,
+            led_at: 0,
         };
         Oracle { groups: (0..groups).map(group).collect(), truncations: 0 }
     }
@@ -133,11 +136,24 @@ impl Oracle {
     }
 
     /// A turn of a node is over.
-    pub(super) fn stepped(&mut self, group: usize, host: usize, node: &NodeImpl) -> Result<(), Violation> {
+    pub(super) fn stepped(
+        &mut self,
+        group: usize,
+        host: usize,
+        node: &NodeImpl,
+        now: u64,
+    ) -> Result<(), Violation> {
         let oracle = &mut self.groups[group];
         if node.is_leader() && node.term() > oracle.last_led {
             oracle.last_led = node.term();
             oracle.led += 1;
+            oracle.led_at = now;
+        }
+        // A majority has left the term of this one: nobody has answered it since, and it has had a turn just now.
+        let patience = 3000 * node.options().election_timeout_ms;
+        if node.is_leader() && node.term() < oracle.last_led && now > oracle.led_at + patience {
+            let what = format!("host {host} leads term {} long after term {}", node.term(), oracle.last_led);
+            return Err(broken("a leader without a quorum steps down", what));
         }
         let disks = Stable { peers: &oracle.peers, logs: &oracle.logs };
         oracle.checkers.observe(&Event::Stepped { node, log: &oracle.logs[host].accepted, disks: &disks })?;

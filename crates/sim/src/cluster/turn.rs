@@ -184,7 +184,7 @@ impl World {
             {
                 hash = (hash ^ number).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(17);
             }
-            self.oracle.stepped(group, host, node)?;
+            self.oracle.stepped(group, host, node, self.now)?;
         }
         self.report.trace_hash = hash;
         if failed && self.hosts[host].process.as_ref().is_some_and(|p| p.stopping.is_none()) {

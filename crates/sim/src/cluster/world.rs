@@ -15,6 +15,7 @@ use super::machine::Outbox;
 use super::network::Network;
 use super::operators::Operators;
 use super::oracle::Oracle;
+use super::patience::Quiet;
 use super::plan::{MS, Plan};
 use super::random::Random;
 use super::transport::ConnectionId;
@@ -44,6 +45,13 @@ pub(super) enum Event {
     Client(usize),
     Fault(u64),
     Start(usize),
+    /// Some of those who hear the leader of a group get slow; soon it is lost.
+    HinderLeader {
+        group: usize,
+        near: Vec<usize>,
+        last: u64,
+        random: Random,
+    },
     /// The leader of a group, whoever it is by then, is lost.
     LoseLeader {
         group: usize,
@@ -88,6 +96,7 @@ pub(super) struct World {
     /// When the last phase began, and when every group had a leader in it.
     pub(super) calm_since: u64,
     pub(super) led_since: Option<u64>,
+    pub(super) quiet: Option<Quiet>,
     keeps_trace: bool,
     /// Kept from turn to turn so that turns do not allocate.
     pub(super) scratch_events: Vec<ringraft::handler::LaneEvent>,
@@ -133,6 +142,7 @@ impl World {
             finished: false,
             calm_since: 0,
             led_since: None,
+            quiet: None,
             keeps_trace: options.trace,
             scratch_events: Vec::new(),
             core_marks: [0; Mark::ALL.len()],
@@ -265,6 +275,10 @@ impl World {
                 self.report.events += 1;
                 self.fault(number);
                 self.drain_outcomes()
+            }
+            Event::HinderLeader { group, near, last, random } => {
+                self.hinder_leader(group, &near, last, random);
+                Ok(())
             }
             Event::LoseLeader { group, random } => {
                 self.report.events += 1;

@@ -237,10 +237,8 @@ pub(crate) fn read(disk: &dyn Disk, names: &[String]) -> Result<Slots, StorageEr
         file.read_exact_at(0, &mut bytes)?;
         match decode(&bytes) {
             Ok(checkpoint) => {
-                if !Mutant::H1RecoveryTrustsACachedCheckpoint.is_active() {
-                    file.write_at(0, &bytes)?;
-                    file.sync_data()?;
-                }
+                file.write_at(0, &bytes)?;
+                file.sync_data()?;
                 slots.valid.insert(checkpoint.sequence, checkpoint);
             }
             Err(what) => slots.invalid.push((disk.path(name), what)),
