@@ -290,7 +290,9 @@ impl World {
         let far = near.split_off(near.len().div_ceil(2));
         near.push(leader);
         let (soon, last) = (r.sized(MS, timeout / 2), r.sized(MS, timeout / 4));
-        self.cut(r, soon + last, |from, to| from == leader && far.contains(&to));
+        // What is held back meanwhile must not arrive before the election.
+        let behind = soon + last + r.range(timeout, 6 * timeout);
+        self.cut(r, behind, |from, to| from == leader && far.contains(&to));
         self.after(soon, Event::HinderLeader { group, near, last, random: r.clone() });
         true
     }

@@ -1,7 +1,9 @@
-//! Rules about leaders and time: who is heard stays, and who is not heard by a quorum goes.
+//! Rules about terms and time: who hears of a term is in it, and a leader that everybody hears stays.
 
-use ringraft_core::{NodeImpl, Term};
+use ringraft::handler::{GroupHandle, LaneEvent};
+use ringraft_core::{NodeImpl, RaftRequest, Term};
 
+use super::host::Process;
 use super::plan::MS;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
@@ -14,7 +16,42 @@ pub(super) struct Quiet {
     terms: Vec<Term>,
 }
 
+/// Terms that a turn is told of by others, with the group: in answers, and in requests for votes, unless voters may keep their
+/// term for the sake of a `promise`.
+pub(super) fn heard_terms(p: &Process, events: &[LaneEvent], promise: bool) -> Vec<(usize, Term)> {
+    let heard = |event: &LaneEvent| {
+        let (handle, term) = match event {
+            LaneEvent::Response(response) => {
+                let (slot, generation) = (response.context.slot, response.context.generation);
+                (GroupHandle { lane: 0, slot, generation }, response.result.as_ref().ok()?.term()?)
+            }
+            LaneEvent::Request(request) => match &request.request {
+                RaftRequest::RequestVote(vote) if !vote.pre_vote && !promise => (request.handle, vote.term),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some((*p.by_handle.get(&handle)?, term))
+    };
+    events.iter().filter_map(heard).collect()
+}
+
 impl World {
+    /// Whoever hears of a higher term is in it (Raft §5.1).
+    ///
+    /// # Errors
+    /// A node is not.
+    pub(super) fn terms_are_learnt(&self, host: usize, heard: &[(usize, Term)]) -> Result<(), Violation> {
+        for (group, term) in heard {
+            let node = self.node(*group, host).filter(|node| node.state().is_active());
+            if let Some(node) = node.filter(|node| node.term() < *term) {
+                let what = format!("host {host} stays in term {} of group {group}", node.term());
+                return Err(broken("terms are learnt", format!("{what}, though it heard of term {term}")));
+            }
+        }
+        Ok(())
+    }
+
     /// The groups have come to rest. Says whether they are to be watched for a while before all is over.
     pub(super) fn stays_quiet(&mut self) -> bool {
         if self.quiet.is_some() || self.plan.groups.len() > QUIET_GROUPS {

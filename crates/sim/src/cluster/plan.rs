@@ -110,7 +110,8 @@ impl Plan {
         let datagrams = options.profile != Profile::Disk && r.chance(650);
         let entries_size = r.sized(1, 64) as usize;
         let body_size = r.sized(64, 16 << 10) as usize;
-        let file_bytes = 512 * r.sized(16, 256);
+        // Small enough for batches that go on in the next file.
+        let file_bytes = 512 * r.sized(8, 128);
         let segment = SegmentLogOptions {
             file_bytes,
             prepared_files: r.range(1, 3) as usize,
@@ -216,7 +217,7 @@ impl Plan {
             keys: r.sized(1, 6),
             think,
             burst: if r.chance(200) { r.range(2, 16) } else { 1 },
-            value_bytes: r.sized(1, 700),
+            value_bytes: if r.chance(200) { 3000 } else { r.sized(1, 700) },
             faults,
             atlas,
             operators,

@@ -7,6 +7,7 @@ use ringraft_net::{Accept, Inbound, ReplyHandle};
 use super::host::{OpenRequest, Process};
 use super::network::Arrival;
 use super::oracle::unseen;
+use super::patience::heard_terms;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
 
@@ -56,6 +57,7 @@ impl World {
         self.take_arrivals(host, p, &mut events);
         let taken = room.min(p.ring.len());
         events.extend(p.ring.drain(..taken));
+        let heard = heard_terms(p, &events, self.plan.operators.lease_reads);
         let mut progress = Vec::new();
         let store_failed = p.board.take(&mut progress);
         if let Some(status) = store_failed {
@@ -80,6 +82,7 @@ impl World {
         self.report.events += u64::from(self.report.events > before);
         self.core_marks(std::mem::take(&mut p.out.marks));
         self.hosts[host].process = Some(process);
+        self.terms_are_learnt(host, &heard)?;
         self.observe_turn(host)?;
         self.hand_on(host)?;
         self.rest(host)
