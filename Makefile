@@ -7,6 +7,8 @@ SHELL := /bin/bash
 CARGO_TARGET_DIR ?= $(HOME)/.cache/ringraft/target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/release/ringraft
+# The simulator with its assertions on and the mutants compiled in; one build for all of them.
+SIM := $(CARGO_TARGET_DIR)/sim/ringraft
 # loom needs a configuration flag for the whole build: its own folder keeps the ordinary one warm.
 LOOM_DIR := $(CARGO_TARGET_DIR)-loom
 # So does shuttle.
@@ -17,7 +19,7 @@ PEERS ?= ../shared/peers
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test build where lint format loom schedules shuttle sim bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
+.PHONY: help demo test build where lint format loom schedules shuttle sim build-sim canary mutants bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,8 +41,18 @@ where: ## Prints the path of the release program
 demo: build ## Three processes, load, kill -9, verdict
 	$(BIN) demo
 
-test: setup loom schedules ## Every test
+test: setup loom schedules canary ## Every test
 	$(CARGO) test $(LOCKED) --workspace
+
+build-sim: setup ## The program with assertions and mutants
+	$(CARGO) build $(LOCKED) --profile sim -p ringraft-cli --features mutants
+
+canary: build-sim ## A bug that the simulator must find, and seeds that must be green without it
+	$(SIM) sim --mutant canary --seeds 5
+	$(SIM) sim --seeds 200
+
+mutants: build-sim ## Puts each known bug back: the simulator must find every one
+	$(SIM) sim --mutant all
 
 loom: setup ## The ring under every interleaving that loom can make
 	CARGO_TARGET_DIR=$(LOOM_DIR) RUSTFLAGS="--cfg loom" $(CARGO) test $(LOCKED) -p ringraft-ring --release --test loom
@@ -61,6 +73,7 @@ shuttle: setup ## The same under two million new schedules (SHUTTLE_RANDOM_SEED 
 lint: setup ## Format, clippy and rustdoc, all without a warning
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) -p ringraft-cli --features mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
 
 format: ## Formats the code

@@ -27,6 +27,7 @@ fn wrong_usage_has_its_status() {
     assert_refused(&run(&["client", "get", "k", "--conf", "a:1", "--timeout", "0"]), 2, &["--timeout"]);
     assert_refused(&run(&["describe", "--addr", "a"]), 2, &["--addr"]);
     assert_refused(&run(&["demo", "--groups", "0"]), 2, &["--groups"]);
+    assert_refused(&run(&["sim", "--mutant", "all"]), 2, &["no mutants", "--features mutants"]);
     assert_refused(&run(&["--log", "ringraft=loud", "describe", "--addr", "a:1"]), 2, &["--log"]);
 }
 

@@ -289,7 +289,7 @@ impl World {
         }
         let far = near.split_off(near.len().div_ceil(2));
         near.push(leader);
-        let (soon, last) = (r.sized(MS, timeout / 2), r.sized(MS, timeout / 4));
+        let (soon, last) = (r.sized(MS, timeout / 2), r.range(timeout / 8, timeout / 2));
         // What is held back meanwhile must not arrive before the election.
         let behind = soon + last + r.range(timeout, 6 * timeout);
         self.cut(r, behind, |from, to| from == leader && far.contains(&to));
@@ -301,12 +301,13 @@ impl World {
     pub(super) fn hinder_leader(&mut self, group: usize, near: &[usize], last: u64, mut r: Random) {
         let timeout = self.plan.election_timeout_ms * MS;
         for host in near {
-            if r.chance(300) {
-                self.hosts[*host].stall = last + r.range(timeout, 4 * timeout);
-            }
-            if r.chance(300) {
-                let (until, delay) = (self.now + last + timeout, r.range(timeout, 10 * timeout));
-                self.hosts[*host].slow_disk = Some((until, delay));
+            match r.below(4) {
+                0 => self.hosts[*host].stall = last + r.range(timeout, 4 * timeout),
+                1 => {
+                    let (until, delay) = (self.now + last + timeout, r.range(timeout, 10 * timeout));
+                    self.hosts[*host].slow_disk = Some((until, delay));
+                }
+                _ => {}
             }
         }
         self.after(last, Event::LoseLeader { group, random: r });
