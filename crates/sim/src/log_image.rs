@@ -66,6 +66,19 @@ impl LogImage {
         (self.first_index()..).zip(&self.entries)
     }
 
+    /// Every entry from `first` on with its index, in order.
+    pub fn entries_from(&self, first: LogIndex) -> impl Iterator<Item = (LogIndex, &LoggedEntry)> {
+        let skip = first.saturating_sub(self.first_index()) as usize;
+        (self.first_index() + skip as u64..).zip(self.entries.iter().skip(skip))
+    }
+
+    /// Every entry before `end` with its index, the last first.
+    pub fn entries_until(&self, end: LogIndex) -> impl Iterator<Item = (LogIndex, &LoggedEntry)> {
+        let keep = (end.saturating_sub(self.first_index()) as usize).min(self.entries.len());
+        let first = self.first_index();
+        self.entries[..keep].iter().enumerate().rev().map(move |(at, entry)| (first + at as u64, entry))
+    }
+
     /// Hash over the log up to `index`; `None` when it does not reach there.
     pub fn chain_at(&self, index: LogIndex) -> Option<u64> {
         if index == self.before_first.index {

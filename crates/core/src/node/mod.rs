@@ -266,6 +266,16 @@ impl NodeImpl {
         self.log.stable_index()
     }
 
+    /// Entries that are accepted and not durable.
+    pub fn unstable_entries(&self) -> u64 {
+        self.log.unstable_entries()
+    }
+
+    /// Bytes of the log that are kept in memory.
+    pub fn tail_bytes(&self) -> usize {
+        self.log.tail_bytes()
+    }
+
     /// Commit index.
     pub fn committed_index(&self) -> LogIndex {
         self.ballot_box.last_committed_index()

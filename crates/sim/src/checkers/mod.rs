@@ -1,12 +1,14 @@
 //! Cross-node safety checkers: each watches all nodes of a group and knows one rule. They compare what nodes did, not
 //! what they say, and remember across crashes.
 
+mod applied_stable;
 mod commit_rule;
 mod election_safety;
 mod leader_append_only;
 mod leader_completeness;
 mod log_matching;
 mod per_node;
+mod quorum_overlap;
 mod state_machine_safety;
 mod vote_once;
 
@@ -16,11 +18,13 @@ use ringraft_core::{EntryChunk, LogIndex, NodeImpl, PeerId, Term};
 
 use crate::log_image::LogImage;
 
+pub use applied_stable::AppliedStable;
 pub use commit_rule::CommitRule;
 pub use election_safety::ElectionSafety;
 pub use leader_append_only::LeaderAppendOnly;
 pub use leader_completeness::LeaderCompleteness;
 pub use log_matching::LogMatching;
+pub use quorum_overlap::QuorumOverlap;
 pub use state_machine_safety::StateMachineSafety;
 pub use vote_once::VoteOnce;
 
@@ -115,6 +119,8 @@ impl Default for Checkers {
                 Box::new(VoteOnce::default()),
                 Box::new(LogMatching::default()),
                 Box::new(LeaderAppendOnly::default()),
+                Box::new(QuorumOverlap),
+                Box::new(AppliedStable::default()),
                 Box::new(StateMachineSafety::default()),
                 Box::new(CommitRule::default()),
                 Box::new(LeaderCompleteness::default()),

@@ -104,3 +104,30 @@ fn a_leader_without_what_was_committed() {
     );
     assert_eq!(broken_rule(&text), "leader completeness");
 }
+
+#[test]
+fn a_state_machine_that_is_ahead_of_its_disk_or_of_its_commit_index() {
+    let mut world = World::new();
+    world.add_nodes(&[1, 2], &[]).unwrap();
+    let node = world.node(1).unwrap();
+    let (log, short) = (LogImage::preset(HardState::default(), &[1, 1]), LogImage::default());
+    let chunk = log.read(1, 1, 1).remove(0);
+    let deliver = |checker: &mut AppliedStable, stable: &LogImage| {
+        checker.observe(&Event::Delivered { node: name(node), chunk: &chunk, stable })
+    };
+    let mut checker = AppliedStable::default();
+    assert!(deliver(&mut checker, &short).unwrap_err().contains("its disk ends"));
+    assert!(deliver(&mut checker, &log).is_ok());
+    let step = Event::Stepped { node, log: &log, disks: &NoDisks };
+    assert!(checker.observe(&step).unwrap_err().contains("as committed"));
+    checker.observe(&Event::Restarted { node: name(node) }).unwrap();
+    assert!(checker.observe(&step).is_ok());
+}
+
+#[test]
+fn a_change_of_voters_without_a_joint_configuration() {
+    let text = "add-nodes 1 2 3 4\ninject append from=1 to=4 term=1 entries=1:conf=1+2+3,1:conf=1+4+5|1+2+3,1:conf=1+4+5\n";
+    assert!(run(text).is_ok() || !matches!(run(text), Err(ScriptError::Violation { .. })));
+    let text = "add-nodes 1 2 3 4\ninject append from=1 to=4 term=1 entries=1:conf=1+2+3,1:conf=1+4+5\n";
+    assert_eq!(broken_rule(text), "quorum overlap");
+}

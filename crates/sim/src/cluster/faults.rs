@@ -213,7 +213,7 @@ impl World {
             }
             FaultKind::SlowDisk => {
                 let until = self.now + away;
-                let delay = r.sized(timeout / 8, (4 * timeout).min(10_000 * MS));
+                let delay = r.sized((timeout / 8).min(1000 * MS), (4 * timeout).min(10_000 * MS));
                 self.hosts[host].slow_disk = Some((until, delay));
             }
             FaultKind::ShortReads => self.hosts[host].disk.short_reads(true),

@@ -10,12 +10,13 @@ use ringraft::handler::{
 };
 use ringraft::rpc::{LaneSink, Outbox as Dispatcher, Processors, RoutingTable, UserProcessors};
 use ringraft_core::{CoreOptions, GroupId, PeerId, RaftError, Status};
-use ringraft_net::{Endpoint, ReplyHandle, RequestContext};
+use ringraft_net::{Endpoint, RequestContext};
 use ringraft_storage::{
     LogReader, LogStorage, MemoryDisk, MemoryLogStorage, SegmentLog, StorageError, WriteBatch,
 };
 use rustc_hash::FxHashMap;
 
+use super::checks::Answers;
 use super::clock::HostClock;
 use super::damage::Proof;
 use super::machine::{Registers, Values};
@@ -39,17 +40,6 @@ impl Store {
             Store::Segment(store) => &mut **store,
         }
     }
-}
-
-/// A request of a peer that was taken in and must be answered once.
-#[derive(Clone, Debug)]
-pub(super) struct OpenRequest {
-    pub(super) group: usize,
-    pub(super) from: PeerId,
-    /// Whether it is a vote (not a pre-vote).
-    pub(super) vote: bool,
-    /// Last entry that an AppendEntries with entries asks to be durable, and its term.
-    pub(super) entries: Option<(u64, u64)>,
 }
 
 /// What runs between two crashes.
@@ -88,7 +78,7 @@ pub(super) struct Process {
     pub(super) by_key: FxHashMap<ringraft_storage::GroupKey, usize>,
     /// Group in each slot of the lane.
     pub(super) by_slot: Vec<Option<usize>>,
-    pub(super) requests: FxHashMap<ReplyHandle, Vec<OpenRequest>>,
+    pub(super) answers: Answers,
     pub(super) next_turn: Option<u64>,
     /// The process ends when its stages are empty, and comes back after so long.
     pub(super) stopping: Option<u64>,
@@ -256,7 +246,7 @@ impl World {
         options.max_replicator_inflight_bytes = plan.inflight_bytes;
         options.rpc_default_timeout_ms = plan.rpc_timeout_ms;
         options.max_unstable_entries = plan.unstable_entries;
-        options.max_unstable_bytes = plan.body_size + (64 << 10);
+        options.max_unstable_bytes = plan.unstable_bytes();
         options.max_unapplied_entries = plan.unapplied_entries;
         options.max_tail_bytes = plan.tail_bytes;
         options
@@ -305,7 +295,7 @@ impl World {
             by_handle: FxHashMap::default(),
             by_key: FxHashMap::default(),
             by_slot: Vec::new(),
-            requests: FxHashMap::default(),
+            answers: Answers::default(),
             next_turn: None,
             stopping: None,
         });
@@ -432,10 +422,9 @@ impl World {
         }
         process.fsm.shutdown();
         // What was still arriving belongs to nobody; what was taken in has been answered.
-        let open: usize = process.requests.values().map(Vec::len).sum();
-        if open > 0 && process.disk.failed().is_none() {
-            let what = format!("host {host} ended with {open} requests that were never answered");
-            return Err(broken("one answer a request", what));
+        if process.disk.failed().is_none() {
+            let ended = process.answers.ended();
+            ended.map_err(|what| broken("one answer a request", format!("host {host} {what}")))?;
         }
         let mut r = self.random.fork(self.now ^ 77);
         self.crash(host, None, away, &mut r);

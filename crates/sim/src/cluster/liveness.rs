@@ -1,7 +1,7 @@
 //! The last phase: faults end, a majority is healed, and the groups must come to rest with everything that was acknowledged.
 
+use super::checks::{AtRest, kept};
 use super::plan::MS;
-use super::workload::Outcome;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
 
@@ -139,7 +139,7 @@ impl World {
                 }
             }
         }
-        (self.workload.open > 0).then_some(("tasks have no outcome", 0))
+        (self.workload.tasks.open() > 0).then_some(("tasks have no outcome", 0))
     }
 
     /// What is known of a group, for the message of a violation.
@@ -168,42 +168,39 @@ impl World {
             let Some(p) = &host.process else { continue };
             let held =
                 !p.out.is_empty() || p.lane.has_deferred() || !p.ring.is_empty() || !p.failed.is_empty();
-            let open: usize = p.requests.values().map(Vec::len).sum();
             // Heartbeats go on: what is just on its way is no leak.
-            if held && !p.board.is_marked() {
+            let queued = p.disk_ring.len() + p.fsm_ring.len() + p.read_ring.len();
+            let busy = held || queued > 0 || p.writing.is_some() || p.fsm_busy || p.read_busy;
+            if busy || p.board.is_marked() {
+                if self.now - self.calm_since > 2 * CONVERGENCE + 100 * self.plan.election_timeout_ms * MS {
+                    let what = format!("host {number} never comes to rest");
+                    return Err(broken("quotas are zero at rest", what));
+                }
                 self.after(MS, Event::Check);
                 return Ok(());
             }
-            if open > 64 * self.plan.groups.len() {
-                let what = format!("host {number} holds {open} requests at rest");
-                return Err(broken("one answer a request", what));
+            let (mut unwritten, mut unapplied, mut groups) = (0, 0, 0);
+            for node in p.handles.iter().flatten().filter_map(|handle| p.lane.node(*handle)) {
+                unwritten += node.unstable_entries();
+                unapplied += node.committed_index() - node.applied_index();
+                groups += 1;
             }
-            if p.transport.waiting() > 64 * self.plan.groups.len() * self.plan.hosts {
-                let what = format!("host {number} waits for {} answers at rest", p.transport.waiting());
-                return Err(broken("bounded memory", what));
-            }
-            for (group, handle) in p.handles.iter().enumerate() {
-                let Some(node) = handle.and_then(|handle| p.lane.node(handle)) else { continue };
-                let description = node.describe();
-                if node.last_log_id().index != node.stable_index() {
-                    let what =
-                        format!("host {number} group {group} at rest has unwritten entries: {description}");
-                    return Err(broken("quotas are zero at rest", what));
-                }
-            }
+            let rest = AtRest {
+                unwritten,
+                unapplied,
+                queued,
+                unanswered: p.answers.open(),
+                waiting: p.transport.waiting(),
+            };
+            // A heartbeat is given up after half an election time-out, a request by the transport after two time-outs.
+            let lost = 4 * self.plan.rpc_timeout_ms / self.plan.election_timeout_ms;
+            rest.check(groups, self.plan.hosts, lost as usize)
+                .map_err(|what| broken("quotas are zero at rest", format!("host {number} {what}")))?;
         }
-        for call in &self.workload.calls {
-            let Outcome::Applied(index) = call.outcome else { continue };
+        for call in &self.workload.tasks.calls {
             for host in self.live(call.group) {
-                let entry = self.oracle.groups[call.group].logs[host].stable.entry(index);
-                let there = entry.and_then(|e| super::machine::Command::decode(&e.data)).map(|c| c.id);
-                if there != Some(call.command.id) {
-                    let what = format!(
-                        "command {} was acknowledged at {index} of group {}; host {host} holds {there:?} there",
-                        call.command.id, call.group
-                    );
-                    return Err(broken("acknowledged entries stay", what));
-                }
+                kept(call, &self.oracle.groups[call.group].logs[host].stable)
+                    .map_err(|what| broken("acknowledged entries stay", format!("host {host} {what}")))?;
             }
         }
         self.check_calls()?;

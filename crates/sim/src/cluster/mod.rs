@@ -1,6 +1,7 @@
 //! Deterministic simulation of whole clusters: the handlers of `ringraft`, the segment log and the RPC processors of up to
 //! seven hosts in one thread, on virtual time, from one seed. `docs/testing.md` says what is simulated and what is not.
 
+mod checks;
 mod clock;
 mod damage;
 mod disk_stage;

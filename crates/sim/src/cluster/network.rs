@@ -200,11 +200,6 @@ impl World {
         self.network.connections[id as usize].held[direction] = held;
     }
 
-    /// Whether connections hold so many frames as no bound allows, and which.
-    pub(super) fn overfull(&self, limit: usize) -> Option<usize> {
-        self.network.connections.iter().position(|c| c.held.iter().any(|held| held.len() > limit))
-    }
-
     pub(super) fn deliver(&mut self, id: ConnectionId, direction: usize, frame: Frame) {
         let connection = &self.network.connections[id as usize];
         let (client, server, link) = (connection.client, connection.server, connection.link);

@@ -5,7 +5,9 @@ use ringraft_core::{LogOp, NodeImpl, NodeState, PeerId, RaftRequest, RaftRespons
 use ringraft_storage::{GroupKey, LogReader, WriteBatch};
 use rustc_hash::FxHashMap;
 
-use super::host::OpenRequest;
+use super::checks::{
+    Bounds, Load, OpenRequest, acknowledges, log_as_written, speaks_for, stable_mark, votes,
+};
 use super::recovery::explain;
 use super::world::broken;
 use crate::LogImage;
@@ -18,6 +20,8 @@ pub(super) struct ReplicaLog {
     pub(super) accepted: LogImage,
     /// With what the store said is durable.
     pub(super) stable: LogImage,
+    /// Last entry that the process has handed to its state machine.
+    delivered: u64,
     /// What may or may not have survived a crash.
     on_the_way: Vec<LogOp>,
 }
@@ -50,10 +54,11 @@ impl Disks for Stable<'_> {
 pub(super) struct Oracle {
     pub(super) groups: Vec<GroupOracle>,
     pub(super) truncations: u64,
+    bounds: Bounds,
 }
 
 impl Oracle {
-    pub(super) fn new(peers: &[PeerId], groups: usize) -> Oracle {
+    pub(super) fn new(peers: &[PeerId], groups: usize, bounds: Bounds) -> Oracle {
         let group = |_| GroupOracle {
             checkers: Checkers::default(),
             peers: peers.to_vec(),
@@ -62,7 +67,7 @@ impl Oracle {
             last_led: 0,
             led_at: 0,
         };
-        Oracle { groups: (0..groups).map(group).collect(), truncations: 0 }
+        Oracle { groups: (0..groups).map(group).collect(), truncations: 0, bounds }
     }
 
     /// A store was opened: what it holds must be explained, and counts as durable from now on. Of one that was
@@ -82,6 +87,7 @@ impl Oracle {
         let image = explain(&log.stable, &on_the_way, key, recovered, reader, damaged).map_err(|what| {
             broken("what was durable is recovered", format!("host {host}, group {group}: {what}"))
         })?;
+        log.delivered = 0;
         log.accepted = image.clone();
         log.stable = image;
         oracle.checkers.observe(&Event::Restarted { node: &oracle.peers[host] })
@@ -157,33 +163,29 @@ impl Oracle {
         }
         let disks = Stable { peers: &oracle.peers, logs: &oracle.logs };
         oracle.checkers.observe(&Event::Stepped { node, log: &oracle.logs[host].accepted, disks: &disks })?;
-        if node.state() != NodeState::Error
-            && node.last_log_id().index != oracle.logs[host].accepted.last_index()
-        {
-            let (says, wrote) = (node.last_log_id(), oracle.logs[host].accepted.last_index());
-            return Err(broken(
-                "log matching",
-                format!("host {host} says its log ends at {says}, it wrote up to {wrote}"),
-            ));
+        if node.state() == NodeState::Error {
+            return Ok(());
         }
+        let log = &oracle.logs[host];
+        let says = |checker, result: Result<(), String>| {
+            result.map_err(|what| broken(checker, format!("host {host} {what}")))
+        };
+        says("log matching", log_as_written(&log.accepted, node.last_log_id()))?;
         // Not only up to there: what the disk holds there must be what the node means.
-        let (log, stable) = (&oracle.logs[host], node.stable_index());
-        let holds =
-            log.stable.chain_at(stable).is_some_and(|chain| log.accepted.chain_at(stable) == Some(chain));
-        if node.state() != NodeState::Error && !holds {
-            let what = format!(
-                "host {host} counts {stable} as stable; its disk ends at {} and may hold another entry there",
-                log.stable.last_index()
-            );
-            return Err(broken("stable mark", what));
-        }
-        Ok(())
+        says("stable mark", stable_mark(&log.accepted, &log.stable, node.stable_index()))?;
+        let load = Load {
+            unstable_entries: node.unstable_entries(),
+            tail_bytes: node.tail_bytes(),
+            unapplied_entries: log.delivered.saturating_sub(node.applied_index()),
+        };
+        says("bounded memory", self.bounds.check(&load))
     }
 
     /// Entries leave for a state machine.
     pub(super) fn delivered(&mut self, group: usize, host: usize, task: &FsmTask) -> Result<(), Violation> {
         let FsmTask::Committed { chunk, .. } = task else { return Ok(()) };
         let oracle = &mut self.groups[group];
+        oracle.logs[host].delivered = chunk.last_index();
         let stable = &oracle.logs[host].stable;
         oracle.checkers.observe(&Event::Delivered { node: &oracle.peers[host], chunk, stable })
     }
@@ -206,18 +208,19 @@ impl Oracle {
         request: &OpenRequest,
         reply: &OutReply,
     ) -> Result<(), Violation> {
+        let stable = &self.groups[request.group].logs[host].stable;
+        if let Some(term) = reply.response.term() {
+            speaks_for(stable, term)
+                .map_err(|what| broken("term durable before it is told", format!("host {host} {what}")))?;
+        }
         match &reply.response {
             RaftResponse::RequestVote(response) if response.granted && request.vote => {
                 self.promised(request.group, host, response.term, &request.from)
             }
             RaftResponse::AppendEntries(response) if response.success => {
                 let Some((last, term)) = request.entries else { return Ok(()) };
-                let stable = &self.groups[request.group].logs[host].stable;
-                if stable.entry(last).map(|entry| entry.term) != Some(term) {
-                    let what = format!("host {host} acknowledges {last}/{term}, which its disk lacks");
-                    return Err(broken("acknowledged when durable", what));
-                }
-                Ok(())
+                acknowledges(stable, last, term)
+                    .map_err(|what| broken("acknowledged when durable", format!("host {host} {what}")))
             }
             _ => Ok(()),
         }
@@ -232,15 +235,9 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let oracle = &mut self.groups[group];
         let voter = &oracle.peers[host];
-        let stable = oracle.logs[host].stable.hard_state();
-        let remembered =
-            stable.term > term || (stable.term == term && stable.voted_for.as_ref() == Some(candidate));
         oracle.checkers.observe(&Event::VoteSent { voter, term, candidate })?;
-        if !remembered {
-            let what = format!("host {host} tells of its vote in term {term}, its disk knows {stable:?}");
-            return Err(broken("vote durable before it is sent", what));
-        }
-        Ok(())
+        votes(&oracle.logs[host].stable, term, candidate)
+            .map_err(|what| broken("vote durable before it is sent", format!("host {host} {what}")))
     }
 }
 

@@ -81,7 +81,12 @@ impl World {
     /// The highest term of each group among the hosts that live.
     fn terms(&self) -> Vec<Term> {
         let term = |group: usize| {
-            self.live(group).into_iter().filter_map(|host| self.node(group, host)).map(NodeImpl::term).max().unwrap_or(0)
+            self.live(group)
+                .into_iter()
+                .filter_map(|host| self.node(group, host))
+                .map(NodeImpl::term)
+                .max()
+                .unwrap_or(0)
         };
         (0..self.plan.groups.len()).map(term).collect()
     }

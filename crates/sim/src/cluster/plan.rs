@@ -3,6 +3,7 @@
 use ringraft::handler::LaneLimits;
 use ringraft_storage::SegmentLogOptions;
 
+use super::checks::Bounds;
 use super::faults::FaultKind;
 use super::operators::OperatorPlan;
 use super::random::Random;
@@ -83,6 +84,21 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Bytes of a group that may wait for the disk.
+    pub(super) fn unstable_bytes(&self) -> usize {
+        self.body_size + (64 << 10)
+    }
+
+    /// What a node may hold: a limit is looked at before a request or proposal is taken, which may then exceed it.
+    pub(super) fn bounds(&self) -> Bounds {
+        let request = (self.entries_size.max(self.limits.chunk_entries)) as u64;
+        Bounds {
+            unstable_entries: self.unstable_entries + request,
+            tail_bytes: self.unstable_bytes().max(self.tail_bytes) + 2 * self.body_size + (64 << 10),
+            unapplied_entries: self.unapplied_entries,
+        }
+    }
+
     pub(super) fn draw(options: &SimOptions) -> Plan {
         let mut r = Random::new(options.seed).fork(1);
         let days = options.profile == Profile::Days;

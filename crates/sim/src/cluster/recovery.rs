@@ -89,3 +89,74 @@ pub(super) fn explain(
     }
     Ok(image)
 }
+
+#[cfg(test)]
+mod tests {
+    use ringraft_core::HardState;
+    use ringraft_storage::{GroupNumber, Incarnation};
+
+    use super::*;
+
+    const KEY: GroupKey = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
+
+    /// Reads what an image holds; entries of a term from `damaged_term` on are damaged.
+    struct Reader(LogImage, u64);
+
+    impl LogReader for Reader {
+        fn read(
+            &self,
+            _: GroupKey,
+            from: u64,
+            to: u64,
+            max_bytes: usize,
+        ) -> Result<Vec<Arc<ringraft_core::EntryChunk>>, StorageError> {
+            if self.0.entries_from(from).any(|(index, entry)| index <= to && entry.term >= self.1) {
+                return Err(StorageError::Damaged { path: "f".into(), offset: 0, what: "crc".into() });
+            }
+            Ok(self.0.read(from, to, max_bytes))
+        }
+    }
+
+    fn image(terms: &[u64]) -> LogImage {
+        LogImage::preset(HardState { term: 9, voted_for: None }, terms)
+    }
+
+    fn found(durable: &LogImage, on_the_way: &[LogOp], there: &LogImage) -> Result<LogImage, String> {
+        explain(durable, on_the_way, KEY, &there.recover(), &Reader(there.clone(), u64::MAX), false)
+    }
+
+    #[test]
+    fn everything_durable_and_a_prefix_of_what_was_on_its_way() {
+        let durable = image(&[1, 1]);
+        let more = image(&[1, 1, 2, 2]);
+        let on_the_way: Vec<LogOp> = more.read(3, 4, 1000).into_iter().map(LogOp::Append).collect();
+        for there in [image(&[1, 1]), image(&[1, 1, 2]), more.clone()] {
+            assert_eq!(found(&durable, &on_the_way, &there), Ok(there));
+        }
+        assert!(found(&durable, &on_the_way, &image(&[1])).is_err(), "something durable is gone");
+        assert!(found(&durable, &on_the_way, &image(&[1, 1, 3])).is_err(), "something is made up");
+        assert!(found(&durable, &[], &more).is_err());
+        let forgotten = LogImage::preset(HardState { term: 8, voted_for: None }, &[1, 1]);
+        assert!(found(&durable, &[], &forgotten).is_err(), "an earlier term");
+    }
+
+    #[test]
+    fn entries_that_read_back_differently() {
+        let (durable, other) = (image(&[1, 1, 1]), LogImage::preset(HardState::default(), &[1, 1, 1]));
+        let reader = Reader(image(&[1, 2, 1]), u64::MAX);
+        assert!(explain(&durable, &[], KEY, &durable.recover(), &reader, false).is_err());
+        let reader = Reader(image(&[1, 1]), u64::MAX);
+        assert!(explain(&durable, &[], KEY, &durable.recover(), &reader, false).is_err());
+        assert!(
+            explain(&durable, &[], KEY, &other.recover(), &Reader(other.clone(), u64::MAX), false).is_err()
+        );
+    }
+
+    #[test]
+    fn damage_may_be_refused_to_a_reader_of_a_damaged_disk_only() {
+        let durable = image(&[1, 1, 5, 5]);
+        let reader = Reader(durable.clone(), 5);
+        assert!(explain(&durable, &[], KEY, &durable.recover(), &reader, false).is_err());
+        assert_eq!(explain(&durable, &[], KEY, &durable.recover(), &reader, true), Ok(durable));
+    }
+}

@@ -4,7 +4,8 @@ use ringraft::handler::{FsmTask, LaneEvent, OutReply, OutSend};
 use ringraft_core::{FsmEvent, NodeState, RaftRequest};
 use ringraft_net::{Accept, Inbound, ReplyHandle};
 
-use super::host::{OpenRequest, Process};
+use super::checks::OpenRequest;
+use super::host::Process;
 use super::network::Arrival;
 use super::oracle::unseen;
 use super::patience::heard_terms;
@@ -139,7 +140,7 @@ impl World {
                 _ => None,
             };
             let open = OpenRequest { group: *group, from: event.from.clone(), vote, entries };
-            p.requests.entry(event.reply).or_default().push(open);
+            p.answers.taken(event.reply, open);
         }
     }
 
@@ -298,14 +299,10 @@ impl World {
             }
         }
         for reply in replies {
-            let open = p.requests.get_mut(&reply.handle);
-            let Some(request) = open.and_then(Vec::pop) else {
-                let what = format!("host {host} answers {:?} once too often", reply.handle);
-                return Err(broken("one answer a request", what));
-            };
-            if p.requests.get(&reply.handle).is_some_and(Vec::is_empty) {
-                p.requests.remove(&reply.handle);
-            }
+            let request = p
+                .answers
+                .answered(&reply.handle)
+                .map_err(|what| broken("one answer a request", format!("host {host} {what}")))?;
             self.oracle.answering(host, &request, reply)?;
         }
         Ok(())

@@ -130,7 +130,7 @@ impl World {
             random: random.fork(2),
             fault_random: random.fork(4),
             network: Network::default(),
-            oracle: Oracle::new(&peers, plan.groups.len()),
+            oracle: Oracle::new(&peers, plan.groups.len(), plan.bounds()),
             workload: Workload::new(plan.clients, plan.groups.len()),
             operators: Operators::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
