@@ -19,7 +19,7 @@ PEERS ?= ../shared/peers
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test build where lint format loom schedules shuttle sim build-sim canary mutants bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
+.PHONY: help demo test build where lint format loom schedules shuttle sim sim-test sim-ci build-sim canary mutants bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,15 +41,14 @@ where: ## Prints the path of the release program
 demo: build ## Three processes, load, kill -9, verdict
 	$(BIN) demo
 
-test: setup loom schedules canary ## Every test
+test: setup loom schedules canary sim-test ## Every test, and 20 million simulated events
 	$(CARGO) test $(LOCKED) --workspace
 
 build-sim: setup ## The program with assertions and mutants
 	$(CARGO) build $(LOCKED) --profile sim -p ringraft-cli --features mutants
 
-canary: build-sim ## A bug that the simulator must find, and seeds that must be green without it
+canary: build-sim ## A bug that the simulator must find
 	$(SIM) sim --mutant canary --seeds 5
-	$(SIM) sim --seeds 200
 
 mutants: build-sim ## Puts each known bug back: the simulator must find every one
 	$(SIM) sim --mutant all
@@ -88,8 +87,17 @@ scripts: build ## Runs the golden scripts with the release program
 rewrite-scripts: ## Writes the golden scripts anew; commit only what you understand
 	REWRITE=1 $(CARGO) test $(LOCKED) -p ringraft-core --test scripts
 
-sim: build ## Twenty minutes of simulated clusters under faults
-	$(BIN) sim --for 20m
+sim: build ## The long simulation: 40,000 short seeds, 1,500 long ones, eight times sixty days
+	$(BIN) sim --seeds 40000 --length short --full
+	$(BIN) sim --seeds 1500 --start 1000001 --length long --full
+	$(BIN) sim --seeds 8 --start 2000001 --profile days
+
+# The parts that make test and .ci/run can afford: 20 million events, and more than 100 million.
+sim-test: build-sim
+	$(SIM) sim --seeds 1300 --length short
+
+sim-ci: build-sim
+	$(SIM) sim --seeds 7000 --start 10001 --length short --full
 
 bench: build bench-ring ## Throughput and latency of this machine
 	benches/run.sh

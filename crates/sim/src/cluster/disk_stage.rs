@@ -120,6 +120,11 @@ impl World {
             }
         }
         let mut wake = false;
+        for (handle, _, sequence) in &stable.stable {
+            if let Some(group) = p.by_handle.get(handle) {
+                self.note_durable(*group, host, *sequence);
+            }
+        }
         let stall = std::mem::take(&mut self.hosts[host].stall);
         let stalls = stall > 0 && p.telling.is_none() && !stable.stable.is_empty();
         if stalls {

@@ -121,7 +121,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(number: usize, clock: HostClock) -> Host {
-        let peer = PeerId::new("10.0.0.1", 8000 + number as u16);
+        let peer = crate::script::format::peer_of(number as u32);
         Host {
             endpoint: Endpoint(peer.endpoint().into()),
             peer,

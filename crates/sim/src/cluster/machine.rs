@@ -1,6 +1,7 @@
 //! The replicated state machine of the simulated groups: registers, and a list of what was applied.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +50,18 @@ impl Command {
             _ => return None,
         };
         Some(Command { id, key, op })
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Command { id, key, op } = self;
+        match op {
+            RegisterOp::Read => write!(f, "{id}: r{key}?"),
+            RegisterOp::Write(value) => write!(f, "{id}: r{key}={value}"),
+            RegisterOp::Add(value) => write!(f, "{id}: r{key}+{value}"),
+            RegisterOp::CompareAndSet { expected, new } => write!(f, "{id}: r{key}={new} if {expected}"),
+        }
     }
 }
 

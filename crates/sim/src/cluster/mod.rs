@@ -20,6 +20,7 @@ mod recovery;
 mod run;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod transport;
 mod turn;
 mod workload;

@@ -49,6 +49,12 @@ pub(super) struct Network {
 }
 
 impl Network {
+    /// The host and link that opened a connection.
+    pub(super) fn client_of(&self, id: ConnectionId) -> (usize, LinkId) {
+        let connection = &self.connections[id as usize];
+        (connection.client, connection.link)
+    }
+
     fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cuts[from][to] > 0
     }
@@ -224,6 +230,8 @@ impl World {
                 self.frame_read(id, 1);
                 let context = self.transport(client).and_then(|t| t.answered(link, frame.id));
                 if let Some(context) = context {
+                    let group = self.group_at(client, context.slot);
+                    self.note_answer(group, client, &context, Some(server));
                     self.hosts[client].arrivals.push_back(Arrival::Response(context, frame));
                     self.wake(client, 0);
                 }

@@ -23,7 +23,11 @@ pub fn run(options: &SimOptions) -> SimReport {
     if torn > 0 {
         world.report.faults.insert("torn_sector", torn);
     }
+    if let Some((checker, message)) = &violation {
+        world.note(|| format!("VIOLATION {checker} is violated: {}", crate::script::format::short(message)));
+    }
     let mut report = std::mem::take(&mut world.report);
+    report.trace = std::mem::take(&mut world.trace.lines);
     report.virtual_us = world.now;
     report.violation =
         violation.map(|(checker, message)| SimViolation { checker, message, event: report.events });

@@ -32,6 +32,21 @@ fn a_seed_is_bit_equal_when_it_is_run_again() {
 }
 
 #[test]
+fn a_trace_speaks_the_language_of_the_golden_scripts_and_changes_nothing() {
+    let options = SimOptions { seed: 3, nodes: Some(3), length: Length::Short, ..SimOptions::default() };
+    let plain = run(&options);
+    let traced = run(&SimOptions { trace: true, ..options });
+    assert_eq!(plain.trace_hash, traced.trace_hash);
+    assert!(plain.trace.is_empty());
+    let has = |part: &str| traced.trace.iter().any(|line| line.contains(part));
+    for part in
+        [" heartbeat term=", " gets #", "-reply term=", " write ", " is durable", " fsm apply ", " commit "]
+    {
+        assert!(has(part), "no line with {part:?}");
+    }
+}
+
+#[test]
 fn sixty_days_pass() {
     let report = run(&SimOptions { seed: 1, profile: Profile::Days, ..SimOptions::default() });
     assert_eq!(report.violation, None);

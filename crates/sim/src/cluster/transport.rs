@@ -90,6 +90,11 @@ impl SimTransport {
         self.state.lock().links[link.0 as usize].waiting.remove(&id).map(|(_, context)| context)
     }
 
+    /// What a request that waits for its answer was sent with.
+    pub(super) fn context(&self, link: LinkId, id: u32) -> Option<RequestContext> {
+        self.state.lock().links.get(link.0 as usize)?.waiting.get(&id).map(|(_, context)| *context)
+    }
+
     /// Requests that were sent before `limit` and are given up.
     pub(super) fn expire(&self, limit: u64) -> Vec<RequestContext> {
         let mut expired = Vec::new();

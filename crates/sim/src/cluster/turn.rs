@@ -11,6 +11,7 @@ use super::oracle::unseen;
 use super::patience::heard_terms;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
+use crate::script::What;
 
 /// Microseconds between two requests that a slow reader takes.
 const SLOW_READ: u64 = 300;
@@ -120,7 +121,11 @@ impl World {
                     }
                 }
                 Arrival::Response(context, frame) => p.processors.on_response(context, frame),
-                Arrival::Failed(context, reason) => p.processors.on_request_failed(context, reason),
+                Arrival::Failed(context, reason) => {
+                    let group = p.by_slot.get(context.slot as usize).copied().flatten();
+                    self.note_answer(group, host, &context, None);
+                    p.processors.on_request_failed(context, reason);
+                }
                 Arrival::Connected(link, endpoint, class) => {
                     p.processors.on_connected(link, &endpoint, class);
                 }
@@ -129,9 +134,10 @@ impl World {
         self.hosts[host].arrivals = arrivals;
         p.processors.on_turn_end();
         p.processors.take_local(events);
-        for event in events.iter() {
-            let LaneEvent::Request(event) = event else { continue };
+        for lane_event in events.iter() {
+            let LaneEvent::Request(event) = lane_event else { continue };
             let Some(group) = p.by_handle.get(&event.handle) else { continue };
+            self.note_request(*group, host, lane_event);
             let vote = matches!(&event.request, RaftRequest::RequestVote(vote) if !vote.pre_vote);
             let entries = match &event.request {
                 RaftRequest::AppendEntries(append) => {
@@ -139,7 +145,8 @@ impl World {
                 }
                 _ => None,
             };
-            let open = OpenRequest { group: *group, from: event.from.clone(), vote, entries };
+            let (from, what) = (event.from.clone(), What::of(&event.request));
+            let open = OpenRequest { group: *group, from, what, vote, entries };
             p.answers.taken(event.reply, open);
         }
     }
@@ -148,9 +155,27 @@ impl World {
     pub(super) fn observe_turn(&mut self, host: usize) -> Result<(), Violation> {
         let suspect = self.hosts[host].disk_suspect || self.is_damaged(host);
         let mut failed = false;
-        let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
+        let Some(mut process) = self.hosts[host].process.take() else { return Ok(()) };
+        let result = self.observe_process(host, &mut process, suspect, &mut failed);
+        let stopping = process.stopping.is_some();
+        self.hosts[host].process = Some(process);
+        result?;
+        if failed && !stopping {
+            self.replace_soon(host);
+        }
+        Ok(())
+    }
+
+    fn observe_process(
+        &mut self,
+        host: usize,
+        process: &mut Process,
+        suspect: bool,
+        failed: &mut bool,
+    ) -> Result<(), Violation> {
         for (write, ops) in unseen(&process.out.disk, process.seen_disk) {
             if let Some(group) = process.by_handle.get(&write.handle) {
+                self.note_write(*group, host, write, ops);
                 self.oracle.wrote(*group, host, ops)?;
             }
         }
@@ -159,6 +184,7 @@ impl World {
         for task in process.out.fsm[0].iter().skip(process.seen_fsm) {
             let (FsmTask::Committed { handle, .. } | FsmTask::Event { handle, .. }) = task else { continue };
             if let Some(group) = process.by_handle.get(handle) {
+                self.note_fsm(*group, host, task);
                 self.oracle.delivered(*group, host, task)?;
             }
         }
@@ -178,7 +204,7 @@ impl World {
                 let what = format!("the node of group {group} at host {host} is gone: {why:?}");
                 return Err(broken("no panic", what));
             };
-            failed |= node.state() == NodeState::Error;
+            *failed |= node.state() == NodeState::Error;
             if node.state() == NodeState::Error && !suspect {
                 let what =
                     format!("group {group} at host {host} failed without a fault: {:?}", node.last_error());
@@ -188,12 +214,12 @@ impl World {
             {
                 hash = (hash ^ number).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(17);
             }
+            if self.trace.on {
+                self.note_role(group, host, node);
+            }
             self.oracle.stepped(group, host, node, self.now)?;
         }
         self.report.trace_hash = hash;
-        if failed && self.hosts[host].process.as_ref().is_some_and(|p| p.stopping.is_none()) {
-            self.replace_soon(host);
-        }
         Ok(())
     }
 
@@ -295,6 +321,7 @@ impl World {
                 generation: send.context.generation,
             };
             if let Some(group) = p.by_handle.get(&handle) {
+                self.note_send(*group, host, send);
                 self.oracle.sending(*group, host, send)?;
             }
         }
@@ -303,6 +330,7 @@ impl World {
                 .answers
                 .answered(&reply.handle)
                 .map_err(|what| broken("one answer a request", format!("host {host} {what}")))?;
+            self.note_reply(host, &request, reply);
             self.oracle.answering(host, &request, reply)?;
         }
         Ok(())

@@ -18,6 +18,7 @@ use super::oracle::Oracle;
 use super::patience::Quiet;
 use super::plan::{MS, Plan};
 use super::random::Random;
+use super::trace::Trace;
 use super::transport::ConnectionId;
 use super::workload::Workload;
 use super::{SimOptions, SimReport};
@@ -67,9 +68,6 @@ pub(super) enum Event {
     Check,
 }
 
-/// Lines of trace that are kept.
-const TRACE_LINES: usize = 4000;
-
 /// A cluster and everything around it.
 pub(super) struct World {
     pub(super) plan: Plan,
@@ -97,7 +95,7 @@ pub(super) struct World {
     pub(super) calm_since: u64,
     pub(super) led_since: Option<u64>,
     pub(super) quiet: Option<Quiet>,
-    keeps_trace: bool,
+    pub(super) trace: Trace,
     /// Kept from turn to turn so that turns do not allocate.
     pub(super) scratch_events: Vec<ringraft::handler::LaneEvent>,
     core_marks: [u64; Mark::ALL.len()],
@@ -143,7 +141,7 @@ impl World {
             calm_since: 0,
             led_since: None,
             quiet: None,
-            keeps_trace: options.trace,
+            trace: Trace::new(options.trace),
             scratch_events: Vec::new(),
             core_marks: [0; Mark::ALL.len()],
             hosts,
@@ -207,17 +205,6 @@ impl World {
         }
     }
 
-    /// Keeps a line of trace, when a trace is wanted.
-    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
-        if self.keeps_trace {
-            if self.report.trace.len() >= TRACE_LINES {
-                self.report.trace.drain(..TRACE_LINES / 4);
-            }
-            let line = format!("{:>12} {}", self.now, line());
-            self.report.trace.push(line);
-        }
-    }
-
     /// Runs until everything is over.
     ///
     /// # Errors
@@ -249,7 +236,6 @@ impl World {
             Event::Read(host, life) => self.read(host, life),
             Event::Deliver(connection, direction, frame) => {
                 self.report.events += 1;
-                self.note(|| format!("{connection} {direction} {frame:?}"));
                 self.deliver(connection, direction, *frame);
                 Ok(())
             }

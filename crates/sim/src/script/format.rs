@@ -14,12 +14,12 @@ const HOST: &str = "127.0.0.1:";
 const BASE_PORT: u32 = 8080;
 
 /// The peer of the node with this number.
-pub(super) fn peer_of(name: u32) -> PeerId {
+pub(crate) fn peer_of(name: u32) -> PeerId {
     PeerId::new("127.0.0.1", (BASE_PORT + name) as u16)
 }
 
 /// A text with peers as bare numbers.
-pub(super) fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(HOST) {
@@ -39,7 +39,7 @@ pub(super) fn peer(peer: &PeerId) -> String {
     short(&peer.to_string())
 }
 
-pub(super) fn optional_peer(peer: Option<&PeerId>) -> String {
+pub(crate) fn optional_peer(peer: Option<&PeerId>) -> String {
     peer.map_or("-".to_owned(), |p| short(&p.to_string()))
 }
 
@@ -86,7 +86,7 @@ pub(super) fn hard_state(hard_state: &HardState) -> String {
     format!("term={} vote={}", hard_state.term, optional_peer(hard_state.voted_for.as_ref()))
 }
 
-pub(super) fn log_op(op: &LogOp) -> String {
+pub(crate) fn log_op(op: &LogOp) -> String {
     match op {
         LogOp::HardState(state) => hard_state(state),
         LogOp::TruncateSuffix { from } => format!("truncate from {from}"),
@@ -95,7 +95,7 @@ pub(super) fn log_op(op: &LogOp) -> String {
     }
 }
 
-pub(super) fn fsm_event(event: &FsmEvent) -> String {
+pub(crate) fn fsm_event(event: &FsmEvent) -> String {
     match event {
         FsmEvent::Committed(entries) => format!("apply {}", chunk(entries)),
         FsmEvent::LeaderStart { term } => format!("leader-start term={term}"),
@@ -117,7 +117,7 @@ fn numbers(calls: &[CallToken]) -> String {
     calls.iter().map(|call| format!("@{}", call.0)).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn outcome(outcome: &CallOutcome) -> String {
+pub(crate) fn outcome(outcome: &CallOutcome) -> String {
     let what = match &outcome.result {
         Ok(CallDone::Changed { old, new }) => {
             format!("members changed: {}, before {}", short(&new.to_string()), short(&old.to_string()))
@@ -130,7 +130,7 @@ pub(super) fn outcome(outcome: &CallOutcome) -> String {
     format!("@{} {what}", outcome.call.0)
 }
 
-pub(super) fn request(request: &RaftRequest) -> String {
+pub(crate) fn request(request: &RaftRequest) -> String {
     let kind = Kind { what: What::of(request), reply: false };
     match request {
         RaftRequest::RequestVote(r) => {
@@ -155,7 +155,7 @@ fn append(request: &AppendEntriesRequest) -> String {
     text
 }
 
-pub(super) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> String {
+pub(crate) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> String {
     let yes = |yes: bool, good: &'static str, bad: &'static str| if yes { good } else { bad };
     match result {
         Ok(RaftResponse::RequestVote(r)) => {

@@ -1,7 +1,7 @@
 //! Golden scripts: commands with the exact trace that each must have. `docs/scripts.md` describes the language.
 
 mod commands;
-mod format;
+pub(crate) mod format;
 mod host;
 mod network;
 mod parse;

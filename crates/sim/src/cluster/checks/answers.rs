@@ -4,11 +4,14 @@ use ringraft_core::PeerId;
 use ringraft_net::ReplyHandle;
 use rustc_hash::FxHashMap;
 
+use crate::script::What;
+
 /// A request of a peer that was taken in and must be answered once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct OpenRequest {
     pub(in crate::cluster) group: usize,
     pub(in crate::cluster) from: PeerId,
+    pub(in crate::cluster) what: What,
     /// Whether it is a vote (not a pre-vote).
     pub(in crate::cluster) vote: bool,
     /// Last entry that an AppendEntries with entries asks to be durable, and its term.
@@ -69,7 +72,13 @@ mod tests {
     #[test]
     fn too_many_answers_and_too_few() {
         let handle = ReplyHandle { connection: 1, generation: 1, request: 7 };
-        let request = OpenRequest { group: 0, from: PeerId::new("a", 1), vote: false, entries: Some((4, 2)) };
+        let request = OpenRequest {
+            group: 0,
+            from: PeerId::new("a", 1),
+            what: What::Append,
+            vote: false,
+            entries: Some((4, 2)),
+        };
         let mut answers = Answers::default();
         assert!(answers.answered(&handle).is_err());
         answers.taken(handle, request.clone());
