@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::chunk::{ChunkKind, EntryChunk};
 use crate::mutants::Mutant;
 use crate::options::RecoveredState;
-use crate::peer::{Configuration, ConfigurationEntry};
+use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::types::{LogId, LogIndex, Term, Time};
 
 /// One write that is on its way to the disk.
@@ -166,6 +166,23 @@ impl LogManager {
     /// The configuration in force: one that was forced, else the last in the log, committed or not, else the initial one.
     pub(crate) fn configuration(&self) -> &ConfigurationEntry {
         self.forced.as_ref().unwrap_or_else(|| self.configurations.last().unwrap_or(&self.initial))
+    }
+
+    /// Whether `peer` votes by the configuration in force, or by one that may still count because no later one is known to be
+    /// committed (thesis §4.2.2).
+    pub(crate) fn may_decide(&self, peer: &PeerId, committed: LogIndex) -> bool {
+        if let Some(forced) = &self.forced {
+            return forced.is_voter(peer);
+        }
+        for entry in self.configurations.iter().rev() {
+            if entry.is_voter(peer) {
+                return true;
+            }
+            if entry.id.index <= committed {
+                return false;
+            }
+        }
+        self.initial.is_voter(peer)
     }
 
     /// Forces a configuration, until the log brings another.

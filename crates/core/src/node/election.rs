@@ -17,9 +17,15 @@ impl NodeImpl {
         self.options.election_timeout_ms + self.random.below(self.options.max_election_delay_ms.max(1))
     }
 
+    /// Whether this node votes, by a configuration that may be in force for others: one that excludes it and is not known to be
+    /// committed may have reached nobody else, and then nobody could be elected without it (thesis §4.2.2).
+    fn may_campaign(&self) -> bool {
+        self.log.may_decide(&self.options.server_id, self.committed_index())
+    }
+
     /// Voters wait for a leader; learners and nodes without configuration wait to be told.
     pub(super) fn restart_election_timer(&mut self, now: Time) {
-        if self.log.configuration().is_voter(&self.options.server_id) {
+        if self.may_campaign() {
             let timeout = self.random_timeout_ms();
             self.election_timer.start(now.after_millis(timeout));
         } else {
@@ -30,8 +36,9 @@ impl NodeImpl {
     /// A configuration came into force or went: this node may have become a voter or ceased to be one.
     pub(super) fn configuration_changed(&mut self, now: Time) {
         self.reset_priority();
-        let votes = self.log.configuration().is_voter(&self.options.server_id);
-        if self.state == NodeState::Follower && votes != self.election_timer.deadline().is_some() {
+        if self.state == NodeState::Follower
+            && self.may_campaign() != self.election_timer.deadline().is_some()
+        {
             self.restart_election_timer(now);
         }
     }
@@ -59,7 +66,7 @@ impl NodeImpl {
             let message = format!("lost contact with leader {leader}");
             self.reset_leader_id(Status::new(RaftError::RaftTimedOut, message), fx);
         }
-        if self.yields_to_priority() {
+        if !self.may_campaign() || self.yields_to_priority() {
             return;
         }
         self.pre_vote(now, fx);
@@ -323,7 +330,7 @@ impl NodeImpl {
             let message = format!("{from} transfers leadership in term {}", request.term);
             self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
         }
-        let votes = self.log.configuration().is_voter(&self.options.server_id);
+        let votes = self.may_campaign();
         let accepts = request.term == self.hard_state.term
             && self.state == NodeState::Follower
             && self.leader_id.as_ref() == Some(from)

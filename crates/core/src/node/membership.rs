@@ -339,18 +339,14 @@ impl NodeImpl {
     /// A new leader finishes the joint change that it finds in its log; its first entry carries it on.
     pub(super) fn adopt_change(&mut self) {
         let entry = self.log.configuration();
-        if entry.is_joint() {
-            let (old, new) = (entry.old_conf.clone(), entry.conf.clone());
-            let entry = entry.id.index;
-            self.conf_ctx = ConfigurationCtx {
-                stage: Stage::Joint,
-                call: None,
-                old,
-                new,
-                catching_up: Vec::new(),
-                entry,
-            };
-        }
+        let stage = match (entry.is_joint(), entry.is_voter(&self.options.server_id)) {
+            (true, _) => Stage::Joint,
+            // Elected to finish its own removal.
+            (false, false) => Stage::Stable,
+            (false, true) => return,
+        };
+        let (old, new, entry) = (entry.old_conf.clone(), entry.conf.clone(), entry.id.index);
+        self.conf_ctx = ConfigurationCtx { stage, call: None, old, new, catching_up: Vec::new(), entry };
     }
 
     pub(super) fn handle_reset_peers(

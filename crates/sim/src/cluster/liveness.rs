@@ -75,7 +75,7 @@ impl World {
                     self.led_since = Some(self.now);
                     self.clients_run = false;
                 }
-                Some(group) if passed > grace + 10 * round => {
+                Some(group) if passed > grace + self.plan.operators.rounds() * round => {
                     let what = format!("group {group} has no leader {} ms after the last fault", passed / MS);
                     return Err(broken("liveness", what + &self.describe(group)));
                 }
@@ -87,7 +87,9 @@ impl World {
             match self.unsettled() {
                 None if self.stays_quiet() => return Ok(()),
                 None => return self.finish(),
-                Some((what, group)) if passed > grace + 10 * round + CONVERGENCE => {
+                Some((what, group))
+                    if passed > grace + self.plan.operators.rounds() * round + CONVERGENCE =>
+                {
                     let text = format!("{what} {} ms after the last fault", passed / MS);
                     return Err(broken("liveness", text + &self.describe(group)));
                 }
@@ -148,8 +150,9 @@ impl World {
         for host in &self.plan.groups[group] {
             let known = match self.node(group, *host) {
                 Some(node) => format!(
-                    "{} term {} last {} committed {} stable {}",
+                    "{} of {} term {} last {} committed {} stable {}",
                     node.state(),
+                    node.describe().configuration,
                     node.term(),
                     node.last_log_id(),
                     node.committed_index(),

@@ -68,6 +68,12 @@ impl OperatorPlan {
         }
     }
 
+    /// Rounds of election that a group may need for a leader. Who waits for a member of higher priority waits long: from 100 to 10
+    /// the priority that it waits for decays in eight steps of two election time-outs.
+    pub(super) fn rounds(&self) -> u64 {
+        if self.priorities.iter().any(|priority| *priority >= 0) { 40 } else { 10 }
+    }
+
     fn acts(&self) -> bool {
         self.members || self.transfers
     }
