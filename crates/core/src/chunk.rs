@@ -85,6 +85,13 @@ impl EntryChunk {
         Ok(EntryChunk { first_index, term, kind, ends, payload })
     }
 
+    /// A chunk of one entry that changes nothing.
+    pub fn no_op(id: LogId) -> EntryChunk {
+        debug_assert!(id.index > 0);
+        let (first_index, term) = (id.index, id.term);
+        EntryChunk { first_index, term, kind: ChunkKind::NoOp, ends: vec![0], payload: Bytes::new() }
+    }
+
     /// A chunk of one configuration entry.
     pub fn configuration(id: LogId, conf: Configuration, old_conf: Configuration) -> EntryChunk {
         debug_assert!(id.index > 0 && !conf.peers.is_empty());

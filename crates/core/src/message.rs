@@ -109,6 +109,9 @@ pub struct AppendEntriesRequest {
     pub entries: Vec<Arc<EntryChunk>>,
     /// Extensions that the sender understands in the answer; empty towards and from Java peers' eyes.
     pub extensions: Extensions,
+    /// The receiver, whose disk was lost, has caught up with what a quorum of the others confirmed since: from now on it votes and
+    /// counts again. Repeats the number with which it said that it is [rejoining](AppendEntriesResponse::rejoining); else 0.
+    pub rejoined: u64,
 }
 
 impl AppendEntriesRequest {
@@ -137,6 +140,9 @@ impl Extensions {
     pub const NONE: Extensions = Extensions(0);
     /// A rejected append may carry a [`ConflictHint`].
     pub const CONFLICT_HINT: Extensions = Extensions(1);
+    /// The sender takes answers of a receiver that has lost its disk for what they are, see
+    /// [`AppendEntriesResponse::rejoining`].
+    pub const REJOIN: Extensions = Extensions(4);
     /// The sender wants to know whether the receiver keeps the promise of [`AppendEntriesResponse::lease_promise`].
     pub const LEASE_PROMISE: Extensions = Extensions(2);
 
@@ -166,6 +172,9 @@ pub struct AppendEntriesResponse {
     /// The responder votes for nobody within one election time-out of this request, unless this leader hands over; only to
     /// peers that announced it. What lease reads stand on.
     pub lease_promise: bool,
+    /// Not 0: the responder began on a blank disk under an identity that may have voted and acknowledged before, and its answer
+    /// counts in no quorum. Another number in each life of its process. Only to peers that announced [`Extensions::REJOIN`].
+    pub rejoining: u64,
 }
 
 /// What a follower holds where the leader's previous entry should be (Raft §5.3, last paragraphs).

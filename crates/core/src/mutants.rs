@@ -113,6 +113,8 @@ mutants! {
     H8BatchVouchesForItself = "h8_batch_vouches_for_itself", "storage", "a batch counts itself among those known as durable";
     H8StaleBatchesStay = "h8_stale_batches_stay", "storage", "recovery leaves the batches behind the torn one where they stand";
     H9WriteErrorIsIgnored = "h9_write_error_is_ignored", "storage", "an error of the write, such as a full disk, is ignored";
+    H10RejoiningPeerCounts = "h10_rejoining_peer_counts", "core", "a peer that has lost its disk counts in quorums before it has caught up";
+    H10RejoiningPeerVotes = "h10_rejoining_peer_votes", "core", "a node that has lost its disk votes and campaigns at once";
     H15StalledLeaderStays = "h15_stalled_leader_stays", "core", "a leader whose disk takes no writes goes on leading";
     I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";
     J1BatchIsWrittenBackwards = "j1_batch_is_written_backwards", "ringraft", "the disk stage merges writes in the wrong order";

@@ -11,6 +11,9 @@ pub struct CoreOptions {
     pub group_id: GroupId,
     /// This replica, as it stands in the configuration.
     pub server_id: PeerId,
+    /// A blank disk is that of a member which lost its own, or of one that was never there: no vote and no count in a quorum
+    /// until it has caught up with what a quorum of the others confirmed (false). Without meaning once the disk holds anything.
+    pub rejoin: bool,
     /// Members when the log holds no configuration yet.
     pub initial_conf: Configuration,
     /// A follower's patience, in milliseconds (1000).
@@ -66,6 +69,7 @@ impl CoreOptions {
             group_id,
             server_id,
             initial_conf,
+            rejoin: false,
             election_timeout_ms: 1000,
             max_election_delay_ms: 1000,
             election_heartbeat_factor: 10,

@@ -36,6 +36,15 @@ pub(crate) struct Inflight {
     pub(crate) sent_at: Time,
 }
 
+/// A peer that has lost its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rejoining {
+    /// How it names this life of its process.
+    pub(crate) number: u64,
+    /// The last entry when the leader learned of it: what comes behind was made since.
+    pub(crate) behind: LogIndex,
+}
+
 /// One peer of a leader. Lives for one term of leadership.
 #[derive(Debug)]
 pub(crate) struct Replicator {
@@ -56,6 +65,9 @@ pub(crate) struct Replicator {
     pub(crate) acknowledged: Option<Ticket>,
     /// Send time of the newest request to whose answer the peer added its promise; `None` when it never did.
     pub(crate) promised_at: Option<Time>,
+    /// The peer has lost its disk. It counts for nothing until an entry behind this one, which was the last when that became known,
+    /// is committed by the others and held by the peer.
+    pub(crate) rejoining: Option<Rejoining>,
     /// The last answer to a question for the promise brought none.
     pub(crate) refuses_promise: bool,
     pub(crate) heartbeat_timer: RepeatedTimer,
@@ -81,6 +93,7 @@ impl Replicator {
             last_rpc_send_timestamp: now,
             acknowledged: None,
             promised_at: None,
+            rejoining: None,
             refuses_promise: false,
             heartbeat_timer: RepeatedTimer::default(),
             heartbeat: None,
@@ -160,6 +173,27 @@ impl Replicator {
         self.block_timer.start(now.after_millis(heartbeat_ms * factor));
     }
 
+    /// What the peer holds durably and counts for.
+    pub(crate) fn counts_for(&self) -> LogIndex {
+        if self.rejoining.is_some() && !Mutant::H10RejoiningPeerCounts.is_active() {
+            0
+        } else {
+            self.match_index
+        }
+    }
+
+    /// Takes note of whether the peer has lost its disk: what it held before is gone.
+    pub(crate) fn note_rejoining(&mut self, number: u64, last_index: LogIndex) {
+        if number == 0 {
+            self.rejoining = None;
+        } else if self.rejoining.is_none_or(|known| known.number != number) {
+            self.rejoining = Some(Rejoining { number, behind: last_index });
+            self.match_index = 0;
+            self.acknowledged = None;
+            self.promised_at = None;
+        }
+    }
+
     /// The peer answered, in this term, a request that was sent at `sent_at`.
     pub(crate) fn alive(&mut self, ticket: Ticket, sent_at: Time, promise: bool) {
         self.consecutive_errors = 0;
@@ -184,6 +218,11 @@ impl Replicator {
     /// Takes the heartbeat of this ticket; gives its send time.
     pub(crate) fn heartbeat_answered(&mut self, ticket: Ticket) -> Option<Time> {
         self.heartbeat.take_if(|h| h.0 == ticket).map(|h| h.1)
+    }
+
+    /// Whether this is the heartbeat that is unanswered.
+    pub(crate) fn heartbeat_awaits(&self, ticket: Ticket) -> bool {
+        self.heartbeat.is_some_and(|h| h.0 == ticket)
     }
 
     /// Gives up waiting for the heartbeat.

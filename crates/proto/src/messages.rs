@@ -21,6 +21,7 @@ const ERROR_RESPONSE: u32 = 99 << 3 | 2;
 const CONFLICT_TERM: u32 = 1000 << 3;
 const CONFLICT_FIRST_INDEX: u32 = 1001 << 3;
 const LEASE_PROMISE: u32 = 1002 << 3;
+const REJOINING: u32 = 1003 << 3;
 /// Tag of ringraft's own field of RequestVoteRequest.
 const TRANSFER: u32 = 1000 << 3;
 
@@ -160,8 +161,8 @@ pub fn encode_raft_request(
 
 /// Encodes the answer to request `id`, whose codec byte it repeats.
 pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutFrame {
-    // Largest: seven numbers, of which three have two-byte tags.
-    let mut room = [0; 88];
+    // Largest: eight numbers, of which four have two-byte tags.
+    let mut room = [0; 96];
     let mut rest = &mut room[..];
     let class = match response {
         RaftResponse::AppendEntries(response) => {
@@ -179,6 +180,10 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
             if response.lease_promise {
                 put_varint(&mut rest, u64::from(LEASE_PROMISE));
                 put_varint(&mut rest, 1);
+            }
+            if response.rejoining != 0 {
+                put_varint(&mut rest, u64::from(REJOINING));
+                put_varint(&mut rest, response.rejoining);
             }
             class::APPEND_ENTRIES_RESPONSE
         }
@@ -319,7 +324,7 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
     if frame.class != expected {
         return Err(unexpected(&frame.class));
     }
-    let tags = [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX, LEASE_PROMISE];
+    let tags = [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX, LEASE_PROMISE, REJOINING];
     let fields = Fields::read(message, &frame.content, tags)?;
     if let Some(error) = fields.bytes(ERROR_RESPONSE)
         && let Some(status) = decode_error_response(error)?
@@ -362,6 +367,7 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
                 lease_promise: fields
                     .optional_count(LEASE_PROMISE, "lease_promise")?
                     .is_some_and(|promise| promise != 0),
+                rejoining: fields.optional_count(REJOINING, "rejoining")?.unwrap_or(0),
             })
         }
     })

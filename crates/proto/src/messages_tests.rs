@@ -61,6 +61,7 @@ fn append(success: bool, last_log_index: Option<u64>) -> RaftResponse {
         last_log_index,
         conflict: None,
         lease_promise: false,
+        rejoining: 0,
     })
 }
 
@@ -131,7 +132,9 @@ fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
             RaftResponse::TimeoutNow(TimeoutNowResponse { term, success })
         )),
         appended.prop_map(|(term, (success, lease_promise), last_log_index, conflict)| {
-            let response = AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise };
+            let rejoining = last_log_index.unwrap_or(0);
+            let response =
+                AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise, rejoining };
             (RequestKind::AppendEntries, RaftResponse::AppendEntries(response))
         }),
         number()

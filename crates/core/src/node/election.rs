@@ -20,7 +20,8 @@ impl NodeImpl {
     /// Whether this node votes, by a configuration that may be in force for others: one that excludes it and is not known to be
     /// committed may have reached nobody else, and then nobody could be elected without it (thesis §4.2.2).
     fn may_campaign(&self) -> bool {
-        self.log.may_decide(&self.options.server_id, self.committed_index())
+        let rejoining = self.rejoining && !Mutant::H10RejoiningPeerVotes.is_active();
+        !rejoining && self.log.may_decide(&self.options.server_id, self.committed_index())
     }
 
     /// Voters wait for a leader; learners and nodes without configuration wait to be told.
@@ -206,8 +207,11 @@ impl NodeImpl {
     ) {
         // A leader that asks for pre-votes leads no more, whatever was heard of it before (hashicorp#605).
         let has_leader = self.leader_is_alive(now) && self.leader_id.as_ref() != Some(from);
-        let granted =
-            !has_leader && request.term >= self.hard_state.term && self.is_up_to_date(request.last_log);
+        let rejoining = self.rejoining && !Mutant::H10RejoiningPeerVotes.is_active();
+        let granted = !rejoining
+            && !has_leader
+            && request.term >= self.hard_state.term
+            && self.is_up_to_date(request.last_log);
         if has_leader {
             fx.marks.set(Mark::PreVoteRefusedForLeader);
         } else if request.last_log < self.log.last_id() {
@@ -236,9 +240,14 @@ impl NodeImpl {
             let message = format!("{from} asks for votes in term {}", request.term);
             self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
         }
-        let voted = self.hard_state.voted_for.clone();
+        let mut voted = self.hard_state.voted_for.clone();
+        if Mutant::H10RejoiningPeerVotes.is_active() {
+            voted = voted.filter(|vote| !vote.is_empty());
+        }
         let granted = request.term == self.hard_state.term
             && self.state == NodeState::Follower
+            // A vote for the empty peer is how a lost disk is remembered.
+            && !from.is_empty()
             && voted.as_ref().is_none_or(|v| v == from)
             && (self.is_up_to_date(request.last_log) || Mutant::A7LogsAreNotCompared.is_active());
         if granted {
@@ -393,7 +402,7 @@ impl NodeImpl {
         if term > self.hard_state.term {
             self.hard_state.term = term;
             if !Mutant::A4VoteSurvivesItsTerm.is_active() {
-                self.hard_state.voted_for = None;
+                self.hard_state.voted_for = self.rejoining.then(PeerId::empty);
             }
             self.vote_sequence = 0;
             self.persist_hard_state(fx);

@@ -54,6 +54,7 @@ impl NodeImpl {
             last_log_index: None,
             conflict: None,
             lease_promise: false,
+            rejoining: 0,
         };
         if request.term < self.hard_state.term {
             fx.marks.set(Mark::StaleLeaderRefused);
@@ -70,6 +71,22 @@ impl NodeImpl {
         }
 
         self.last_leader_message = Some(now);
+        if self.rejoining && request.rejoined == self.life {
+            tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, "has caught up, votes and counts again");
+            self.rejoining = false;
+            // Whom it voted for in this term nobody knows; that this leader was elected is certain.
+            self.hard_state.voted_for = Some(from.clone());
+            self.persist_hard_state(fx);
+            self.configuration_changed(now);
+        }
+        if self.rejoining && !request.extensions.contains(Extensions::REJOIN) {
+            let message = format!(
+                "{} has lost its disk, and {from} does not know how to bring it back; remove it from the group and add it anew",
+                self.options.server_id
+            );
+            return Err(Status::new(RaftError::HostDown, message));
+        }
+        let rejoining = if self.rejoining { self.life } else { 0 };
         let last_log_index = Some(self.log.last_id().index);
         let prev = request.prev_log;
         if !self.matches(prev) {
@@ -79,11 +96,13 @@ impl NodeImpl {
                 conflict: hint,
                 last_log_index,
                 lease_promise,
+                rejoining,
                 ..refuse(request.term)
             };
             return Ok((response, false));
         }
-        let success = AppendEntriesResponse { success: true, lease_promise, ..refuse(request.term) };
+        let success =
+            AppendEntriesResponse { success: true, lease_promise, rejoining, ..refuse(request.term) };
         let last_verified = request.last_verified();
         if request.kind == AppendKind::Entries {
             if self.log.unstable_entries() >= self.options.max_unstable_entries

@@ -11,10 +11,13 @@ use crate::message::{AppendEntriesRequest, AppendEntriesResponse, AppendKind, Ex
 use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
-use crate::replicator::{Inflight, Replicator, ReplicatorState, next_after_rejection};
+use crate::replicator::{Inflight, Rejoining, Replicator, ReplicatorState, next_after_rejection};
 use crate::status::{RaftError, Status};
 use crate::timer::RepeatedTimer;
 use crate::types::{LogId, LogIndex, Term, Time};
+
+/// Extensions that every request announces.
+const ANNOUNCED: Extensions = Extensions::CONFLICT_HINT.with(Extensions::REJOIN);
 
 /// Where proposed entries stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +152,7 @@ impl NodeImpl {
         let alive = |peer: &PeerId| {
             peer == own
                 || self.replicators.get(peer).is_some_and(|r| now.since(r.last_rpc_send_timestamp) <= lease)
+                    && !self.peer_is_rejoining(peer)
         };
         if has_quorum(self.log.configuration(), alive) || Mutant::B7LeaderStaysWithoutAQuorum.is_active() {
             self.last_leader_timestamp = now;
@@ -229,6 +233,8 @@ impl NodeImpl {
                 return;
             }
         };
+        let caught_up = |of: &Rejoining| committed_index.min(r.match_index) > of.behind;
+        let rejoined = r.rejoining.filter(caught_up).map_or(0, |rejoining| rejoining.number);
         let request = AppendEntriesRequest {
             kind,
             term,
@@ -236,9 +242,10 @@ impl NodeImpl {
             committed_index,
             entries,
             extensions: match self.options.lease_reads {
-                true => Extensions::CONFLICT_HINT.with(Extensions::LEASE_PROMISE),
-                false => Extensions::CONFLICT_HINT,
+                true => ANNOUNCED.with(Extensions::LEASE_PROMISE),
+                false => ANNOUNCED,
             },
+            rejoined,
         };
         let timeout_ms = match kind {
             AppendKind::Heartbeat => {
@@ -271,6 +278,24 @@ impl NodeImpl {
 
     // --- answers ---
 
+    /// Whether a peer has lost its disk and not caught up since: it counts in no quorum.
+    pub(super) fn peer_is_rejoining(&self, peer: &PeerId) -> bool {
+        self.replicators.get(peer).is_some_and(|r| r.rejoining.is_some())
+            && !Mutant::H10RejoiningPeerCounts.is_active()
+    }
+
+    /// Peers that have lost their disks need an entry that was made after that: where nobody proposes, the leader does.
+    pub(super) fn feed_rejoining(&mut self, now: Time, fx: &mut Effects) {
+        let last_index = self.log.last_id().index;
+        let waits = |r: &Replicator| {
+            r.rejoining.is_some_and(|rejoining| rejoining.behind == last_index) && r.match_index == last_index
+        };
+        if self.state == NodeState::Leader && self.replicators.iter().any(waits) {
+            let id = LogId::new(last_index + 1, self.hard_state.term);
+            self.append_as_leader(now, EntryChunk::no_op(id), fx);
+        }
+    }
+
     pub(super) fn handle_append_entries_response(
         &mut self,
         now: Time,
@@ -288,6 +313,10 @@ impl NodeImpl {
         let Some(r) = self.replicators.at(position) else { return };
         // Only an answer of this term acknowledges this leader.
         let (of_this_term, promise) = (response.term == self.hard_state.term, response.lease_promise);
+        let (rejoining, last_index) = (response.rejoining, self.log.last_id().index);
+        if of_this_term && (r.heartbeat_awaits(ticket) || r.awaits(ticket)) {
+            r.note_rejoining(rejoining, last_index);
+        }
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
             if of_this_term {
                 let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { sent_at };
@@ -463,7 +492,7 @@ impl NodeImpl {
         }
         let replicators = &self.replicators;
         let held = |peer: &PeerId| {
-            if peer == own { stable } else { replicators.get(peer).map_or(0, |r| r.match_index) }
+            if peer == own { stable } else { replicators.get(peer).map_or(0, Replicator::counts_for) }
         };
         if self.ballot_box.commit_at(self.log.configuration(), held) == Counted::OldTerm {
             fx.marks.set(Mark::OldTermHeldBack);

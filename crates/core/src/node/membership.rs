@@ -169,6 +169,15 @@ impl NodeImpl {
         }
         let old = entry.conf.clone();
         let new = change.apply(&old)?;
+        let lost: Vec<&PeerId> =
+            new.peers.iter().filter(|peer| old.contains(peer) && self.peer_is_rejoining(peer)).collect();
+        if 2 * (new.peers.len() - lost.len()) <= new.peers.len() {
+            let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
+            return busy(format!(
+                "without {}, whose disks were lost and which have not caught up yet, the new members have no majority",
+                names.join(", ")
+            ));
+        }
         Ok((old, new))
     }
 
@@ -260,7 +269,9 @@ impl NodeImpl {
         let replicators = &self.replicators;
         let caught_up = |peer: &PeerId| {
             replicators.get(peer).is_some_and(|r| {
-                r.state == ReplicatorState::Replicate && last_index.saturating_sub(r.match_index) <= margin
+                r.state == ReplicatorState::Replicate
+                    && r.rejoining.is_none()
+                    && last_index.saturating_sub(r.match_index) <= margin
             })
         };
         self.conf_ctx.catching_up.retain(|c| !caught_up(&c.peer));

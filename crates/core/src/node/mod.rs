@@ -132,6 +132,10 @@ pub struct NodeImpl {
     /// When any leader was last heard of: what the promise to it counts from.
     last_leader_message: Option<Time>,
     started_at: Time,
+    /// The disk was lost: no vote and no count in a quorum. Stands on disk as a vote for nobody, [`PeerId::empty`].
+    rejoining: bool,
+    /// Names this life to leaders while rejoining; not 0.
+    life: u64,
     /// The candidacy was ordered by the leader itself.
     ordered_to_campaign: bool,
     /// Priority that this node waits for a better one to campaign with; the largest of the members until it decays.
@@ -175,10 +179,11 @@ impl NodeImpl {
         let before_first = recovered.before_first;
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
+        let rejoining = hard_state.voted_for.as_ref().is_some_and(PeerId::is_empty);
         let hard_state_lost = hard_state.term < log.last_id().term;
         if hard_state_lost {
             // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
-            hard_state = HardState { term: log.last_id().term + 1, voted_for: None };
+            hard_state = HardState { term: log.last_id().term + 1, voted_for: rejoining.then(PeerId::empty) };
         }
         if Mutant::A8TermIsThatOfTheLastEntry.is_active() {
             hard_state = HardState { term: log.last_id().term, voted_for: None };
@@ -207,6 +212,8 @@ impl NodeImpl {
             last_leader_timestamp: now,
             last_leader_message: None,
             started_at: now,
+            life: Random::new(!seed).below(u64::MAX >> 2) + 1,
+            rejoining,
             ordered_to_campaign: false,
             target_priority: None,
             yielded: 0,
@@ -249,6 +256,11 @@ impl NodeImpl {
     /// Whether it leads and takes proposals.
     pub fn is_leader(&self) -> bool {
         self.state == NodeState::Leader
+    }
+
+    /// Whether it has lost its disk and not caught up since: it neither votes nor counts.
+    pub fn is_rejoining(&self) -> bool {
+        self.rejoining
     }
 
     /// Last accepted entry, durable or not.
@@ -316,13 +328,20 @@ impl NodeImpl {
         self.state = NodeState::Follower;
         self.last_leader_timestamp = now;
         self.started_at = now;
+        let blank = self.log.last_id() == LogId::default() && self.hard_state == HardState::default();
+        if blank && self.options.rejoin {
+            self.rejoining = true;
+            self.hard_state.voted_for = Some(PeerId::empty());
+            self.persist_hard_state(fx);
+        }
         if std::mem::take(&mut self.hard_state_lost) {
             // The entry that tells of the term may be truncated before anything else writes it.
             self.persist_hard_state(fx);
         }
         self.restart_election_timer(now);
         let conf = self.log.configuration();
-        if !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(&self.options.server_id) {
+        let sole = !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(&self.options.server_id);
+        if sole && !self.rejoining {
             self.elect_self(false, fx);
         }
         self.finish(now, fx);
@@ -349,6 +368,7 @@ impl NodeImpl {
             Input::Shutdown => self.shutdown(now, fx),
         }
         if self.term_start_index != 0 {
+            self.feed_rejoining(now, fx);
             self.advance_change(now, fx);
             self.advance_transfer(fx);
             self.advance_reads(now, fx);

@@ -191,7 +191,7 @@ impl NodeImpl {
             if peer == own {
                 return Some(Ticket(u64::MAX));
             }
-            self.replicators.get(peer).and_then(|r| r.acknowledged)
+            self.replicators.get(peer).and_then(|r| r.acknowledged).filter(|_| !self.peer_is_rejoining(peer))
         };
         let conf = self.log.configuration();
         if Mutant::F8ReadCountsTheNewHalfOnly.is_active() {
@@ -380,7 +380,10 @@ impl NodeImpl {
         }
         let own = &self.options.server_id;
         let promised = |peer: &PeerId| {
-            if peer == own { Some(now) } else { self.replicators.get(peer).and_then(|r| r.promised_at) }
+            if peer == own {
+                return Some(now);
+            }
+            self.replicators.get(peer).and_then(|r| r.promised_at).filter(|_| !self.peer_is_rejoining(peer))
         };
         let lease = self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio;
         quorum_value(conf, promised).is_some_and(|since| now.since(since) < lease)

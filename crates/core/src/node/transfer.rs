@@ -105,7 +105,10 @@ impl NodeImpl {
         let conf = self.log.configuration();
         let may_lead =
             |peer: &PeerId| conf.voters().find(|voter| *voter == peer).is_some_and(|v| v.priority() != 0);
-        let follows = self.replicators.iter().filter(|r| r.acknowledged.is_some() && may_lead(&r.peer));
+        let follows = self
+            .replicators
+            .iter()
+            .filter(|r| r.acknowledged.is_some() && r.rejoining.is_none() && may_lead(&r.peer));
         let priority = |peer: &PeerId| conf.voters().find(|voter| *voter == peer).map_or(0, PeerId::priority);
         follows.max_by_key(|r| (r.match_index, priority(&r.peer))).map(|r| r.peer.clone())
     }

@@ -61,7 +61,7 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
     let mut reader = Reader::new(content);
     let (mut group, mut server_id, mut peer_id) = (None, None, None);
     let (mut term, mut prev_term, mut prev_index, mut committed) = (None, None, None, None);
-    let mut extensions = 0;
+    let (mut extensions, mut rejoined) = (0, 0);
     let mut data = None;
     let mut runs = Runs::new(content.len());
     while let Some(tag) = reader.tag().map_err(malformed)? {
@@ -75,6 +75,7 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
             tag::PREV_LOG_INDEX => prev_index = Some(reader.varint().map_err(malformed)?),
             tag::COMMITTED_INDEX => committed = Some(reader.varint().map_err(malformed)?),
             tag::EXTENSIONS => extensions = reader.varint().map_err(malformed)?,
+            tag::REJOINED => rejoined = reader.varint().map_err(malformed)?,
             tag::DATA => {
                 let len = reader.delimited().map_err(malformed)?.len();
                 data = Some(reader.position() - len..reader.position());
@@ -106,6 +107,7 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
             committed_index,
             entries,
             extensions: Extensions(extensions),
+            rejoined,
         },
     })
 }

@@ -48,6 +48,9 @@ pub fn encode_append_entries(
     if request.extensions != Extensions::NONE {
         content_len += 2 + varint_len(request.extensions.0);
     }
+    if request.rejoined != 0 {
+        content_len += 2 + varint_len(request.rejoined);
+    }
     if has_data {
         content_len += delimited_len(payload_len);
     }
@@ -79,6 +82,10 @@ pub fn encode_append_entries(
     if request.extensions != Extensions::NONE {
         put_varint(&mut buf, u64::from(tag::EXTENSIONS));
         put_varint(&mut buf, request.extensions.0);
+    }
+    if request.rejoined != 0 {
+        put_varint(&mut buf, u64::from(tag::REJOINED));
+        put_varint(&mut buf, request.rejoined);
     }
     let mut parts = SmallVec::new();
     if has_data {

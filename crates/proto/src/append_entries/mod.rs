@@ -28,6 +28,7 @@ mod tag {
     pub(super) const DATA: u32 = 74;
     /// ringraft's own; on the wire in two bytes.
     pub(super) const EXTENSIONS: u32 = 8000;
+    pub(super) const REJOINED: u32 = 8008;
 }
 
 /// Tags of EntryMeta.

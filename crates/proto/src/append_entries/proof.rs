@@ -74,6 +74,9 @@ fn generated(request: &AppendEntriesRequest) -> rpc::AppendEntriesRequest {
     if request.extensions != Extensions::NONE {
         message.set_extensions(request.extensions.0);
     }
+    if request.rejoined != 0 {
+        message.set_rejoined(request.rejoined);
+    }
     message
 }
 
@@ -148,7 +151,8 @@ fn reference(content: &Bytes) -> Option<AppendEntriesRequest> {
         (true, false) => AppendKind::Heartbeat,
     };
     let extensions = Extensions(message.extensions());
-    Some(AppendEntriesRequest { kind, term, prev_log, committed_index, entries, extensions })
+    let rejoined = message.rejoined();
+    Some(AppendEntriesRequest { kind, term, prev_log, committed_index, entries, extensions, rejoined })
 }
 
 fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -211,6 +215,7 @@ fn requests() -> impl Strategy<Value = AppendEntriesRequest> {
                 committed_index,
                 entries,
                 extensions: Extensions(extensions),
+                rejoined: extensions.rotate_left(17),
             }
         },
     )
@@ -238,7 +243,7 @@ proptest! {
         prop_assert_eq!(&parsed, &generated(&request));
         let header = AppendEntriesRequestHeader::parse_from_tokio_bytes(&frame.header).unwrap();
         prop_assert_eq!((header.group_id(), header.server_id(), header.peer_id()), (GROUP, SERVER, PEER));
-        if request.extensions == Extensions::NONE {
+        if request.extensions == Extensions::NONE && request.rejoined == 0 {
             prop_assert_eq!(&frame.content[..], &parsed.write_to_bytes().unwrap()[..], "byte for byte");
         }
     }

@@ -72,6 +72,11 @@ pub enum Event<'a> {
         /// The node's durable log.
         stable: &'a LogImage,
     },
+    /// The node's disk was lost with everything on it, and the node knows.
+    Wiped {
+        /// The node.
+        node: &'a PeerId,
+    },
     /// The node was started again and its state machine begins anew.
     Restarted {
         /// The node.

@@ -16,6 +16,10 @@ impl Checker for VoteOnce {
     }
 
     fn observe(&mut self, event: &Event<'_>) -> Result<(), String> {
+        if let Event::Wiped { node } = event {
+            // Its promises are forgotten with the disk. That they bind nobody any more is for the other rules to see.
+            self.votes.retain(|(voter, _), _| voter != *node);
+        }
         let Event::VoteSent { voter, term, candidate } = event else { return Ok(()) };
         let key = ((*voter).clone(), *term);
         let first = self.votes.entry(key).or_insert_with(|| (*candidate).clone());

@@ -38,6 +38,8 @@ pub enum FaultKind {
     MisdirectedWrite,
     /// One sync of the directory does nothing.
     LostDirEntry,
+    /// A host's disk is lost with everything on it; it comes back with a blank one.
+    Wipe,
     /// The process stands still for a while.
     Pause,
     /// A host's clock leaps ahead.
@@ -62,7 +64,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 24] = [
+    pub const ALL: [FaultKind; 25] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerCut,
@@ -77,6 +79,7 @@ impl FaultKind {
         FaultKind::BitFlip,
         FaultKind::MisdirectedWrite,
         FaultKind::LostDirEntry,
+        FaultKind::Wipe,
         FaultKind::Pause,
         FaultKind::ClockLeap,
         FaultKind::StageStall,
@@ -106,6 +109,7 @@ impl FaultKind {
             FaultKind::BitFlip => "bit_flip",
             FaultKind::MisdirectedWrite => "misdirected_write",
             FaultKind::LostDirEntry => "lost_dir_entry",
+            FaultKind::Wipe => "wipe",
             FaultKind::Pause => "pause",
             FaultKind::ClockLeap => "clock_leap",
             FaultKind::StageStall => "stage_stall",
@@ -237,6 +241,7 @@ impl World {
             }
             FaultKind::StageStall => self.hosts[host].stall = r.sized(MS, 4 * timeout),
             FaultKind::LeaderLost => return self.lag_behind_leader(r),
+            FaultKind::Wipe => return self.wipe(host, away, r),
             FaultKind::Reset => {
                 let other = r.index(self.plan.hosts);
                 self.break_connections(r, |a, b| (a, b) == (host, other) || (b, a) == (host, other));

@@ -111,6 +111,8 @@ pub(super) struct Host {
     pub(super) returning: bool,
     /// It stays down: left dead in the last phase, or its store was refused.
     pub(super) left_dead: bool,
+    /// Its disk was lost at least once: a blank one is started as *rejoin*.
+    pub(super) wiped: bool,
     /// Its disk may be about to damage something.
     pub(super) damage_planned: bool,
     /// What its store can know of damage.
@@ -140,6 +142,7 @@ impl Host {
             disk_full: false,
             returning: false,
             left_dead: false,
+            wiped: false,
             damage_planned: false,
             proof: Proof::default(),
             replacing: false,
@@ -233,6 +236,7 @@ impl World {
         let plan = &self.plan;
         let conf = self.initial_conf(group, host);
         let mut options = CoreOptions::new(group_id(group), self.hosts[host].peer.clone(), conf);
+        options.rejoin = self.hosts[host].wiped;
         options.lease_reads = plan.operators.lease_reads;
         options.read_index_timeout_ms = plan.rpc_timeout_ms;
         options.catchup_margin = plan.operators.catchup_margin;

@@ -127,6 +127,9 @@ impl World {
                 if description.pending_reads > 0 {
                     return Some(("reads wait", group));
                 }
+                if node.is_rejoining() {
+                    return Some(("a lost disk was not made up for", group));
+                }
                 if *ends.get_or_insert(last) != last {
                     return Some(("logs differ", group));
                 }

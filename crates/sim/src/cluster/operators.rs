@@ -249,8 +249,40 @@ impl World {
 
     /// Whether every group can go on when only the hosts that are not left dead live.
     pub(super) fn majorities_live(&self) -> bool {
+        let dead: Vec<usize> = (0..self.hosts.len()).filter(|host| self.hosts[*host].left_dead).collect();
+        self.majorities_live_without(&dead)
+    }
+
+    /// Whether a host has lost its disk, and a group on it may not have caught up yet.
+    fn may_rejoin(&self, host: usize) -> bool {
+        let rejoins = |group: usize| self.node(group, host).is_none_or(ringraft_core::NodeImpl::is_rejoining);
+        let hosts = |group: &usize| self.plan.groups[*group].contains(&host);
+        self.hosts[host].wiped && (0..self.plan.groups.len()).filter(hosts).any(rejoins)
+    }
+
+    /// The disk of a host is lost, if the groups can bear that now: others hold what it held.
+    pub(super) fn wipe(&mut self, host: usize, away: u64, r: &mut Random) -> bool {
+        let broken = (0..self.hosts.len()).any(|other| self.is_damaged(other) || self.hosts[other].left_dead);
+        if broken || !self.majorities_live_without(&[host]) {
+            return false;
+        }
+        self.crash(host, Some(r.next()), away, r);
+        let host_state = &mut self.hosts[host];
+        host_state.disk = ringraft_storage::MemoryDisk::new();
+        host_state.memory = Some(ringraft_storage::MemoryLogStorage::new());
+        host_state.proof = Default::default();
+        host_state.wiped = true;
+        host_state.disk_suspect = false;
+        host_state.disk_full = false;
+        self.oracle.wiped(host);
+        true
+    }
+
+    /// As [`majorities_live`](World::majorities_live), without these hosts, nor those that have not caught up after a lost disk.
+    fn majorities_live_without(&self, without: &[usize]) -> bool {
+        let gone = |host: &usize| without.contains(host) || self.may_rejoin(*host);
         let dead: Vec<&PeerId> =
-            self.hosts.iter().filter(|host| host.left_dead).map(|host| &host.peer).collect();
+            (0..self.hosts.len()).filter(gone).map(|host| &self.hosts[host].peer).collect();
         let lives = |conf: &Configuration| {
             2 * conf.peers.iter().filter(|peer| !dead.contains(peer)).count() > conf.peers.len()
         };

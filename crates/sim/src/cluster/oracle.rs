@@ -107,6 +107,15 @@ impl Oracle {
         }
     }
 
+    /// A disk was lost with everything on it.
+    pub(super) fn wiped(&mut self, host: usize) {
+        for oracle in &mut self.groups {
+            oracle.logs[host] = ReplicaLog::default();
+            let wiped = oracle.checkers.observe(&Event::Wiped { node: &oracle.peers[host] });
+            debug_assert!(wiped.is_ok(), "a lost disk breaks no rule by itself");
+        }
+    }
+
     /// Power was lost: nothing changes in what may be found, for a batch may survive in any part.
     pub(super) fn lost_power(&mut self, _host: usize) {}
 

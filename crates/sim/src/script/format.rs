@@ -147,8 +147,11 @@ pub(crate) fn request(request: &RaftRequest) -> String {
 }
 
 fn append(request: &AppendEntriesRequest) -> String {
-    let AppendEntriesRequest { term, prev_log, committed_index, entries, .. } = request;
+    let AppendEntriesRequest { term, prev_log, committed_index, entries, rejoined, .. } = request;
     let mut text = format!("term={term} prev={prev_log} commit={committed_index}");
+    if *rejoined != 0 {
+        text += " rejoined";
+    }
     for entry in entries {
         let _ = write!(text, " [{}]", chunk(entry));
     }
@@ -162,13 +165,17 @@ pub(crate) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
             format!("{kind} term={} {}", r.term, yes(r.granted, "granted", "refused"))
         }
         Ok(RaftResponse::AppendEntries(r)) => {
-            let AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise } = r;
+            let AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise, rejoining } =
+                r;
             let mut text = format!("{kind} term={term} {}", yes(*success, "success", "rejected"));
             if let Some(last) = last_log_index {
                 let _ = write!(text, " last={last}");
             }
             if let Some(hint) = conflict {
                 let _ = write!(text, " conflict={}@{}", hint.first_index, hint.term);
+            }
+            if *rejoining != 0 {
+                text += " rejoining";
             }
             if *lease_promise {
                 text += " promise";

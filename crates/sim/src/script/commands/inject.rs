@@ -79,7 +79,9 @@ fn request(what: What, pairs: &mut Pairs<'_>) -> Result<RaftRequest> {
                 Some(false) => Extensions::NONE,
                 _ => Extensions::CONFLICT_HINT,
             };
-            let request = AppendEntriesRequest { kind, term, prev_log, committed_index, entries, extensions };
+            let rejoined = key(pairs, "rejoined")?.unwrap_or(0);
+            let request =
+                AppendEntriesRequest { kind, term, prev_log, committed_index, entries, extensions, rejoined };
             RaftRequest::AppendEntries(request)
         }
     })
@@ -170,6 +172,7 @@ fn response(what: What, pairs: &mut Pairs<'_>) -> Result<std::result::Result<Raf
                 last_log_index: key(pairs, "last")?,
                 conflict,
                 lease_promise: key(pairs, "promise")?.unwrap_or(false),
+                rejoining: key(pairs, "rejoining")?.unwrap_or(0),
             })
         }
     }))

@@ -156,9 +156,12 @@ pub(super) fn restart(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     Ok(world.restart(name, kept)?)
 }
 
-/// `wipe N`: empties the disk of a node that is down.
+/// `wipe N [rejoin]`: empties the disk of a node that is down; with `rejoin` it starts as one that has lost its disk.
 pub(super) fn wipe(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     let name = args.take("a node number")?;
+    if args.flag("rejoin") {
+        world.rejoin(name)?;
+    }
     args.end()?;
     Ok(world.wipe(name)?)
 }

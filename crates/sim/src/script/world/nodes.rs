@@ -109,7 +109,20 @@ impl World {
     /// # Errors
     /// It is running.
     pub fn wipe(&mut self, name: NodeName) -> Result<(), WorldError> {
-        self.set_disk(name, LogImage::default())
+        self.set_disk(name, LogImage::default())?;
+        // What it promised is forgotten with it, and must be harmless.
+        let peer = self.host(name)?.peer.clone();
+        self.observe(&Event::Wiped { node: &peer });
+        Ok(())
+    }
+
+    /// Whether a blank disk of a node, from its next start on, is that of a member that has lost its own.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn rejoin(&mut self, name: NodeName) -> Result<(), WorldError> {
+        self.host_mut(name)?.settings.rejoin = true;
+        Ok(())
     }
 
     /// Replaces what is on the disk of a node that is down.
