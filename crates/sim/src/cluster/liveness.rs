@@ -153,8 +153,9 @@ impl World {
         for host in &self.plan.groups[group] {
             let known = match self.node(group, *host) {
                 Some(node) => format!(
-                    "{} of {} term {} last {} committed {} stable {}",
+                    "{}{} of {} term {} last {} committed {} stable {}",
                     node.state(),
+                    if node.is_rejoining() { " rejoining" } else { "" },
                     node.describe().configuration,
                     node.term(),
                     node.last_log_id(),

@@ -137,7 +137,13 @@ impl World {
             Some(leader) if self.random.chance(900) => leader,
             _ => hosts[self.random.index(hosts.len())],
         };
-        let (members, transfers) = (self.plan.operators.members, self.plan.operators.transfers);
+        // Operators wait until a lost disk is made up for: two members of whom one has lost its disk decide nothing.
+        let whole = !hosts.iter().any(|host| self.may_rejoin(*host));
+        let members = self.plan.operators.members && whole;
+        let transfers = self.plan.operators.transfers;
+        if !members && !transfers {
+            return Ok(());
+        }
         let call = if members && (!transfers || self.random.chance(650)) {
             let change = self.draw_change(group);
             let prev_index = if self.random.chance(100) {
@@ -253,17 +259,34 @@ impl World {
         self.majorities_live_without(&dead)
     }
 
-    /// Whether a host has lost its disk, and a group on it may not have caught up yet.
+    /// Whether a host has lost its disk, and a group on it may not have caught up: what a crash may bring back counts.
     fn may_rejoin(&self, host: usize) -> bool {
-        let rejoins = |group: usize| self.node(group, host).is_none_or(ringraft_core::NodeImpl::is_rejoining);
+        let rejoins = |image: &crate::LogImage| {
+            image.hard_state().voted_for.as_ref().is_none_or(PeerId::is_empty) && image.last_index() == 0
+                || image.hard_state().voted_for.as_ref().is_some_and(PeerId::is_empty)
+        };
         let hosts = |group: &usize| self.plan.groups[*group].contains(&host);
-        self.hosts[host].wiped && (0..self.plan.groups.len()).filter(hosts).any(rejoins)
+        self.hosts[host].wiped
+            && (0..self.plan.groups.len()).filter(hosts).any(|group| {
+                let log = &self.oracle.groups[group].logs[host];
+                rejoins(&log.stable) || rejoins(&log.accepted)
+            })
     }
 
     /// The disk of a host is lost, if the groups can bear that now: others hold what it held.
     pub(super) fn wipe(&mut self, host: usize, away: u64, r: &mut Random) -> bool {
-        let broken = (0..self.hosts.len()).any(|other| self.is_damaged(other) || self.hosts[other].left_dead);
-        if broken || !self.majorities_live_without(&[host]) {
+        // Damage may take a host away for good at any time; a change of members that is under way may need this one.
+        let changing = |group: usize| {
+            let hosts = self.plan.groups[group].iter();
+            hosts.filter_map(|host| self.node(group, *host)).any(|node| node.describe().change.is_some())
+        };
+        let asked = self.operators.open.iter().any(|o| matches!(o.call, NodeCall::ChangeMembers { .. }));
+        let damage = self.plan.atlas.contains(&true);
+        if damage
+            || asked
+            || (0..self.plan.groups.len()).any(changing)
+            || !self.majorities_live_without(&[host])
+        {
             return false;
         }
         self.crash(host, Some(r.next()), away, r);
