@@ -10,7 +10,7 @@ use ringraft_core::{
     Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
-use ringraft_storage::GroupKey;
+use ringraft_storage::{GroupKey, StorageError};
 
 use crate::closure_queue::ClosureBatch;
 use crate::completion::{ApplyError, Completion};
@@ -124,7 +124,7 @@ pub enum LaneEvent {
         /// The read's ticket.
         ticket: Ticket,
         /// The entries.
-        result: Box<Result<Vec<Arc<EntryChunk>>, Status>>,
+        result: Box<Result<Vec<Arc<EntryChunk>>, StorageError>>,
     },
     /// A connection to a host came up.
     Connected(Endpoint),

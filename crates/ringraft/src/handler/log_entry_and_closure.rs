@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, Input, Mutant, RaftError, RaftRequest, RaftResponse, Status,
-    Ticket, Time,
+    AppendKind, ConfigurationEntry, Effects, EntryChunk, Input, Mutant, RaftError, RaftRequest, RaftResponse,
+    Status, Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
+use ringraft_storage::StorageError;
 
 use crate::completion::ApplyError;
 use crate::handler::effects::fail;
@@ -250,7 +251,7 @@ impl LogEntryAndClosureHandler {
             LaneEvent::Request(request) => self.on_request(now, *request, out),
             LaneEvent::Response(response) => self.on_response(now, *response, out),
             LaneEvent::LogRead { handle, ticket, result } => {
-                self.step(now, handle, Input::LogRead { ticket, result: *result }, out);
+                self.step(now, handle, read_input(ticket, *result), out);
             }
             LaneEvent::Connected(endpoint) => self.on_connected(now, &endpoint, out),
             LaneEvent::Control(control) => self.on_control(now, *control, out),
@@ -417,6 +418,16 @@ fn is_bulk(event: &LaneEvent) -> bool {
             matches!(&request.request, RaftRequest::AppendEntries(append) if append.kind == AppendKind::Entries)
         }
         _ => false,
+    }
+}
+
+/// What a node is told of a log read. Damage is final for the group, whoever the entries were for: a leader that cannot read its log
+/// must not keep others from leading.
+fn read_input(ticket: Ticket, result: Result<Vec<Arc<EntryChunk>>, StorageError>) -> Input {
+    let status = |error: StorageError| Status::new(RaftError::Io, error.to_string());
+    match result {
+        Err(error @ StorageError::Damaged { .. }) => Input::Failed { status: status(error) },
+        result => Input::LogRead { ticket, result: result.map_err(status) },
     }
 }
 

@@ -11,7 +11,7 @@ use ringraft_core::{
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
 use ringraft_proto::OutFrame;
-use ringraft_storage::{LogStorage, MemoryLogStorage};
+use ringraft_storage::{LogStorage, MemoryLogStorage, StorageError};
 
 use crate::completion::{Applied, ApplyError, Completion, CompletionSink, SinkId};
 use crate::handler::*;
@@ -187,7 +187,6 @@ impl World {
             let reads =
                 std::mem::take(&mut self.out.reads).into_iter().map(|ReadTask { handle, key, read }| {
                     let result = reader.read(key, read.from, read.to, read.max_bytes);
-                    let result = result.map_err(|error| Status::new(RaftError::Io, error.to_string()));
                     LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) }
                 });
             let reads = reads.collect();
@@ -225,6 +224,24 @@ impl World {
             request: RaftRequest::RequestVote(request),
         }))
     }
+}
+
+#[test]
+fn damage_that_a_read_finds_fails_the_group_and_another_error_does_not() {
+    let mut world = World::new(LaneLimits::default());
+    let (one, two) = (world.open("g"), world.open("h"));
+    let read = |handle, error| LaneEvent::LogRead {
+        handle,
+        ticket: ringraft_core::Ticket(99),
+        result: Box::new(Err(error)),
+    };
+    let damaged = StorageError::Damaged { path: "f".into(), offset: 7, what: "checksum".into() };
+    let io = StorageError::Io { operation: "read", path: "f".into(), message: "EIO".into(), full: false };
+    world.turn(vec![read(one, damaged), read(two, io)]);
+    let described = world.describe(one).unwrap();
+    assert_eq!(described.state, NodeState::Error);
+    assert!(described.last_error.unwrap().message.contains("checksum"));
+    assert_eq!(world.describe(two).unwrap().state, NodeState::Leader);
 }
 
 #[test]

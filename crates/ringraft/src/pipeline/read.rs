@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ringraft_core::{RaftError, Status};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
 use ringraft_storage::LogReader;
 
@@ -24,7 +23,6 @@ impl ReadLoop {
             self.lanes.iter().for_each(|lane| lane.room());
             for ReadTask { handle, key, read } in tasks.drain(..) {
                 let result = self.reader.read(key, read.from, read.to, read.max_bytes);
-                let result = result.map_err(|error| Status::new(RaftError::Io, error.to_string()));
                 let event = LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) };
                 // Waiting is fine here: the lane does not wait for this worker. A closed ring needs no answer.
                 let _ = self.lane_rings[usize::from(handle.lane)].publish(event);

@@ -1,7 +1,6 @@
 //! The loops around the state machines and the log reads.
 
 use ringraft::handler::{ApplyOutput, LaneEvent, ReadTask};
-use ringraft_core::{RaftError, Status};
 
 use super::world::World;
 use crate::checkers::Violation;
@@ -45,7 +44,6 @@ impl World {
         if matches!(result, Err(ringraft_storage::StorageError::Damaged { .. })) {
             *self.report.marks.entry("damage found by a read").or_default() += 1;
         }
-        let result = result.map_err(|error| Status::new(RaftError::Io, error.to_string()));
         p.ring.push_back(LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) });
         self.mark("entries read back for a peer");
         self.wake(host, 0);
