@@ -197,7 +197,8 @@ impl World {
                 unapplied,
                 queued,
                 unanswered: p.answers.open(),
-                waiting: p.transport.waiting(),
+                // What was lost before faults ended is given up in its own time.
+                waiting: p.transport.waiting(self.calm_since),
             };
             // A heartbeat is given up after half an election time-out, a request by the transport after two time-outs.
             let lost = 4 * self.plan.rpc_timeout_ms / self.plan.election_timeout_ms;

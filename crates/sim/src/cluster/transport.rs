@@ -110,9 +110,10 @@ impl SimTransport {
         expired
     }
 
-    /// Requests that wait for an answer.
-    pub(super) fn waiting(&self) -> usize {
-        self.state.lock().links.iter().map(|link| link.waiting.len()).sum()
+    /// Requests that were sent at `since` or later and wait for an answer.
+    pub(super) fn waiting(&self, since: u64) -> usize {
+        let links = &self.state.lock().links;
+        links.iter().flat_map(|link| link.waiting.values()).filter(|(sent, _)| *sent >= since).count()
     }
 }
 
