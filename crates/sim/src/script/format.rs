@@ -18,6 +18,21 @@ pub(crate) fn peer_of(name: u32) -> PeerId {
     PeerId::new("127.0.0.1", (BASE_PORT + name) as u16)
 }
 
+/// The peer of a number with an election priority behind a colon, such as `2:40`.
+pub(super) fn member(text: &str) -> Option<PeerId> {
+    let (name, priority) = text.split_once(':').unwrap_or((text, "-1"));
+    let peer = peer_of(name.parse().ok()?);
+    match priority.parse::<i32>().ok()? {
+        -1 => Some(peer),
+        priority => format!("{}:{}::{priority}", peer.ip(), peer.port()).parse().ok(),
+    }
+}
+
+/// The number of a peer.
+pub(super) fn name_of(peer: &PeerId) -> Option<u32> {
+    u32::from(peer.port()).checked_sub(BASE_PORT)
+}
+
 /// A text with peers as bare numbers.
 pub(crate) fn short(text: &str) -> String {
     let mut out = String::new();
@@ -206,6 +221,14 @@ mod tests {
     fn peers_are_bare_numbers() {
         assert_eq!(short("a 127.0.0.1:8081,127.0.0.1:8092/learner b"), "a 1,12/learner b");
         assert_eq!(short("127.0.0.1:99"), "127.0.0.1:99");
+    }
+
+    #[test]
+    fn a_priority_stands_behind_a_colon() {
+        let preferred = member("2:40").unwrap();
+        assert_eq!((name_of(&preferred), preferred.priority()), (Some(2), 40));
+        assert_eq!(member("2").unwrap().to_string(), peer_of(2).to_string());
+        assert_eq!((member("x"), member("2:x"), member("2:")), (None, None, None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use ringraft_core::{MembershipChange, PeerId, ReadOnlyOption};
 
-use super::inject::half;
+use super::inject::{half, member};
 use super::{Args, Result, key, no_more_keys, parsed, syntax};
 use crate::script::format;
 use crate::script::world::World;
@@ -22,7 +22,7 @@ pub(super) fn change(world: &mut World, args: &mut Args<'_>) -> Result<()> {
         Ok(args.names()?.into_iter().map(format::peer_of).collect())
     };
     let change = match what {
-        "add" => MembershipChange::AddPeer(format::peer_of(args.take("a node number")?)),
+        "add" => MembershipChange::AddPeer(member(args.word("a node number")?)?),
         "remove" => MembershipChange::RemovePeer(format::peer_of(args.take("a node number")?)),
         "peers" => MembershipChange::ChangePeers(half(args.word("members, such as 1+2+3l")?)?),
         "learner" => MembershipChange::AddLearners(peers(args)?),

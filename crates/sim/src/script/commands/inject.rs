@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringraft_core::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ChunkKind, Configuration, ConflictHint,
-    EntryChunk, Extensions, LogId, RaftError, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse,
+    EntryChunk, Extensions, LogId, PeerId, RaftError, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse,
     ReadOnlyOption, RequestVoteRequest, RequestVoteResponse, Status, Ticket, TimeoutNowRequest,
     TimeoutNowResponse,
 };
@@ -75,10 +75,13 @@ fn request(what: What, pairs: &mut Pairs<'_>) -> Result<RaftRequest> {
                 What::Probe => AppendKind::Probe,
                 _ => AppendKind::Entries,
             };
-            let extensions = match key(pairs, "hints")? {
+            let mut extensions = match key(pairs, "hints")? {
                 Some(false) => Extensions::NONE,
                 _ => Extensions::CONFLICT_HINT,
             };
+            if key(pairs, "lease")?.unwrap_or(false) {
+                extensions = extensions.with(Extensions::LEASE_PROMISE);
+            }
             let rejoined = key(pairs, "rejoined")?.unwrap_or(0);
             let request =
                 AppendEntriesRequest { kind, term, prev_log, committed_index, entries, extensions, rejoined };
@@ -136,10 +139,15 @@ pub(super) fn half(text: &str) -> Result<Configuration> {
     for name in text.split('+').filter(|n| !n.is_empty()) {
         match name.strip_suffix('l') {
             Some(learner) => conf.learners.push(format::peer_of(parsed("a node number", learner)?)),
-            None => conf.peers.push(format::peer_of(parsed("a node number", name)?)),
+            None => conf.peers.push(member(name)?),
         }
     }
     Ok(conf)
+}
+
+/// A node's peer, with its priority behind a colon.
+pub(super) fn member(text: &str) -> Result<PeerId> {
+    format::member(text).map_or_else(|| syntax(format!("{text:?} is no node, such as 2, or 2:40")), Ok)
 }
 
 fn response(what: What, pairs: &mut Pairs<'_>) -> Result<std::result::Result<RaftResponse, Status>> {

@@ -1,7 +1,8 @@
 //! Nodes, their time and what is proposed to them.
 
-use ringraft_core::HardState;
+use ringraft_core::{Configuration, HardState};
 
+use super::inject::member;
 use super::{Args, Result, key, no_more_keys, parsed, syntax};
 use crate::log_image::LogImage;
 use crate::script::format;
@@ -45,29 +46,31 @@ pub(super) fn options(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     no_more_keys(&pairs)
 }
 
-/// `add-nodes 1 2 3 [learner 4…]`, or `add-nodes 5 conf=none` for a node that knows no configuration.
+/// `add-nodes 1 2 3 [learner 4…]`, `add-nodes 1:100 2:40` with priorities, or `add-nodes 5 conf=none` for a node that knows
+/// no configuration.
 pub(super) fn add_nodes(world: &mut World, args: &mut Args<'_>) -> Result<()> {
-    let (mut voters, mut learners, mut learner) = (Vec::new(), Vec::new(), false);
+    let (mut conf, mut learner) = (Configuration::default(), false);
     while let Some(word) = args.words.pop_front() {
         match word {
             "learner" => learner = true,
             "conf=none" => {
-                for name in voters {
-                    world.add_node(name, ringraft_core::Configuration::default())?;
+                for name in conf.peers.iter().filter_map(format::name_of) {
+                    world.add_node(name, Configuration::default())?;
                 }
                 return args.end();
             }
-            _ if learner => learners.push(parsed("a node number", word)?),
-            _ => voters.push(parsed("a node number", word)?),
+            _ if learner => conf.learners.push(member(word)?),
+            _ => conf.peers.push(member(word)?),
         }
     }
-    if voters.is_empty() {
+    if conf.peers.is_empty() {
         return syntax("add-nodes needs at least one voter");
     }
-    if voters.iter().chain(&learners).any(|n: &NodeName| *n == 0 || *n > 999) {
+    let mut names = conf.peers.iter().chain(&conf.learners).map(format::name_of);
+    if names.any(|name| name.is_none_or(|n| n == 0 || n > 999)) {
         return syntax("nodes are numbered 1 to 999");
     }
-    Ok(world.add_nodes(&voters, &learners)?)
+    Ok(world.add_group(&conf)?)
 }
 
 /// `preset N [term=T] [vote=V] [log=1,1,2]`: starts the node anew over a disk with this content.

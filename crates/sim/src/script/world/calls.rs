@@ -61,8 +61,8 @@ impl World {
         self.step(name, Input::ResetPeers { call, conf })
     }
 
-    /// How many calls have no outcome yet.
-    pub fn open_calls(&self) -> usize {
-        self.calls.len()
+    /// How many calls of a node have no outcome yet.
+    pub fn open_calls(&self, name: NodeName) -> usize {
+        self.calls.values().filter(|(of, _)| *of == name).count()
     }
 }

@@ -38,7 +38,7 @@ impl World {
                 self.votes_asked += 1;
             }
             let kind = Kind { what: What::of(&send.request), reply: false };
-            let Some(to) = format::peer(&send.to).parse().ok() else { continue };
+            let Some(to) = format::name_of(&send.to) else { continue };
             let run = self.hosts.get(&name).map_or(0, |h| h.run);
             let message = Message { kind, ticket: send.ticket, run, body: Body::Request(send.request) };
             self.emit(name, Link { from: name, to }, message, send.after_durable, true);

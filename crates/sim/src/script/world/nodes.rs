@@ -16,8 +16,15 @@ impl World {
     /// One exists already, or does not start.
     pub fn add_nodes(&mut self, voters: &[NodeName], learners: &[NodeName]) -> Result<(), WorldError> {
         let peers = |names: &[NodeName]| names.iter().map(|n| format::peer_of(*n)).collect();
-        let conf = Configuration { peers: peers(voters), learners: peers(learners) };
-        for name in voters.iter().chain(learners).copied() {
+        self.add_group(&Configuration { peers: peers(voters), learners: peers(learners) })
+    }
+
+    /// Adds and starts the members of this configuration, with the priorities that they have in it.
+    ///
+    /// # Errors
+    /// One exists already, or does not start.
+    pub fn add_group(&mut self, conf: &Configuration) -> Result<(), WorldError> {
+        for name in conf.peers.iter().chain(&conf.learners).filter_map(format::name_of) {
             self.add_node(name, conf.clone())?;
         }
         Ok(())
@@ -31,8 +38,10 @@ impl World {
         if self.hosts.contains_key(&name) {
             return Err(WorldError::Exists(name));
         }
+        let peer = format::peer_of(name);
         let host = Host {
-            peer: format::peer_of(name),
+            // As it stands among the members, with its priority.
+            peer: conf.peers.iter().find(|member| **member == peer).cloned().unwrap_or(peer),
             node: None,
             run: 0,
             now: Time(0),
