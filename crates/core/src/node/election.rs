@@ -52,6 +52,11 @@ impl NodeImpl {
 
     pub(super) fn handle_election_timeout(&mut self, now: Time, fx: &mut Effects) {
         debug_assert!(self.state == NodeState::Follower);
+        if !self.may_campaign() {
+            // Its removal has been committed since the timer was set.
+            self.election_timer.stop();
+            return;
+        }
         if self.leader_is_alive(now) {
             // Patience counts from the last message, not from when the timer happened to fire.
             self.restart_election_timer(self.last_leader_timestamp);

@@ -6,10 +6,11 @@
 
 use crate::chunk::EntryChunk;
 use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, MembershipChange};
+use crate::message::AppendKind;
 use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::{Configuration, PeerId};
-use crate::replicator::ReplicatorState;
+use crate::replicator::{Replicator, ReplicatorState};
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Time};
 
@@ -317,6 +318,7 @@ impl NodeImpl {
             let done = CallDone::Changed { old: ctx.old, new: ctx.new };
             fx.calls.push(CallOutcome { call, result: Ok(done) });
         }
+        self.dismiss(now, fx);
         let votes = self.log.configuration().is_voter(&self.options.server_id);
         if !votes && !Mutant::C7RemovedLeaderStays.is_active() {
             // Who is removed with this leader hears of it from the next one's silence; the others are to be led at once.
@@ -326,6 +328,18 @@ impl NodeImpl {
             return;
         }
         self.reconcile_replicators(now, fx);
+    }
+
+    /// Tells those that leave what is committed: who knows of its removal never campaigns.
+    fn dismiss(&mut self, now: Time, fx: &mut Effects) {
+        for position in 0..self.replicators.len() {
+            let conf = &self.log.configuration().conf;
+            let leaves =
+                |r: &Replicator| !conf.contains(&r.peer) && !conf.learners.contains(&r.peer);
+            if self.replicators.at(position).is_some_and(|r| leaves(r)) {
+                self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
+            }
+        }
     }
 
     /// A change of which nothing is logged comes to nothing.
@@ -347,7 +361,8 @@ impl NodeImpl {
         fx.calls.push(CallOutcome { call, result: Err(failure) });
     }
 
-    /// A new leader finishes the joint change that it finds in its log; its first entry carries it on.
+    /// A new leader finishes the change that it finds in its log; its first entry carries it on. One that its own removal left no
+    /// other choice than to lead steps down when that is committed.
     pub(super) fn adopt_change(&mut self) {
         let entry = self.log.configuration();
         let stage = match (entry.is_joint(), entry.is_voter(&self.options.server_id)) {
