@@ -185,6 +185,12 @@ impl LogManager {
         self.initial.is_voter(peer)
     }
 
+    /// Whether no configuration that is known here has another voter than `peer`.
+    pub(crate) fn was_always_alone(&self, peer: &PeerId) -> bool {
+        let known = std::iter::once(&self.initial).chain(&self.configurations);
+        known.flat_map(ConfigurationEntry::voters).all(|voter| voter == peer)
+    }
+
     /// Forces a configuration, until the log brings another.
     pub(crate) fn force_configuration(&mut self, conf: Configuration) {
         self.forced = Some(ConfigurationEntry { id: self.last, conf, old_conf: Configuration::default() });

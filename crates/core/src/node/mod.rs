@@ -339,9 +339,11 @@ impl NodeImpl {
             self.persist_hard_state(fx);
         }
         self.restart_election_timer(now);
-        let conf = self.log.configuration();
-        let sole = !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(&self.options.server_id);
-        if sole && !self.rejoining {
+        let (conf, own) = (self.log.configuration(), &self.options.server_id);
+        let alone = !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(own);
+        // Whoever led when it was not alone may hold a lease by its promise, and not know yet that it is alone now.
+        let waits = self.rejoining || self.options.lease_reads && !self.log.was_always_alone(own);
+        if alone && !waits {
             self.elect_self(false, fx);
         }
         self.finish(now, fx);
