@@ -212,6 +212,8 @@ impl NodeImpl {
     ) {
         // A leader that asks for pre-votes leads no more, whatever was heard of it before (hashicorp#605).
         let has_leader = self.leader_is_alive(now) && self.leader_id.as_ref() != Some(from);
+        // Nor would its vote be granted within the promise: that would only raise terms, and depose the leader.
+        let has_leader = has_leader || self.keeps_promise(now);
         let rejoining = self.rejoining && !Mutant::H10RejoiningPeerVotes.is_active();
         let granted = !rejoining
             && !has_leader
