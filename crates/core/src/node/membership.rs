@@ -403,7 +403,11 @@ impl NodeImpl {
                 "the members are forced upon this node");
             self.log.force_configuration(conf);
             let term = self.hard_state.term + 1;
-            self.step_down(now, term, Status::new(RaftError::SetPeer, "the members were forced"), fx);
+            let status = Status::new(RaftError::SetPeer, "the members were forced");
+            // The higher term is this node's own: nobody has taken over.
+            self.end_transfer(self.hard_state.term, &status, fx);
+            self.reset_priority();
+            self.step_down(now, term, status, fx);
         }
         fx.calls.push(CallOutcome { call, result: Ok(CallDone::PeersReset) });
     }
