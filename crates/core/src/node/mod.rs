@@ -456,7 +456,7 @@ impl NodeImpl {
             Ok(RaftResponse::TimeoutNow(r)) => self.handle_timeout_now_response(now, from, ticket, r, fx),
             Ok(RaftResponse::ReadIndex(r)) => self.handle_read_index_response(now, ticket, r, fx),
             Ok(RaftResponse::Error(status)) | Err(status) => {
-                let known = self.read_index_failed(ticket, &status, fx)
+                let known = self.read_index_failed(now, ticket, &status, fx)
                     || self.timeout_now_failed(ticket, &status, fx);
                 if !known {
                     self.handle_rpc_error(now, from, ticket, &status);

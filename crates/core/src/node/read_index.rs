@@ -31,11 +31,15 @@ struct Round {
     since: Time,
 }
 
+/// Reads that came together, and when.
+type Batch = (Time, Vec<CallToken>);
+
 /// The question that was put to the leader.
 #[derive(Debug)]
 struct Forwarded {
     ticket: Ticket,
-    calls: Vec<CallToken>,
+    /// Oldest first.
+    batches: Vec<Batch>,
 }
 
 /// Reads that are not answered yet.
@@ -43,8 +47,8 @@ struct Forwarded {
 pub(crate) struct ReadOnlyService {
     /// Leader: oldest first.
     rounds: VecDeque<Round>,
-    /// Others: what the next question will be about.
-    waiting: Vec<CallToken>,
+    /// Others: what the next question will be about, oldest first.
+    waiting: Vec<Batch>,
     /// How sure the leader must be for all of them.
     waiting_mode: ReadOnlyOption,
     forwarded: Option<Forwarded>,
@@ -69,11 +73,18 @@ impl ReadOnlyService {
         );
     }
 
+    fn fail_all(&mut self, batches: Vec<Batch>, status: &Status, fx: &mut Effects) {
+        batches.into_iter().for_each(|(_, calls)| self.fail(calls, status, fx));
+    }
+
     /// When the oldest read has waited for `timeout_ms`.
     fn deadline(&self, timeout_ms: u64) -> Option<Time> {
         let rounds = self.rounds.front().map(|round| round.since);
         let confirmed = self.confirmed.iter().map(|(_, since, _)| *since).min();
-        rounds.into_iter().chain(confirmed).min().map(|since| since.after_millis(timeout_ms))
+        let asked = self.forwarded.as_ref().and_then(|f| f.batches.first()).map(|(since, _)| *since);
+        let waiting = self.waiting.first().map(|(since, _)| *since);
+        let oldest = rounds.into_iter().chain(confirmed).chain(asked).chain(waiting).min();
+        oldest.map(|since| since.after_millis(timeout_ms))
     }
 }
 
@@ -102,8 +113,8 @@ impl NodeImpl {
         if self.reads.waiting.is_empty() || mode == ReadOnlyOption::Safe {
             self.reads.waiting_mode = mode;
         }
-        self.reads.waiting.extend(calls);
-        self.forward_reads(fx);
+        self.reads.waiting.push((now, calls));
+        self.forward_reads(now, fx);
     }
 
     fn refuses_reads(&self, more: usize) -> Option<Status> {
@@ -263,19 +274,24 @@ impl NodeImpl {
     // --- on a follower ---
 
     /// Asks the leader for everything that waits, unless a question is under way: that one came too early for these reads.
-    fn forward_reads(&mut self, fx: &mut Effects) {
+    fn forward_reads(&mut self, now: Time, fx: &mut Effects) {
         if self.reads.forwarded.is_some() || self.reads.waiting.is_empty() {
             return;
         }
-        let calls = std::mem::take(&mut self.reads.waiting);
-        let leader = self.leader_id.clone().filter(|leader| *leader != self.options.server_id);
-        let Some(to) = leader else {
+        let batches = std::mem::take(&mut self.reads.waiting);
+        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            // It has become the leader itself meanwhile.
+            let calls = batches.into_iter().flat_map(|(_, calls)| calls).collect();
+            self.begin_read(now, calls, None, self.reads.waiting_mode, fx);
+            return;
+        }
+        let Some(to) = self.leader_id.clone() else {
             let status = self.not_leader();
-            self.reads.fail(calls, &status, fx);
+            self.reads.fail_all(batches, &status, fx);
             return;
         };
         let ticket = self.next_ticket();
-        self.reads.forwarded = Some(Forwarded { ticket, calls });
+        self.reads.forwarded = Some(Forwarded { ticket, batches });
         fx.sends.push(Send {
             to,
             ticket,
@@ -294,15 +310,22 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return };
-        self.reads.confirmed.push((response.index, now, forwarded.calls));
-        self.forward_reads(fx);
+        let confirmed = forwarded.batches.into_iter().map(|(since, calls)| (response.index, since, calls));
+        self.reads.confirmed.extend(confirmed);
+        self.forward_reads(now, fx);
     }
 
     /// The question was not answered. Says whether it was one.
-    pub(super) fn read_index_failed(&mut self, ticket: Ticket, status: &Status, fx: &mut Effects) -> bool {
+    pub(super) fn read_index_failed(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        status: &Status,
+        fx: &mut Effects,
+    ) -> bool {
         let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return false };
-        self.reads.fail(forwarded.calls, status, fx);
-        self.forward_reads(fx);
+        self.reads.fail_all(forwarded.batches, status, fx);
+        self.forward_reads(now, fx);
         true
     }
 
@@ -319,6 +342,7 @@ impl NodeImpl {
             RaftError::TimedOut,
             format!("no quorum, or no entries, within {timeout} ms; the leader may have changed, try again"),
         );
+        let mut overdue = Vec::new();
         while let Some(round) = self.reads.rounds.pop_front_if(|round| late(round.since)) {
             self.end_round(round, &status, fx);
         }
@@ -328,6 +352,16 @@ impl NodeImpl {
             } else {
                 self.reads.confirmed.push((index, since, calls));
             }
+        }
+        let asked = self.reads.forwarded.as_mut().map(|f| &mut f.batches);
+        for batches in asked.into_iter().chain([&mut self.reads.waiting]) {
+            let split = batches.partition_point(|(since, _)| late(*since));
+            overdue.extend(batches.drain(..split));
+        }
+        self.reads.fail_all(overdue, &status, fx);
+        // The question, all of whose reads are gone, is not worth waiting for.
+        if self.reads.forwarded.take_if(|f| f.batches.is_empty()).is_some() {
+            self.forward_reads(now, fx);
         }
     }
 
@@ -357,11 +391,11 @@ impl NodeImpl {
         for round in std::mem::take(&mut self.reads.rounds) {
             self.end_round(round, status, fx);
         }
-        let mut calls = std::mem::take(&mut self.reads.waiting);
-        calls.extend(self.reads.forwarded.take().into_iter().flat_map(|forwarded| forwarded.calls));
+        let mut batches = std::mem::take(&mut self.reads.waiting);
+        batches.extend(self.reads.forwarded.take().into_iter().flat_map(|forwarded| forwarded.batches));
         let confirmed = std::mem::take(&mut self.reads.confirmed);
-        calls.extend(confirmed.into_iter().flat_map(|(.., calls)| calls));
-        self.reads.fail(calls, status, fx);
+        batches.extend(confirmed.into_iter().map(|(_, since, calls)| (since, calls)));
+        self.reads.fail_all(batches, status, fx);
         debug_assert_eq!(self.reads.len, 0, "every read is accounted for");
     }
 
