@@ -10,7 +10,7 @@ use crate::message::AppendKind;
 use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::{Configuration, PeerId};
-use crate::replicator::{Replicator, ReplicatorState};
+use crate::replicator::ReplicatorState;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Time};
 
@@ -318,7 +318,7 @@ impl NodeImpl {
             let done = CallDone::Changed { old: ctx.old, new: ctx.new };
             fx.calls.push(CallOutcome { call, result: Ok(done) });
         }
-        self.dismiss(now, fx);
+        self.dismiss(now, ctx.entry, fx);
         let votes = self.log.configuration().is_voter(&self.options.server_id);
         if !votes && !Mutant::C7RemovedLeaderStays.is_active() {
             // Who is removed with this leader hears of it from the next one's silence; the others are to be led at once.
@@ -330,15 +330,15 @@ impl NodeImpl {
         self.reconcile_replicators(now, fx);
     }
 
-    /// Tells those that leave what is committed: who knows of its removal never campaigns.
-    fn dismiss(&mut self, now: Time, fx: &mut Effects) {
+    /// Tells those that leave that `entry`, which says so, is committed: who knows of its removal never campaigns. A probe goes
+    /// behind the entry itself; to whom it has not got, it says nothing.
+    fn dismiss(&mut self, now: Time, entry: LogIndex, fx: &mut Effects) {
         for position in 0..self.replicators.len() {
             let conf = &self.log.configuration().conf;
-            let leaves =
-                |r: &Replicator| !conf.contains(&r.peer) && !conf.learners.contains(&r.peer);
-            if self.replicators.at(position).is_some_and(|r| leaves(r)) {
-                self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
-            }
+            let stays = |peer: &PeerId| conf.contains(peer) || conf.learners.contains(peer);
+            let Some(r) = self.replicators.at(position).filter(|r| !stays(&r.peer)) else { continue };
+            r.probe_at(entry + 1);
+            self.send_append(now, position, AppendKind::Probe, Vec::new(), fx);
         }
     }
 

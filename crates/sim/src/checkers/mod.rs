@@ -14,7 +14,7 @@ mod vote_once;
 
 use std::fmt;
 
-use ringraft_core::{EntryChunk, LogIndex, NodeImpl, PeerId, Term};
+use ringraft_core::{Configuration, EntryChunk, LogIndex, NodeImpl, PeerId, Term};
 
 use crate::log_image::LogImage;
 
@@ -77,6 +77,11 @@ pub enum Event<'a> {
         /// The node.
         node: &'a PeerId,
     },
+    /// An operator forces members upon a node.
+    Forced {
+        /// Who they are.
+        conf: &'a Configuration,
+    },
     /// The node was started again and its state machine begins anew.
     Restarted {
         /// The node.
@@ -124,7 +129,7 @@ impl Default for Checkers {
                 Box::new(VoteOnce::default()),
                 Box::new(LogMatching::default()),
                 Box::new(LeaderAppendOnly::default()),
-                Box::new(QuorumOverlap),
+                Box::new(QuorumOverlap::default()),
                 Box::new(AppliedStable::default()),
                 Box::new(StateMachineSafety::default()),
                 Box::new(CommitRule::default()),

@@ -3,9 +3,11 @@ use ringraft_core::{ChunkKind, Configuration};
 use super::{Checker, Event};
 
 /// Every quorum of a configuration in a log meets every quorum of the one before it there: a change goes through a joint
-/// configuration, or moves one voter (Raft §6, thesis §4.1).
+/// configuration, or moves one voter (Raft §6, thesis §4.1). Members that were forced upon a node are the operator's affair.
 #[derive(Default)]
-pub struct QuorumOverlap;
+pub struct QuorumOverlap {
+    forced: Vec<Configuration>,
+}
 
 /// Whether any two majorities of these sets of voters have a member in common.
 fn overlap(a: &Configuration, b: &Configuration) -> bool {
@@ -35,7 +37,14 @@ impl Checker for QuorumOverlap {
     }
 
     fn observe(&mut self, event: &Event<'_>) -> Result<(), String> {
-        let Event::Appended { node, log, first } = event else { return Ok(()) };
+        let (node, log, first) = match event {
+            Event::Appended { node, log, first } => (node, log, first),
+            Event::Forced { conf } => {
+                self.forced.push((*conf).clone());
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         for (index, entry) in log.entries_from(*first) {
             let ChunkKind::Configuration { conf, old_conf } = &entry.kind else { continue };
             let before = log.entries_until(index).find_map(|(_, entry)| match &entry.kind {
@@ -44,6 +53,7 @@ impl Checker for QuorumOverlap {
             });
             if let Some(before) = before
                 && !adjacent(before, (conf, old_conf))
+                && !(old_conf.is_empty() && self.forced.contains(conf))
             {
                 return Err(format!(
                     "{node} has {conf} | {old_conf} at {index} after {} | {}: quorums need not meet",

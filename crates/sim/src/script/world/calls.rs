@@ -3,6 +3,7 @@
 use ringraft_core::{CallToken, Configuration, Input, MembershipChange, NodeImpl, ReadOnlyOption};
 
 use super::{NodeName, World, WorldError};
+use crate::checkers::Event;
 use crate::script::format;
 
 impl World {
@@ -58,6 +59,7 @@ impl World {
     pub fn reset_peers(&mut self, name: NodeName, conf: Configuration) -> Result<(), WorldError> {
         self.node(name)?;
         let call = self.next_call(name);
+        self.observe(&Event::Forced { conf: &conf });
         self.step(name, Input::ResetPeers { call, conf })
     }
 
