@@ -9,7 +9,7 @@ use processes::{assert_refused, ringraft, run};
 
 #[test]
 fn every_command_teaches() {
-    for command in ["server", "client", "describe", "demo", "script", "bench", "bench-node"] {
+    for command in ["server", "client", "describe", "demo", "script", "sim", "bench", "bench-node"] {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
@@ -82,4 +82,27 @@ fn a_bench_prints_every_key_of_its_contract() {
         }
         assert!(output.status.success() && row["writes_per_s"].as_f64() > Some(0.0), "{output:?}");
     }
+}
+
+#[test]
+fn a_simulation_says_what_it_did_and_a_full_one_what_it_did_not() {
+    let args = ["sim", "--seeds", "4", "--length", "short", "--json"];
+    let output = run(&args);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let report: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    for key in ["seeds_void", "events_per_s", "commits", "faults", "marks_missed", "trace_hash", "violations"]
+    {
+        assert!(!report[key].is_null(), "{key} is missing: {text}");
+    }
+    assert_eq!(report["ok"], true);
+    assert_eq!(report["seeds"], 4);
+    let again = run(&args);
+    let again: serde_json::Value =
+        serde_json::from_str(String::from_utf8(again.stdout).unwrap().lines().last().unwrap()).unwrap();
+    assert_eq!(again["trace_hash"], report["trace_hash"]);
+    // One seed cannot have every fault.
+    let full = run(&["sim", "--seeds", "1", "--length", "short", "--full"]);
+    assert_eq!(full.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&full.stdout).contains("faults that never happened"));
 }
