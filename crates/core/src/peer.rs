@@ -43,6 +43,12 @@ impl PeerId {
         PeerId::new("0.0.0.0", 0)
     }
 
+    /// The same peer with this election priority.
+    #[must_use]
+    pub fn with_priority(self, priority: i32) -> PeerId {
+        PeerId { priority, ..self }
+    }
+
     /// Whether this is the empty peer.
     pub fn is_empty(&self) -> bool {
         &*self.ip == "0.0.0.0" && self.port == 0 && self.idx == 0

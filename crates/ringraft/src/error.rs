@@ -82,19 +82,14 @@ pub enum StartError {
     GroupId(#[from] InvalidGroupId),
     /// Nothing was ever stored in the directory, and nobody said that this is meant.
     #[error(
-        "{dir} holds no data of a member: start with bootstrap if this host is new and the cluster is being created; \
-         if its disk was lost, it must not vote as if it had never lived: it has to come back as a new member"
+        "{dir} holds no data of a member: start with bootstrap if the cluster is being created and this host is one of its first \
+         members; start with rejoin if the host joins a cluster that exists, or if its disk was lost, after it was removed from the \
+         members"
     )]
     BlankDirectory {
         /// The directory, or "the memory store".
         dir: String,
     },
-    /// Rejoining needs membership changes, which this version does not have.
-    #[error(
-        "rejoin is not supported by this version: remove the member from its groups and add it under a new address once \
-         membership changes are there, or restore its directory from before the loss"
-    )]
-    RejoinUnsupported,
     /// The directory belongs to another member or cluster, or another process uses it.
     #[error("{dir}: {reason}")]
     ForeignDirectory {

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{GroupId, NodeDescription, PeerId, Status};
+use ringraft_core::{Configuration, GroupId, NodeDescription, PeerId, Status};
 use ringraft_net::Transport;
 #[cfg(not(shuttle))]
 use ringraft_net::{Endpoint, tcp::NetLoop};
@@ -33,7 +33,7 @@ use crate::pipeline::{
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{LaneSink, Outbox, Processors, RoutingTable, UserProcessors};
 use crate::state_machine::StateMachine;
-use crate::store;
+use crate::store::{self, Opened};
 use crate::sync::{Mutex, Ordering};
 
 /// Slots of a read worker's ring; a lane keeps what does not fit.
@@ -50,6 +50,8 @@ struct Inner {
     /// Content of a frame at most.
     frame_bytes: usize,
     fsm_workers: usize,
+    /// Groups begin without members and wait for a leader.
+    rejoined: bool,
     lanes: Vec<(Producer<LaneEvent>, Arc<LaneShared>)>,
     disk: Producer<DiskEvent>,
     routes: Arc<RoutingTable>,
@@ -84,7 +86,8 @@ impl RaftHost {
     /// [`StartError`] says what is wrong and what to do; nothing is left running.
     pub fn start(options: HostOptions) -> Result<RaftHost, StartError> {
         options.validate()?;
-        let storage = store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
+        let Opened { storage, rejoined } =
+            store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
         let frame_bytes = options.net.frame_limits.content;
         let (event_loop, transport, listen_address) =
             open_network(&options.transport, &options.endpoint, options.net)?;
@@ -133,6 +136,7 @@ impl RaftHost {
             max_task_bytes: options.max_task_bytes,
             frame_bytes,
             fsm_workers: options.fsm_workers,
+            rejoined,
             lanes: lane_rings.iter().cloned().zip(lanes.iter().cloned()).collect(),
             disk: disk.clone(),
             routes,
@@ -224,6 +228,10 @@ impl RaftHost {
         let inner = &*self.0;
         if server_id.endpoint() != inner.endpoint {
             return Err(StartError::WrongEndpoint { server: server_id, endpoint: inner.endpoint.clone() });
+        }
+        let (mut options, server_id) = (options.clone(), options.with_priority(server_id));
+        if inner.rejoined {
+            options.initial_conf = Configuration::default();
         }
         let number = inner.reserve(&group_id, &server_id)?;
         let started = inner.open_group(number, &group_id, &server_id, options, state_machine);
@@ -340,8 +348,8 @@ impl Inner {
             Arc::clone(&status),
             recovered.before_first.index,
         );
-        let (apply_task_mode, core) =
-            (options.apply_task_mode, options.to_core(group_id.clone(), server_id.clone()));
+        let (apply_task_mode, disable_cli) = (options.apply_task_mode, options.disable_cli);
+        let core = options.to_core(group_id.clone(), server_id.clone());
         let open = OpenGroup {
             names,
             key,
@@ -364,6 +372,7 @@ impl Inner {
             handle,
             apply_task_mode,
             max_task_bytes: self.max_task_bytes,
+            disable_cli,
             status,
         };
         Ok(Node::new(Arc::new(shared), self.lanes[lane].0.clone()))

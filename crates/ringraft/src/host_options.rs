@@ -22,7 +22,11 @@ pub enum StartMode {
     /// Take it into use: the member is new. On a store that is not blank this is the same as
     /// [`Existing`](StartMode::Existing).
     Bootstrap,
-    /// Come back without memory: no vote and no count in a quorum until caught up. Refused by this version.
+    /// Take it into use as that of a member that has no memory: every group on it begins without members, whatever its
+    /// [`initial_conf`](crate::NodeOptions::initial_conf) says, and waits until a leader adds it. For hosts that join existing groups,
+    /// and for those whose disk was lost: they must have been removed from their groups before, because this version does not keep a
+    /// known member without memory from voting. On a store that is not blank this is the same as [`Existing`](StartMode::Existing);
+    /// the store remembers how it began.
     Rejoin,
 }
 

@@ -128,6 +128,7 @@ pub(crate) struct NodeShared {
     pub(crate) handle: GroupHandle,
     pub(crate) apply_task_mode: ApplyTaskMode,
     pub(crate) max_task_bytes: usize,
+    pub(crate) disable_cli: bool,
     pub(crate) status: Arc<NodeStatus>,
 }
 
@@ -224,6 +225,11 @@ impl Node {
             return self.ring.publish(event).map_err(|closed| TryPublishError::Closed(closed.into_inner()));
         }
         self.ring.try_publish(event)
+    }
+
+    /// Whether requests of a `CliService` are refused.
+    pub(crate) fn refuses_cli(&self) -> bool {
+        self.shared.disable_cli
     }
 
     fn may_block(&self) -> bool {

@@ -1,6 +1,8 @@
 //! Settings of a node, with SOFAJRaft's names and defaults, and the rules that they must keep.
 
-use ringraft_core::{Configuration, CoreOptions, GroupId, InvalidConfiguration, PRIORITY_DISABLED, PeerId};
+use ringraft_core::{
+    Configuration, CoreOptions, GroupId, InvalidConfiguration, PRIORITY_DISABLED, PeerId, ReadOnlyOption,
+};
 
 /// What happens to a task that finds the apply ring full (SOFAJRaft's `ApplyTaskMode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub enum ApplyTaskMode {
 /// `disruptorPublishEventWaitTimeoutSecs` (rings and batches belong to the host: [`HostOptions`](crate::HostOptions));
 /// `sync` and `syncMeta` (always durable), `replicatorPipeline` (always on), `openStatistics` (no RocksDB),
 /// `enableLogEntryChecksum` (the store always checks), `startupOldStorage`, `fileCheckHole`. `maxByteCountPerRpc` arrives
-/// with snapshots, `readOnlyOptions` and `maxReadIndexLag` with reads.
+/// with snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RaftOptions {
     /// Entries in one AppendEntries at most: 1..=65536 (1024).
@@ -47,6 +49,16 @@ pub struct RaftOptions {
     pub max_unapplied_entries: u64,
     /// Bytes of applied entries kept in memory for peers that lag (SOFAJRaft's `maxLogsInMemoryBytes`; 1 MiB).
     pub max_logs_in_memory_bytes: usize,
+    /// `LeaseBased` has voters keep the promise that leases stand on, and lets a leader answer by its lease the reads that ask for it
+    /// (safe). All voters of a group must agree on it; where one does not, lease reads become quorum reads.
+    pub read_only_options: ReadOnlyOption,
+    /// A follower whose state machine is more entries behind than this refuses reads at once (off).
+    pub max_read_index_lag: Option<u64>,
+    /// How long a read may wait for its quorum, its leader and the log, in milliseconds: 1..=3600000 (SOFAJRaft's
+    /// `jraft.read-index.timeout`; 2000).
+    pub read_index_timeout_ms: u64,
+    /// Reads that may wait at most before they are refused as busy: 1..=16777216 (65536).
+    pub max_pending_reads: usize,
 }
 
 impl Default for RaftOptions {
@@ -63,6 +75,10 @@ impl Default for RaftOptions {
             max_unstable_bytes: 64 << 20,
             max_unapplied_entries: 262_144,
             max_logs_in_memory_bytes: 1 << 20,
+            read_only_options: ReadOnlyOption::Safe,
+            max_read_index_lag: None,
+            read_index_timeout_ms: 2000,
+            max_pending_reads: 65_536,
         }
     }
 }
@@ -72,23 +88,35 @@ impl Default for RaftOptions {
 /// Of SOFAJRaft's fields these have no meaning here: the timer and thread-pool switches (`shared*Timer`, `timerPoolSize`,
 /// `cliRpcThreadPoolSize`, `raftRpcThreadPoolSize`: the host has a fixed set of threads), `logUri` and `raftMetaUri` (one store
 /// a host), `serviceFactory` (see [`StoreOptions`](crate::StoreOptions)), `enableMetrics` (a `metrics` recorder is
-/// installed or it is not), `fsm` (given to [`RaftGroupService`](crate::RaftGroupService)). The snapshot fields, `catchupMargin`,
-/// `disableCli` and `decayPriorityGap` arrive with what they control.
+/// installed or it is not), `fsm` (given to [`RaftGroupService`](crate::RaftGroupService)). The snapshot fields arrive with snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeOptions {
     /// A follower's patience in milliseconds: 10..=3600000 (1000). Base of heartbeats, lease and step-down.
     pub election_timeout_ms: u64,
     /// Share of the election time-out for which an answered peer counts as alive, in percent: 1..=100 (90).
     pub leader_lease_time_ratio: u64,
-    /// Members of the group when its log is empty; every one of them must be started with the same.
+    /// Members of the group when its log is empty; every one of them must be started with the same. Empty means that this replica is
+    /// not one of the first: it waits until a leader adds it. On a store that was taken into use with
+    /// [`StartMode::Rejoin`](crate::StartMode::Rejoin) it counts as empty.
     pub initial_conf: Configuration,
     /// How long an AppendEntries may stay unanswered, in milliseconds: 10..=3600000 (SOFAJRaft's
     /// `RpcOptions.rpcDefaultTimeout`; 5000).
     pub rpc_default_timeout_ms: u64,
     /// What happens to a task that finds the apply ring full (non-blocking).
     pub apply_task_mode: ApplyTaskMode,
-    /// Election priority; only -1 (disabled) is supported yet (-1).
+    /// Election priority: -1 takes no part in priority election, 0 is never elected, larger is preferred (-1, which leaves the one in
+    /// the server id). Others know it from the configuration, where it must stand too: `ip:port::priority`.
     pub election_priority: i32,
+    /// Least step by which a node lowers the priority that it waits for, after two election time-outs without a leader: at least
+    /// 10 (10).
+    pub decay_priority_gap: i32,
+    /// How close to the end of the log a new voter must be before it gets its vote, in entries, at least 1 (1000).
+    pub catchup_margin: u64,
+    /// A leader whose oldest write is under way for longer hands over, and no node campaigns, in milliseconds: 10..=3600000, or 0
+    /// for four election time-outs (0).
+    pub disk_stall_timeout_ms: u64,
+    /// Refuse every request of a [`CliService`](crate::CliService) (false).
+    pub disable_cli: bool,
     /// The group's pipeline.
     pub raft_options: RaftOptions,
 }
@@ -102,6 +130,10 @@ impl Default for NodeOptions {
             rpc_default_timeout_ms: 5000,
             apply_task_mode: ApplyTaskMode::NonBlocking,
             election_priority: PRIORITY_DISABLED,
+            decay_priority_gap: 10,
+            catchup_margin: 1000,
+            disk_stall_timeout_ms: 0,
+            disable_cli: false,
             raft_options: RaftOptions::default(),
         }
     }
@@ -143,9 +175,44 @@ pub enum OptionsError {
     /// A lease longer than the election time-out is no lease.
     #[error("leader_lease_time_ratio is {0}; it must be between 1 and 100 percent")]
     LeaseRatio(u64),
-    /// The priority form of election is not there yet.
-    #[error("election_priority is {0}; only -1 (disabled) is supported by this version")]
+    /// Below what means "disabled".
+    #[error(
+        "election_priority is {0}; it must be -1 (disabled), 0 (never elected) or more (larger is preferred)"
+    )]
     Priority(i32),
+    /// The server id says something else.
+    #[error("election_priority is {option}, but server id {server} says {}; leave one of them out", server.priority())]
+    PriorityConflict {
+        /// The option.
+        option: i32,
+        /// The server id.
+        server: PeerId,
+    },
+    /// Nodes would wait for ever for one of high priority.
+    #[error(
+        "decay_priority_gap is {0}; it must be at least 10, or nodes wait too long for one of higher priority"
+    )]
+    DecayPriorityGap(i32),
+    /// A new voter cannot be ahead of a leader that goes on writing.
+    #[error(
+        "catchup_margin is 0; it must be at least 1 entry, or a new voter of a busy group never catches up"
+    )]
+    CatchupMargin,
+    /// Out of range.
+    #[error("disk_stall_timeout_ms is {0}; it must be 0 (four election time-outs) or between 10 and 3600000")]
+    DiskStallTimeout(u64),
+    /// Clocks run at different rates; a lease must leave room for that.
+    #[error(
+        "read_only_options is LeaseBased with a leader_lease_time_ratio of {0} percent; it must be at most 95: the rest is the margin \
+         for clocks that run at different rates"
+    )]
+    LeaseReadRatio(u64),
+    /// Out of range.
+    #[error("read_index_timeout_ms is {0}; it must be between 1 and 3600000")]
+    ReadIndexTimeout(u64),
+    /// Out of range.
+    #[error("max_pending_reads is {0}; it must be between 1 and 16777216")]
+    PendingReads(usize),
     /// The initial configuration is wrong in itself.
     #[error("initial_conf: {0}")]
     InitialConf(#[from] InvalidConfiguration),
@@ -248,8 +315,20 @@ impl NodeOptions {
         if !(1..=100).contains(&self.leader_lease_time_ratio) {
             return Err(OptionsError::LeaseRatio(self.leader_lease_time_ratio));
         }
-        if self.election_priority != PRIORITY_DISABLED {
+        if self.election_priority < PRIORITY_DISABLED {
             return Err(OptionsError::Priority(self.election_priority));
+        }
+        if self.decay_priority_gap < 10 {
+            return Err(OptionsError::DecayPriorityGap(self.decay_priority_gap));
+        }
+        if self.catchup_margin == 0 {
+            return Err(OptionsError::CatchupMargin);
+        }
+        if self.disk_stall_timeout_ms != 0 && !(10..=HOUR_MS).contains(&self.disk_stall_timeout_ms) {
+            return Err(OptionsError::DiskStallTimeout(self.disk_stall_timeout_ms));
+        }
+        if raft.read_only_options == ReadOnlyOption::LeaseBased && self.leader_lease_time_ratio > 95 {
+            return Err(OptionsError::LeaseReadRatio(self.leader_lease_time_ratio));
         }
         if !self.initial_conf.is_empty() {
             self.initial_conf.validate()?;
@@ -271,7 +350,19 @@ impl NodeOptions {
         if server_id.port() == 0 {
             return Err(OptionsError::ServerIdPort(server_id.clone()));
         }
+        let (option, of_id) = (self.election_priority, server_id.priority());
+        if option != PRIORITY_DISABLED && of_id != PRIORITY_DISABLED && option != of_id {
+            return Err(OptionsError::PriorityConflict { option, server: server_id.clone() });
+        }
         self.validate()
+    }
+
+    /// The server id with the priority that these options give it.
+    pub(crate) fn with_priority(&self, server_id: PeerId) -> PeerId {
+        match self.election_priority {
+            PRIORITY_DISABLED => server_id,
+            priority => server_id.with_priority(priority),
+        }
     }
 
     /// What the core must know.
@@ -292,7 +383,14 @@ impl NodeOptions {
             max_unstable_bytes: raft.max_unstable_bytes,
             max_unapplied_entries: raft.max_unapplied_entries,
             max_tail_bytes: raft.max_logs_in_memory_bytes,
-            ..CoreOptions::new(group_id, server_id, self.initial_conf.clone())
+            lease_reads: raft.read_only_options == ReadOnlyOption::LeaseBased,
+            read_index_timeout_ms: raft.read_index_timeout_ms,
+            max_pending_reads: raft.max_pending_reads,
+            max_read_index_lag: raft.max_read_index_lag,
+            catchup_margin: self.catchup_margin,
+            decay_priority_gap: self.decay_priority_gap,
+            disk_stall_timeout_ms: self.disk_stall_timeout_ms,
+            ..CoreOptions::new(group_id, self.with_priority(server_id), self.initial_conf.clone())
         }
     }
 }
@@ -335,6 +433,12 @@ impl RaftOptions {
         }
         if self.max_unapplied_entries < message as u64 {
             return Err(OptionsError::UnappliedEntries { entries: self.max_unapplied_entries, message });
+        }
+        if !(1..=HOUR_MS).contains(&self.read_index_timeout_ms) {
+            return Err(OptionsError::ReadIndexTimeout(self.read_index_timeout_ms));
+        }
+        if !(1..=1 << 24).contains(&self.max_pending_reads) {
+            return Err(OptionsError::PendingReads(self.max_pending_reads));
         }
         Ok(())
     }
@@ -406,8 +510,61 @@ mod tests {
     }
 
     #[test]
-    fn priorities_are_refused_for_now() {
-        assert_eq!(broken(|o| o.election_priority = 100), OptionsError::Priority(100));
+    fn priorities_stand_in_one_place() {
+        assert_eq!(broken(|o| o.election_priority = -2), OptionsError::Priority(-2));
+        assert_eq!(broken(|o| o.decay_priority_gap = 9), OptionsError::DecayPriorityGap(9));
+        let options = NodeOptions { election_priority: 100, ..NodeOptions::default() };
+        let (plain, other): (PeerId, PeerId) = ("a:1".parse().unwrap(), "a:1::50".parse().unwrap());
+        options.validate_for(&plain).unwrap();
+        assert!(matches!(
+            options.validate_for(&other),
+            Err(OptionsError::PriorityConflict { option: 100, .. })
+        ));
+        let priority = |options: &NodeOptions, server: &PeerId| {
+            options.to_core("g".parse().unwrap(), server.clone()).server_id.priority()
+        };
+        assert_eq!(priority(&options, &plain), 100);
+        assert_eq!(priority(&NodeOptions::default(), &other), 50);
+    }
+
+    #[test]
+    fn new_voters_and_slow_disks_have_their_bounds() {
+        assert_eq!(broken(|o| o.catchup_margin = 0), OptionsError::CatchupMargin);
+        assert_eq!(broken(|o| o.disk_stall_timeout_ms = 9), OptionsError::DiskStallTimeout(9));
+        assert_eq!(
+            broken(|o| o.disk_stall_timeout_ms = 3_600_001),
+            OptionsError::DiskStallTimeout(3_600_001)
+        );
+    }
+
+    #[test]
+    fn reads_have_their_bounds() {
+        let lease = |o: &mut NodeOptions| {
+            o.raft_options.read_only_options = ReadOnlyOption::LeaseBased;
+            o.leader_lease_time_ratio = 96;
+        };
+        assert_eq!(broken(lease), OptionsError::LeaseReadRatio(96));
+        assert_eq!(broken(|o| o.raft_options.read_index_timeout_ms = 0), OptionsError::ReadIndexTimeout(0));
+        assert_eq!(broken(|o| o.raft_options.max_pending_reads = 0), OptionsError::PendingReads(0));
+    }
+
+    #[test]
+    fn what_is_set_reaches_the_core() {
+        let mut options = NodeOptions {
+            catchup_margin: 7,
+            decay_priority_gap: 20,
+            disk_stall_timeout_ms: 900,
+            ..NodeOptions::default()
+        };
+        options.raft_options.read_only_options = ReadOnlyOption::LeaseBased;
+        options.raft_options.max_read_index_lag = Some(5);
+        options.raft_options.read_index_timeout_ms = 300;
+        options.raft_options.max_pending_reads = 6;
+        options.validate().unwrap();
+        let core = options.to_core("g".parse().unwrap(), "a:1".parse().unwrap());
+        assert_eq!((core.catchup_margin, core.decay_priority_gap, core.disk_stall_ms()), (7, 20, 900));
+        assert_eq!((core.lease_reads, core.max_read_index_lag), (true, Some(5)));
+        assert_eq!((core.read_index_timeout_ms, core.max_pending_reads), (300, 6));
     }
 
     #[test]

@@ -11,16 +11,21 @@ use ringraft_storage::{
 use crate::error::StartError;
 use crate::host_options::{StartMode, StoreOptions};
 
+/// A store, and how it began.
+pub(crate) struct Opened {
+    pub(crate) storage: Box<dyn LogStorage>,
+    /// Groups on it begin without members. Here is the place to know which members must not vote until they have caught up.
+    pub(crate) rejoined: bool,
+}
+
 /// Opens the store, if it may be used in this mode by this host.
 pub(crate) fn open(
     store: StoreOptions,
     mode: StartMode,
     endpoint: &str,
     cluster: &str,
-) -> Result<Box<dyn LogStorage>, StartError> {
-    if mode == StartMode::Rejoin {
-        return Err(StartError::RejoinUnsupported);
-    }
+) -> Result<Opened, StartError> {
+    let rejoins = mode == StartMode::Rejoin;
     let leave = |blank: bool, dir: &str| match (blank, mode) {
         (true, StartMode::Existing) => Err(StartError::BlankDirectory { dir: dir.to_owned() }),
         _ => Ok(()),
@@ -28,26 +33,28 @@ pub(crate) fn open(
     match store {
         StoreOptions::Memory => {
             leave(true, "the memory store")?;
-            Ok(Box::new(MemoryLogStorage::new()))
+            Ok(Opened { storage: Box::new(MemoryLogStorage::new()), rejoined: rejoins })
         }
         StoreOptions::Custom { storage, blank } => {
             leave(blank, "the given store")?;
-            Ok(storage)
+            Ok(Opened { storage, rejoined: rejoins && blank })
         }
         StoreOptions::Segment { dir, options } => {
             let text = dir.display().to_string();
             // A directory that is not there must not come into being by a refused start.
             leave(!dir.exists(), &text)?;
             let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&dir).map_err(|error| failed(&dir, error))?);
-            match Identity::read(&*disk).map_err(|error| failed(&dir, error))? {
-                Some(owner) => owner.check(endpoint, cluster).map_err(|error| failed(&dir, error))?,
+            let owner = match Identity::read(&*disk).map_err(|error| failed(&dir, error))? {
+                Some(owner) => owner.check(endpoint, cluster).map(|()| owner),
                 None => {
                     leave(true, &text)?;
-                    Identity::create(&*disk, endpoint, cluster, CreationKind::Bootstrap)
-                        .map_err(|error| failed(&dir, error))?;
+                    let kind = if rejoins { CreationKind::Rejoin } else { CreationKind::Bootstrap };
+                    Identity::create(&*disk, endpoint, cluster, kind)
                 }
-            }
-            open_segments(disk, options).map_err(|error| failed(&dir, error))
+            };
+            let rejoined = owner.map_err(|error| failed(&dir, error))?.creation == CreationKind::Rejoin;
+            let storage = open_segments(disk, options).map_err(|error| failed(&dir, error))?;
+            Ok(Opened { storage, rejoined })
         }
     }
 }

@@ -13,17 +13,24 @@ const VERSION: u32 = 1;
 pub enum CreationKind {
     /// It started blank as one of the first members, with an initial configuration.
     Bootstrap,
+    /// It started blank as that of a member without memory, which waits for a leader.
+    Rejoin,
 }
 
 impl CreationKind {
     fn byte(self) -> u8 {
         match self {
             CreationKind::Bootstrap => 1,
+            CreationKind::Rejoin => 2,
         }
     }
 
     fn from_byte(byte: u8) -> Option<CreationKind> {
-        (byte == 1).then_some(CreationKind::Bootstrap)
+        match byte {
+            1 => Some(CreationKind::Bootstrap),
+            2 => Some(CreationKind::Rejoin),
+            _ => None,
+        }
     }
 }
 

@@ -20,13 +20,19 @@ const EXAMPLE: &str = r#"Example, one of three servers (write one file for each,
   EOF
   ringraft server --config s1.toml --bootstrap
 
+A fourth server that joins them (conf in its file lists all four), and the group that it joins:
+
+  ringraft server --config s4.toml --rejoin
+  ringraft admin add-peer 127.0.0.1:8084 --group atomic_0 --conf 127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
+
 The other keys: min_slot, max_slot, election_timeout_ms, max_election_delay_ms, store ("segment" or "memory"),
 segment_file_bytes, lanes, fsm_workers. SIGTERM or ctrl-C ends the server cleanly."#;
 
 /// Runs one AtomicServer: a replica of every range group of counters
 ///
-/// The data directory remembers whose it is. A blank one is taken into use only with --bootstrap, because a member that has lost its disk
-/// must not vote as if it had never lived.
+/// The data directory remembers whose it is. A blank one is taken into use only with a flag, because a member that has lost its disk
+/// must not vote as if it had never lived: --bootstrap for the first members of a new cluster, --rejoin for a server that is to be
+/// added to one (`ringraft admin add-peer`), or that comes back without its disk after it was removed.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub struct ServerArgs {
@@ -36,7 +42,8 @@ pub struct ServerArgs {
     /// Take a blank data directory into use: this member is new, and its cluster is being created
     #[arg(long, conflicts_with = "rejoin")]
     pub bootstrap: bool,
-    /// Come back with a blank data directory, without a vote until caught up (refused by this version)
+    /// Take a blank data directory into use and wait until the leader of each group adds this server: it joins a cluster that exists,
+    /// or has lost its disk and was removed from the members (`ringraft admin remove-peer`)
     #[arg(long)]
     pub rejoin: bool,
     /// End when stdin ends, so that a server does not outlive whoever started it

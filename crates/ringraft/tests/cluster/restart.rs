@@ -3,7 +3,7 @@ use std::path::Path;
 
 use ringraft::{Configuration, HostOptions, NodeState, StartError, StartMode, StoreOptions};
 
-use crate::support::{LIMIT, Member, converge, leader_of, quick, start_member};
+use crate::support::{LIMIT, Member, converge, eventually, leader_of, quick, start_member};
 
 /// Ports that nobody listens at right now.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
@@ -76,9 +76,6 @@ fn a_directory_remembers_whose_it_is() {
         0,
         "a refusal leaves nothing behind"
     );
-    let rejoin = start(options(dir.path(), &endpoint, StartMode::Rejoin)).unwrap_err();
-    assert!(matches!(rejoin, StartError::RejoinUnsupported), "{rejoin}");
-
     start(options(dir.path(), &endpoint, StartMode::Bootstrap)).expect("starts").shutdown();
     let host = start(options(dir.path(), &endpoint, StartMode::Existing)).expect("starts again");
     let mut second = options(dir.path(), &endpoint, StartMode::Existing);
@@ -95,4 +92,24 @@ fn a_directory_remembers_whose_it_is() {
     let mut cluster = options(dir.path(), &endpoint, StartMode::Existing);
     cluster.cluster = "another".to_owned();
     assert!(matches!(start(cluster).unwrap_err(), StartError::ForeignDirectory { .. }));
+}
+
+/// Who comes back without memory must not found its groups anew, at no start.
+#[test]
+fn a_store_that_began_by_rejoin_has_no_members_of_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let endpoint = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let node_options = quick(&endpoint.parse().expect("a configuration"));
+    for mode in [StartMode::Rejoin, StartMode::Existing, StartMode::Bootstrap] {
+        let member = start_member(options(dir.path(), &endpoint, mode), node_options.clone());
+        let described = member.node.describe(LIMIT).expect("described");
+        // A sole voter would be a leader or a candidate by now.
+        assert_eq!((described.state, &*described.configuration), (NodeState::Follower, ""), "{mode:?}");
+        assert_eq!((described.term, described.last_log_id.index), (0, 0));
+        member.host.shutdown();
+    }
+    let founder = tempfile::tempdir().expect("a directory");
+    let member = start_member(options(founder.path(), &endpoint, StartMode::Bootstrap), node_options);
+    eventually("leads alone", || member.node.is_leader().then_some(()));
+    member.host.shutdown();
 }
