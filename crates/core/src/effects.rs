@@ -145,6 +145,8 @@ pub enum MembershipChange {
     RemovePeer(PeerId),
     /// Exactly these members.
     ChangePeers(Configuration),
+    /// Exactly these voters; learners that are not among them stay (what a `ChangePeersRequest` can say).
+    ChangeVoters(Vec<PeerId>),
     /// These learn, too.
     AddLearners(Vec<PeerId>),
     /// These learn no more.

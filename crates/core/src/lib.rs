@@ -34,7 +34,9 @@ pub use message::{
     RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
 };
 pub use mutants::Mutant;
-pub use node::{NodeDescription, NodeImpl, NodeState, ProposeError, Proposed, ReplicatorDescription};
+pub use node::{
+    Members, NodeDescription, NodeImpl, NodeState, ProposeError, Proposed, ReplicatorDescription,
+};
 pub use options::{CoreOptions, RecoveredState};
 pub use peer::{
     Configuration, ConfigurationEntry, InvalidConfiguration, InvalidPeerId, PRIORITY_DISABLED, PeerId,

@@ -8,14 +8,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ringraft_core::{
-    CallFailure, Configuration, LogIndex, MembershipChange, PeerId, RaftError, ReadOnlyOption, Status,
+    CallFailure, Configuration, LogIndex, Members, MembershipChange, PeerId, RaftError, ReadOnlyOption,
+    Status,
 };
 use ringraft_ring::TryPublishError;
 
 use crate::completion::{ApplyError, ApplyResult, Completion};
-use crate::future::{Waiter, promise};
+use crate::future::{Promise, Waiter, promise};
 use crate::handler::{CallResult, Control, LaneEvent, NodeCall, ReadEvent};
 use crate::node::Node;
+use crate::pipeline::on_host_thread;
 
 /// The outcome of [`Node::read_index`]: await it, or block with [`wait`](ReadIndexFuture::wait).
 #[must_use = "a read that nobody waits for is wasted"]
@@ -160,15 +162,61 @@ impl Node {
         self.call(NodeCall::ResetPeers { conf })
     }
 
+    /// Who the members are, and who of them answers; on the leader only (SOFAJRaft's `listPeers`, `listAlivePeers`, `listLearners`
+    /// and `listAliveLearners`). Waits for the owner at most `timeout`.
+    ///
+    /// # Errors
+    /// `EPERM` when this node does not lead, or on a thread of the host itself, which would wait for itself; `EBUSY` when the apply ring
+    /// is full; `ETIMEDOUT` when the owner did not answer; `ENODESHUTDOWN` when the node has stopped.
+    pub fn list_peers(&self, timeout: Duration) -> Result<Members, Status> {
+        if on_host_thread() {
+            let message = "list_peers cannot be called on a thread of the host";
+            return Err(Status::new(RaftError::NotPermitted, message));
+        }
+        let (answer, waiter) = promise();
+        self.list_peers_then(move |members| answer.fulfil(members));
+        waiter.wait(Some(timeout)).unwrap_or_else(|| {
+            Err(Status::new(RaftError::TimedOut, "the owner of the group did not answer in time"))
+        })
+    }
+
+    /// As [`list_peers`](Node::list_peers) without waiting. `done` runs on the owner's thread or, when the call is refused, here.
+    pub(crate) fn list_peers_then(&self, done: impl FnOnce(Result<Members, Status>) + Send + 'static) {
+        let stopped = || Status::new(RaftError::NodeShutdown, "the node has stopped");
+        let answer = Promise::calling(move |members: Option<Option<Result<Members, Status>>>| {
+            done(members.flatten().unwrap_or_else(|| Err(stopped())));
+        });
+        let control = Control::Members { handle: self.handle(), answer };
+        if let Err(error) = self.publish(LaneEvent::Control(Box::new(control)))
+            && error.is_full()
+            && let LaneEvent::Control(control) = error.into_inner()
+            && let Control::Members { answer, .. } = *control
+        {
+            answer.fulfil(Some(Err(overloaded())));
+        }
+    }
+
     fn call(&self, call: NodeCall) -> CallFuture {
         let (answer, waiter) = promise();
+        self.begin_call(call, answer);
+        CallFuture(waiter)
+    }
+
+    /// As [`call`](Node::call) without a future. `done` runs on the owner's thread or, when the call is refused at once, here.
+    pub(crate) fn call_then(&self, call: NodeCall, done: impl FnOnce(CallResult) + Send + 'static) {
+        let stopped = || Status::new(RaftError::NodeShutdown, "the node has stopped");
+        let answer = Promise::calling(move |result: Option<CallResult>| {
+            done(result.unwrap_or_else(|| Err(CallFailure::Unknown(stopped()))));
+        });
+        self.begin_call(call, answer);
+    }
+
+    fn begin_call(&self, call: NodeCall, answer: Promise<CallResult>) {
         let control = Control::Call { handle: self.handle(), call, answer };
         let event = LaneEvent::Control(Box::new(control));
         if let Err(error) = self.publish(event) {
             let status = match &error {
-                TryPublishError::Full(_) => {
-                    Status::new(RaftError::Busy, "the apply ring is full; try again later")
-                }
+                TryPublishError::Full(_) => overloaded(),
                 TryPublishError::Closed(_) => Status::new(RaftError::NodeShutdown, "the host has stopped"),
             };
             if let LaneEvent::Control(control) = error.into_inner()
@@ -177,6 +225,9 @@ impl Node {
                 answer.fulfil(Err(CallFailure::Failed(status)));
             }
         }
-        CallFuture(waiter)
     }
+}
+
+fn overloaded() -> Status {
+    Status::new(RaftError::Busy, "the apply ring is full; try again later")
 }

@@ -23,7 +23,22 @@ struct Shared<T> {
 }
 
 /// The side that fills the slot. One that is dropped without a value leaves its waiter with none.
-pub struct Promise<T>(Option<Arc<Shared<T>>>);
+pub struct Promise<T>(Option<Receiver<T>>);
+
+/// Who gets the value of a promise.
+enum Receiver<T> {
+    Slot(Arc<Shared<T>>),
+    Call(Box<dyn FnOnce(Option<T>) + Send>),
+}
+
+impl<T> Receiver<T> {
+    fn receive(self, value: Option<T>) {
+        match self {
+            Receiver::Slot(shared) => fill(&shared, value.map_or(Slot::Taken, Slot::Full)),
+            Receiver::Call(call) => call(value),
+        }
+    }
+}
 
 impl<T> std::fmt::Debug for Promise<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,22 +52,28 @@ pub struct Waiter<T>(Arc<Shared<T>>);
 /// An empty slot.
 pub fn promise<T>() -> (Promise<T>, Waiter<T>) {
     let shared = Arc::new(Shared { slot: Mutex::new(Slot::Empty(None)), filled: Condvar::new() });
-    (Promise(Some(Arc::clone(&shared))), Waiter(shared))
+    (Promise(Some(Receiver::Slot(Arc::clone(&shared)))), Waiter(shared))
 }
 
 impl<T> Promise<T> {
+    /// A promise for which nobody waits: `call` gets the value, or `None` when the promise is dropped, on the thread on which that
+    /// happens. That may be an owner: it must be short and must neither block nor panic.
+    pub(crate) fn calling(call: impl FnOnce(Option<T>) + Send + 'static) -> Promise<T> {
+        Promise(Some(Receiver::Call(Box::new(call))))
+    }
+
     /// Fills the slot and wakes whoever waits.
     pub fn fulfil(mut self, value: T) {
-        if let Some(shared) = self.0.take() {
-            fill(&shared, Slot::Full(value));
+        if let Some(receiver) = self.0.take() {
+            receiver.receive(Some(value));
         }
     }
 }
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.take() {
-            fill(&shared, Slot::Taken);
+        if let Some(receiver) = self.0.take() {
+            receiver.receive(None);
         }
     }
 }
@@ -165,6 +186,15 @@ mod tests {
         let dropper = std::thread::spawn(move || drop(promise));
         assert_eq!(waiter.wait(None), None);
         dropper.join().unwrap();
+    }
+
+    #[test]
+    fn a_promise_calls_back_once() {
+        let (sender, values) = std::sync::mpsc::channel();
+        let again = sender.clone();
+        Promise::calling(move |value| sender.send(value).unwrap()).fulfil(7);
+        drop(Promise::<i32>::calling(move |value| again.send(value).unwrap()));
+        assert_eq!(values.into_iter().collect::<Vec<_>>(), [Some(7), None]);
     }
 
     #[test]

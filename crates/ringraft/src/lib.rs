@@ -70,7 +70,7 @@ pub use iterator::{Entries, Entry, Iterator};
 pub use node::Node;
 pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
 pub use ringraft_core::{
-    CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogIndex, MembershipChange,
+    CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogIndex, Members, MembershipChange,
     NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription, Status, Term,
 };
 pub use ringraft_net::{Endpoint, NetLoopOptions, inproc};

@@ -6,7 +6,7 @@ use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::replicator::ReplicatorState;
 use crate::status::Status;
-use crate::types::{GroupId, LogId, LogIndex, Term};
+use crate::types::{GroupId, LogId, LogIndex, Term, Time};
 
 /// A snapshot of a node's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,53 @@ pub struct ReplicatorDescription {
     pub consecutive_errors: u32,
 }
 
+/// The members as their leader sees them (SOFAJRaft's `listPeers`, `listAlivePeers`, `listLearners`, `listAliveLearners`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Voters; the new ones while members are being changed.
+    pub peers: Vec<PeerId>,
+    /// Learners.
+    pub learners: Vec<PeerId>,
+    /// Members that have answered something that was sent within the leader's lease, and the leader itself.
+    pub alive: Vec<PeerId>,
+}
+
+impl Members {
+    /// Voters that answer.
+    pub fn alive_peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.peers.iter().filter(|peer| self.alive.contains(peer))
+    }
+
+    /// Learners that answer.
+    pub fn alive_learners(&self) -> impl Iterator<Item = &PeerId> {
+        self.learners.iter().filter(|peer| self.alive.contains(peer))
+    }
+}
+
 impl NodeImpl {
+    /// Who the members are, and who of them answers.
+    ///
+    /// # Errors
+    /// `EPERM` unless this node leads: nobody else knows.
+    pub fn members(&self, now: Time) -> Result<Members, Status> {
+        if !matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            return Err(self.not_leader());
+        }
+        let conf = &self.configuration().conf;
+        let lease = self.lease_micros();
+        let alive = |peer: &&PeerId| {
+            **peer == self.options.server_id
+                || self.replicators.get(peer).is_some_and(|r| {
+                    r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= lease
+                })
+        };
+        Ok(Members {
+            peers: conf.peers.clone(),
+            learners: conf.learners.clone(),
+            alive: conf.peers.iter().chain(&conf.learners).filter(alive).cloned().collect(),
+        })
+    }
+
     /// The node's state at this moment.
     pub fn describe(&self) -> NodeDescription {
         let conf = self.configuration();

@@ -147,7 +147,7 @@ impl NodeImpl {
             self.step_down(now, self.hard_state.term, Status::new(RaftError::Io, message), fx);
             return;
         }
-        let lease = self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio;
+        let lease = self.lease_micros();
         let own = &self.options.server_id;
         let alive = |peer: &PeerId| {
             peer == own
@@ -162,6 +162,11 @@ impl NodeImpl {
         fx.marks.set(Mark::QuorumLost);
         let message = format!("no quorum answered within {} ms", lease / 1000);
         self.step_down(now, self.hard_state.term, Status::new(RaftError::RaftTimedOut, message), fx);
+    }
+
+    /// For how long after a message was sent its answer proves that the peer is there, in microseconds.
+    pub(super) fn lease_micros(&self) -> u64 {
+        self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio
     }
 
     // --- sending ---

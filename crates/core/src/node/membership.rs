@@ -91,6 +91,10 @@ impl MembershipChange {
                 new.peers.retain(|voter| voter != peer);
             }
             MembershipChange::ChangePeers(wanted) => new = wanted.clone(),
+            MembershipChange::ChangeVoters(voters) => {
+                new.learners.retain(|learner| !voters.contains(learner));
+                new.peers.clone_from(voters);
+            }
             MembershipChange::AddLearners(learners) => {
                 if let Some(voter) = learners.iter().find(|learner| conf.contains(learner)) {
                     return invalid(format!(

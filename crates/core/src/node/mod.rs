@@ -26,7 +26,7 @@ use crate::status::{RaftError, Status};
 use crate::timer::RepeatedTimer;
 use crate::types::{LogId, LogIndex, Term, Time};
 
-pub use describe::{NodeDescription, ReplicatorDescription};
+pub use describe::{Members, NodeDescription, ReplicatorDescription};
 pub use leader::{ProposeError, Proposed};
 
 use membership::ConfigurationCtx;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringraft_core::{
     CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp, LogRead, Marks,
-    MembershipChange, NodeDescription, PeerId, RaftRequest, RaftResponse, ReadOnlyOption, RecoveredState,
-    Status, Term, Ticket,
+    Members, MembershipChange, NodeDescription, PeerId, RaftRequest, RaftResponse, ReadOnlyOption,
+    RecoveredState, Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
 use ringraft_storage::{GroupKey, StorageError};
@@ -190,6 +190,13 @@ pub enum Control {
         /// Where the answer goes.
         answer: Promise<Option<NodeDescription>>,
     },
+    /// Say who the members are; `None` when the group is gone.
+    Members {
+        /// Which group.
+        handle: GroupHandle,
+        /// Where the answer goes.
+        answer: Promise<Option<Result<Members, Status>>>,
+    },
     /// Ask something of a node.
     Call {
         /// Which group.
@@ -209,6 +216,7 @@ impl fmt::Debug for Control {
             Control::Open { .. } => "Open",
             Control::Close { .. } => "Close",
             Control::Describe { .. } => "Describe",
+            Control::Members { .. } => "Members",
             Control::Call { .. } => "Call",
             Control::Stop => "Stop",
         })

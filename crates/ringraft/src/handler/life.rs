@@ -31,6 +31,13 @@ impl LogEntryAndClosureHandler {
                 });
                 answer.fulfil(description);
             }
+            Control::Members { handle, answer } => {
+                let members = self.group(handle).map(|group| match group.panicked() {
+                    Some(status) => Err(status.clone()),
+                    None => group.node().members(now),
+                });
+                answer.fulfil(members);
+            }
             Control::Call { handle, call, answer } => self.on_call(now, handle, call, answer, out),
             Control::Stop => self.stop(now, out),
         }

@@ -1,8 +1,8 @@
 //! The processors of a host's RPC server: what happens to a request or an answer that has arrived.
 //!
-//! SOFAJRaft's `AppendEntriesRequestProcessor`, `RequestVoteRequestProcessor`, `TimeoutNowRequestProcessor`, `PingRequestProcessor`
-//! and `GetLeaderRequestProcessor`; the first three differ only in their message and share
-//! [`process_raft_request`](Processors::process_raft_request).
+//! SOFAJRaft's `AppendEntriesRequestProcessor`, `RequestVoteRequestProcessor`, `TimeoutNowRequestProcessor`,
+//! `ReadIndexRequestProcessor` and `PingRequestProcessor`; all but the last differ only in their message and share
+//! [`process_raft_request`](Processors::process_raft_request). Those of the `CliService` are in [`cli`](super::cli).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,16 +14,15 @@ use ringraft_core::{PeerId, RaftError, Status};
 use ringraft_net::{
     Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, Transport,
 };
-use ringraft_proto::generated::cli::{GetLeaderRequest, GetLeaderResponse};
 use ringraft_proto::{
-    OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, class, decode_raft_request,
-    decode_raft_response, decode_typed_request, encode_error_response, encode_response_shared,
-    encode_status_response, encode_typed_response,
+    OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, decode_raft_request,
+    decode_raft_response, encode_error_response, encode_response_shared, encode_status_response,
 };
 use ringraft_ring::{Producer, TryPublishError};
 use rustc_hash::FxHashMap;
 
 use crate::handler::{LaneEvent, RequestEvent, ResponseEvent, panic_text};
+use crate::rpc::cli;
 use crate::rpc::flush::flush_later;
 use crate::rpc::routing::RoutingTable;
 use crate::rpc::user::{Answer, AnswerPath, AnswerRoute, Responder, UserProcessor, UserRequest};
@@ -192,35 +191,6 @@ impl Processors {
         Accept::Taken
     }
 
-    fn process_get_leader(&self, handle: ReplyHandle, frame: &RequestFrame) {
-        let codec = frame.codec;
-        let request: GetLeaderRequest = match decode_typed_request(frame) {
-            Ok(request) => request,
-            Err(error) => {
-                tracing::warn!(%error, "a request cannot be understood");
-                let status = ResponseStatus::ServerDeserialException;
-                return self.reply(handle, encode_status_response(handle.request, codec, status));
-            }
-        };
-        let group = request.group_id();
-        let leader = match self.routes.node(group) {
-            None => Err(Status::new(RaftError::NotFound, format!("Empty nodes in group {group}"))),
-            Some(node) => {
-                node.leader_id().ok_or_else(|| Status::new(RaftError::Again, "Unknown leader".to_owned()))
-            }
-        };
-        let mut response = GetLeaderResponse::new();
-        let answer = leader.and_then(|leader| {
-            response.set_leader_id(leader.to_string());
-            encode_typed_response(handle.request, codec, &response)
-                .map_err(|error| Status::new(RaftError::Internal, error.to_string()))
-        });
-        match answer {
-            Ok(frame) => self.reply(handle, frame),
-            Err(status) => self.reply_error(handle, codec, &status),
-        }
-    }
-
     fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) {
         let Some(processor) = self.users.find(&frame.class) else {
             tracing::warn!(class = %String::from_utf8_lossy(&frame.class), "no processor for this class");
@@ -246,12 +216,10 @@ impl Inbound for Processors {
                 Accept::Taken
             }
             Some(_) => self.process_raft_request(handle, frame),
-            None if frame.class == class::GET_LEADER_REQUEST => {
-                self.process_get_leader(handle, &frame);
-                Accept::Taken
-            }
             None => {
-                self.process_user_request(handle, frame);
+                if !cli::process(&self.routes, &self.transport, handle, &frame) {
+                    self.process_user_request(handle, frame);
+                }
                 Accept::Taken
             }
         }

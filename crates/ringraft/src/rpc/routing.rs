@@ -62,6 +62,32 @@ impl RoutingTable {
         self.routes.read().get(group_id).and_then(|route| route.node.clone())
     }
 
+    /// The replica that a request of a `CliService` names, or the one that runs here when it names none. A host runs one replica of a
+    /// group, so that naming none is never ambiguous.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is none, `EINVAL` when the text is no peer id, `EACCES` when the node refuses such requests: what Java
+    /// answers.
+    pub(crate) fn cli_node(&self, group: &str, peer: &str) -> Result<Node, Status> {
+        let not_found = |message| Status::new(RaftError::NotFound, message);
+        let found = self.node(group);
+        let node = if peer.trim().is_empty() {
+            found.ok_or_else(|| not_found(format!("Empty nodes in group {group}")))?
+        } else {
+            let id: PeerId = peer
+                .parse()
+                .map_err(|_| Status::new(RaftError::Invalid, format!("Fail to parse peer: {peer}")))?;
+            found
+                .filter(|node| *node.server_id() == id)
+                .ok_or_else(|| not_found(format!("Fail to find node {peer} in group {group}")))?
+        };
+        if node.refuses_cli() {
+            let message = format!("Cli service is not allowed to access node {}", node.node_id());
+            return Err(Status::new(RaftError::Access, message));
+        }
+        Ok(node)
+    }
+
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let mut nodes: Vec<Node> =
             self.routes.read().values().filter_map(|route| route.node.clone()).collect();
