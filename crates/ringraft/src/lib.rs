@@ -41,6 +41,7 @@
 #[cfg(shuttle)]
 mod breakage;
 mod calls;
+mod cli;
 mod closure_queue;
 mod completion;
 mod error;
@@ -60,6 +61,7 @@ mod sync;
 mod task;
 
 pub use calls::{CallFuture, ReadIndexFuture};
+pub use cli::{CliError, CliOptions, CliService, PeersChanged, Rebalanced, RouteTable};
 pub use closure_queue::{ClosureBatch, ClosureQueue};
 pub use completion::{Applied, ApplyError, ApplyResult, Completion, CompletionSink, Deliveries, SinkId};
 pub use error::{HostOptionsError, StartError};

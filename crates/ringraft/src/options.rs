@@ -206,7 +206,7 @@ pub enum OptionsError {
         "read_only_options is LeaseBased with a leader_lease_time_ratio of {0} percent; it must be at most 95: the rest is the margin \
          for clocks that run at different rates"
     )]
-    LeaseReadRatio(u64),
+    LeaseMargin(u64),
     /// Out of range.
     #[error("read_index_timeout_ms is {0}; it must be between 1 and 3600000")]
     ReadIndexTimeout(u64),
@@ -328,7 +328,7 @@ impl NodeOptions {
             return Err(OptionsError::DiskStallTimeout(self.disk_stall_timeout_ms));
         }
         if raft.read_only_options == ReadOnlyOption::LeaseBased && self.leader_lease_time_ratio > 95 {
-            return Err(OptionsError::LeaseReadRatio(self.leader_lease_time_ratio));
+            return Err(OptionsError::LeaseMargin(self.leader_lease_time_ratio));
         }
         if !self.initial_conf.is_empty() {
             self.initial_conf.validate()?;
@@ -543,7 +543,7 @@ mod tests {
             o.raft_options.read_only_options = ReadOnlyOption::LeaseBased;
             o.leader_lease_time_ratio = 96;
         };
-        assert_eq!(broken(lease), OptionsError::LeaseReadRatio(96));
+        assert_eq!(broken(lease), OptionsError::LeaseMargin(96));
         assert_eq!(broken(|o| o.raft_options.read_index_timeout_ms = 0), OptionsError::ReadIndexTimeout(0));
         assert_eq!(broken(|o| o.raft_options.max_pending_reads = 0), OptionsError::PendingReads(0));
     }

@@ -1,6 +1,6 @@
 //! Requests that arrive and answers that leave.
 
-mod cli;
+pub(crate) mod cli;
 pub(crate) mod client;
 pub(crate) mod flush;
 mod outbox;

@@ -1,0 +1,62 @@
+//! Finding the leader of a group: all members are asked at once, and the first that names one is believed.
+
+use std::sync::mpsc;
+use std::time::Instant;
+
+use ringraft_core::PeerId;
+use ringraft_proto::generated::cli::{GetLeaderRequest, GetLeaderResponse};
+use ringraft_proto::{class, serialize};
+
+use super::{Call, CliError, CliService, message};
+
+impl CliService {
+    /// The leader as a member of the call's configuration names it. One that was `doubted`, because it has just refused, is believed
+    /// only when nobody names another.
+    pub(super) fn find_leader(&self, call: &Call<'_>, doubted: Option<&PeerId>) -> Result<PeerId, CliError> {
+        let (sender, answers) = mpsc::channel();
+        for peer in call.conf.peers.iter().chain(&call.conf.learners) {
+            let mut request = GetLeaderRequest::new();
+            request.set_group_id(call.group.to_owned());
+            request.set_peer_id(peer.to_string());
+            let Ok(content) = serialize(&request) else { continue };
+            let timeout = call.deadline.saturating_duration_since(Instant::now());
+            let (sender, asked) = (sender.clone(), peer.clone());
+            let done = move |answer| {
+                // Nobody listens any more when another was quicker.
+                let _ = sender.send((asked, answer));
+            };
+            self.client.call_async(
+                &peer.endpoint(),
+                class::GET_LEADER_REQUEST,
+                content.into(),
+                timeout,
+                done,
+            );
+        }
+        drop(sender);
+        let mut second_best = None;
+        let mut reasons = Vec::new();
+        // Each call has its end, and the channel with the last of them.
+        for (peer, answer) in answers {
+            let named = answer
+                .map_err(CliError::from)
+                .and_then(|response| message::<GetLeaderResponse>(&response))
+                .and_then(|response| {
+                    let leader = response.leader_id().parse::<PeerId>();
+                    leader.map_err(|error| super::nonsense(error.to_string()))
+                });
+            match named {
+                Ok(leader) if doubted == Some(&leader) => second_best = Some(leader),
+                Ok(leader) => return Ok(leader),
+                Err(error) => reasons.push(format!("{peer}: {error}")),
+            }
+        }
+        if let Some(leader) = second_best {
+            return Ok(leader);
+        }
+        if reasons.is_empty() {
+            reasons.push("no member is known to ask".to_owned());
+        }
+        Err(CliError::NoLeader { group: call.group.to_owned(), reasons: reasons.join("; ") })
+    }
+}
