@@ -63,6 +63,35 @@ impl From<protobuf::Error> for InvalidCommand {
     }
 }
 
+/// How a counter is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// As an entry of the log: sees every write that was acknowledged before it.
+    #[default]
+    ThroughLog,
+    /// What some server has applied; may be old.
+    Local,
+    /// Sees every write that was acknowledged before it, and costs no entry: a quorum confirms the leader, then the asked replica answers
+    /// once it has applied as much.
+    Quorum {
+        /// Which replica answers.
+        from: ReadFrom,
+        /// The leader's lease may stand for the quorum: no round trip between servers, and right only while their clocks run
+        /// at about the same rate. Without `lease_reads` at the servers it is a read through the quorum all the same.
+        lease: bool,
+    },
+}
+
+/// Which replica answers a read through a quorum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The leader: one round trip to the other voters.
+    #[default]
+    Leader,
+    /// Any, another one for each attempt: a follower asks the leader first, and the leader has less to do.
+    AnyReplica,
+}
+
 /// What the state machine answers to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -112,7 +141,7 @@ impl Command {
                 Op::CompareAndSet(compare_and_set_request(key, expect, new_value))
             }
             Command::IncrementAndGet { key, delta } => Op::IncrementAndGet(increment_request(key, delta)),
-            Command::Get { key } => Op::Get(get_request(key, true, false)),
+            Command::Get { key } => Op::Get(get_request(key, ReadMode::ThroughLog)),
         };
         let message = proto::Command { op: Some(op), ..Default::default() };
         Ok(message.write_to_bytes()?.into())
@@ -152,8 +181,13 @@ pub(crate) fn increment_request(key: String, delta: i64) -> proto::IncrementAndG
     proto::IncrementAndGetRequest { key, delta, ..Default::default() }
 }
 
-pub(crate) fn get_request(key: String, through_log: bool, through_quorum: bool) -> proto::GetRequest {
-    proto::GetRequest { key, through_log, through_quorum, ..Default::default() }
+pub(crate) fn get_request(key: String, mode: ReadMode) -> proto::GetRequest {
+    let (through_log, through_quorum, lease) = match mode {
+        ReadMode::ThroughLog => (true, false, false),
+        ReadMode::Local => (false, false, false),
+        ReadMode::Quorum { lease, .. } => (false, true, lease),
+    };
+    proto::GetRequest { key, through_log, through_quorum, lease, ..Default::default() }
 }
 
 impl From<proto::SetRequest> for Command {

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use ringraft::{Configuration, HostOptions, NodeOptions, PeerId, SegmentLogOptions, StartMode, StoreOptions};
+use ringraft::{
+    Configuration, HostOptions, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions, StartMode,
+    StoreOptions,
+};
 use toml::{Table, Value};
 
 use crate::ranges::Ranges;
@@ -56,6 +59,9 @@ pub struct AtomicConfig {
     pub lanes: Option<usize>,
     /// `fsm_workers`: state-machine threads; absent means by the number of cores.
     pub fsm_workers: Option<usize>,
+    /// `lease_reads`: servers promise what lease reads stand on (false); the same on all servers. Without it a lease read is a read
+    /// through the quorum.
+    pub lease_reads: bool,
 }
 
 /// What is wrong with a configuration file, and the way out.
@@ -193,7 +199,7 @@ pub enum ConfigError {
 }
 
 /// Every key, with a value that would do.
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("group_id", "\"atomic\""),
     ("data_path", "\"/var/lib/ringraft\""),
     ("conf", "\"127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083\""),
@@ -207,6 +213,7 @@ const KEYS: [(&str, &str); 13] = [
     ("segment_file_bytes", "67108864"),
     ("lanes", "1"),
     ("fsm_workers", "1"),
+    ("lease_reads", "true"),
 ];
 
 fn example(key: &str) -> &'static str {
@@ -260,6 +267,7 @@ impl AtomicConfig {
                 .map(|n| n as u64),
             lanes: keys.count("lanes", 256)?,
             fsm_workers: keys.count("fsm_workers", 256)?,
+            lease_reads: keys.flag("lease_reads")?.unwrap_or(false),
         };
         config.check()?;
         Ok(config)
@@ -308,6 +316,9 @@ impl AtomicConfig {
         let mut options = NodeOptions::with_initial_conf(self.conf.clone());
         options.election_timeout_ms = self.election_timeout_ms;
         options.raft_options.max_election_delay_ms = self.max_election_delay_ms;
+        if self.lease_reads {
+            options.raft_options.read_only_options = ReadOnlyOption::LeaseBased;
+        }
         options
     }
 
@@ -357,6 +368,9 @@ impl AtomicConfig {
                 number(key, value as i64);
             }
         }
+        if self.lease_reads {
+            table.insert("lease_reads".to_owned(), Value::Boolean(true));
+        }
         table.to_string()
     }
 }
@@ -391,6 +405,14 @@ impl Keys<'_> {
 
     fn count(&self, key: &'static str, max: usize) -> Result<Option<usize>, ConfigError> {
         Ok(self.number(key, 1, max as i64)?.map(|value| value as usize))
+    }
+
+    fn flag(&self, key: &'static str) -> Result<Option<bool>, ConfigError> {
+        match self.0.get(key) {
+            None => Ok(None),
+            Some(Value::Boolean(value)) => Ok(Some(*value)),
+            Some(other) => Err(wrong_type(key, other, "true or false without quotes")),
+        }
     }
 
     fn millis(&self, key: &'static str, min: i64) -> Result<Option<u64>, ConfigError> {
@@ -501,6 +523,7 @@ mod tests {
         let mut config = with("total_slots", "8").unwrap();
         (config.lanes, config.max_election_delay_ms, config.segment_file_bytes) =
             (Some(2), 77, Some(1 << 24));
+        config.lease_reads = true;
         assert_eq!(AtomicConfig::parse(&config.to_toml()), Ok(config));
     }
 
@@ -549,6 +572,7 @@ mod tests {
             "total_slots is \"8\", which is a text; write a whole number, for example total_slots = 8";
         assert_eq!(error("total_slots", "\"8\"").to_string(), expected);
         assert!(matches!(error("conf", "[\"127.0.0.1:1\"]"), ConfigError::Type { found: "a list", .. }));
+        assert!(matches!(error("lease_reads", "\"true\""), ConfigError::Type { found: "a text", .. }));
     }
 
     #[test]

@@ -17,8 +17,8 @@ mod reply;
 mod server;
 mod state_machine;
 
-pub use client::{AtomicClient, ClientError, ClientOptions, Outcome, ReadMode, SlotInfo};
-pub use command::{Answer, Command, InvalidCommand, MAX_KEY_BYTES};
+pub use client::{AtomicClient, ClientError, ClientOptions, Outcome, SlotInfo};
+pub use command::{Answer, Command, InvalidCommand, MAX_KEY_BYTES, ReadFrom, ReadMode};
 pub use config::{AtomicConfig, ConfigError, Store};
 pub use counters::Counters;
 pub use describe::{GroupDescription, ServerDescription};

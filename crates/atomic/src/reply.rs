@@ -47,6 +47,11 @@ impl Failure {
     pub(crate) fn definite(error: RaftError, message: impl Into<String>) -> Failure {
         Failure { status: Status::new(error, message), redirect: String::new(), unknown: false }
     }
+
+    /// A read through a quorum that was not answered. It changes nothing, so that it is never in doubt.
+    pub(crate) fn of_read(error: ApplyError) -> Failure {
+        Failure { unknown: false, ..Failure::from(error) }
+    }
 }
 
 impl From<ApplyError> for Failure {

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use protobuf::Message;
 use ringraft::{
-    ApplyError, Node, RaftError, RaftGroupService, RaftHost, Responder, StartError, StartMode, Task,
-    UserRequest,
+    ApplyError, Completion, Node, RaftError, RaftGroupService, RaftHost, ReadOnlyOption, Responder,
+    StartError, StartMode, Task, UserRequest,
 };
 use ringraft_proto::class;
 use ringraft_proto::generated::atomic as proto;
@@ -44,6 +44,7 @@ struct Served {
     groups: OnceLock<Vec<ServedGroup>>,
 }
 
+#[derive(Clone)]
 struct ServedGroup {
     name: Arc<str>,
     node: Node,
@@ -169,12 +170,8 @@ impl Served {
             Ok(message) => message,
             Err(error) => return respond(responder, kind, "", &Err(malformed(&error))),
         };
-        let through_log = message.through_log;
-        if message.through_quorum {
-            let refusal = "quorum reads are not served by this version; read through the log or locally";
-            return respond(responder, kind, "", &Err(Failure::definite(RaftError::Invalid, refusal)));
-        }
-        let command = Command::Get { key: message.key };
+        let proto::GetRequest { key, through_log, through_quorum, lease, .. } = message;
+        let command = Command::Get { key };
         if through_log {
             return self.apply(command, responder);
         }
@@ -182,15 +179,16 @@ impl Served {
             Ok(group) => group,
             Err(failure) => return respond(responder, kind, "", &Err(failure)),
         };
-        let outcome = match (command.validate(), group.node.last_error()) {
-            (Err(error), _) => Err(error.into()),
-            (_, Some(status)) => Err(ApplyError::Failed(status).into()),
-            _ => {
-                let answer = Answer::Value(group.replica.get(command.key()));
-                Ok(Reply { answer, group: group.name.to_string(), index: 0 })
-            }
+        let refusal: Option<Failure> = match (command.validate(), group.node.last_error()) {
+            (Err(error), _) => Some(error.into()),
+            (_, Some(status)) => Some(ApplyError::Failed(status).into()),
+            _ => None,
         };
-        respond(responder, kind, &group.name, &outcome);
+        match refusal {
+            Some(failure) => respond(responder, kind, &group.name, &Err(failure)),
+            None if through_quorum => group.read_index(command, lease, responder),
+            None => respond(responder, kind, &group.name, &Ok(group.look_up(command.key(), 0))),
+        }
     }
 
     /// Has a command go through the log of its group.
@@ -275,6 +273,26 @@ impl Served {
 }
 
 impl ServedGroup {
+    /// Reads once this replica has applied what was acknowledged before: on the state-machine worker, while nothing is applied.
+    fn read_index(&self, command: Command, lease: bool, responder: Responder) {
+        let mode = if lease { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe };
+        let group = self.clone();
+        let done = Completion::closure(move |outcome| {
+            let outcome = match outcome {
+                Ok(applied) => Ok(group.look_up(command.key(), applied.index)),
+                Err(error) => Err(Failure::of_read(error)),
+            };
+            respond(responder, ReplyKind::Value, &group.name, &outcome);
+        });
+        // A refusal has reached the closure too.
+        let _ = self.node.read_index_with(mode, done);
+    }
+
+    /// The counter as it is applied here now.
+    fn look_up(&self, key: &str, index: u64) -> Reply {
+        Reply { answer: Answer::Value(self.replica.get(key)), group: self.name.to_string(), index }
+    }
+
     fn describe(&self) -> GroupDescription {
         // Looked at first, so that the replica is never seen ahead of what the node says is applied.
         let (fsm_hash, fsm_index, keys) = self.replica.read(|c| (c.hash(), c.index(), c.len() as u64));

@@ -20,9 +20,13 @@ fn counters_are_set_compared_added_to_and_read() {
     assert_eq!((&other["ok"], &other["error"]), (&false.into(), &serde_json::Value::Null));
     assert!(other["index"].as_u64().unwrap() > 0 && other["group"].as_str().unwrap().starts_with("atomic_"));
 
-    let quorum = cluster.client(&["get", "k", "--quorum"]);
-    assert_refused(&quorum, 1, &["quorum reads"]);
-    assert_eq!(json(&quorum)["error"], "invalid");
+    let before = json(&cluster.client(&["get", "k"]))["index"].as_u64().unwrap();
+    for flags in [&["--quorum"][..], &["--quorum", "--lease"], &["--quorum", "--any"]] {
+        let read = cluster.client(&[&["get", "k"][..], flags].concat());
+        assert_eq!(json(&read)["value"], 10, "{flags:?}: {}", stderr(&read));
+        assert_eq!(json(&read)["index"], before, "{flags:?}: no entry, and up to date");
+    }
+    assert_refused(&cluster.client(&["get", "k", "--lease"]), 2, &["--quorum"]);
 
     let slots = json(&cluster.client(&["slots"]))["slots"].as_array().unwrap().clone();
     let starts: Vec<u64> = slots.iter().map(|slot| slot["start"].as_u64().unwrap()).collect();

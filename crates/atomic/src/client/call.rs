@@ -8,11 +8,11 @@ use protobuf::Message;
 use ringraft::{RaftError, RpcError, RpcResult};
 use ringraft_proto::class;
 
-use crate::command::{self, Answer, Command};
+use crate::command::{self, Answer, Command, ReadFrom, ReadMode};
 use crate::reply::{self, Failure, Reply, ReplyKind};
 
 use super::table::endpoint_of;
-use super::{ClientError, Inner, Outcome, ReadMode};
+use super::{ClientError, Inner, Outcome};
 
 /// Takes the outcome of one request, exactly once.
 pub(crate) type Done = Box<dyn FnOnce(Result<Outcome, ClientError>) + Send>;
@@ -128,10 +128,7 @@ pub(super) fn encode(command: Command, mode: ReadMode) -> Result<Encoded, Client
         Command::IncrementAndGet { key, delta } => {
             (class::ATOMIC_INCREMENT_AND_GET_REQUEST, command::increment_request(key, delta).write_to_bytes())
         }
-        Command::Get { key } => {
-            let (log, quorum) = (mode == ReadMode::ThroughLog, mode == ReadMode::Quorum);
-            (class::ATOMIC_GET_REQUEST, command::get_request(key, log, quorum).write_to_bytes())
-        }
+        Command::Get { key } => (class::ATOMIC_GET_REQUEST, command::get_request(key, mode).write_to_bytes()),
     };
     let content = written.map_err(|error| ClientError::Invalid(error.to_string()))?;
     Ok(Encoded { class, content: content.into() })
@@ -149,7 +146,9 @@ impl Call {
         let kind = ReplyKind::of(&command);
         let is_set = matches!(command, Command::Set { .. });
         let repeatable = command.is_read() || (is_set && inner.options.retry_unknown_sets);
-        let anywhere = command.is_read() && mode == ReadMode::Local;
+        let any_replica =
+            matches!(mode, ReadMode::Local | ReadMode::Quorum { from: ReadFrom::AnyReplica, .. });
+        let anywhere = command.is_read() && any_replica;
         let Encoded { class, content } = match encode(command, mode) {
             Ok(encoded) => encoded,
             Err(error) => {

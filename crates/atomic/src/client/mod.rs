@@ -18,7 +18,7 @@ use ringraft::{PeerId, RpcClient, RpcClientOptions, RpcResult};
 use ringraft_proto::class;
 use ringraft_proto::generated::atomic as proto;
 
-use crate::command::{Answer, Command};
+use crate::command::{Answer, Command, ReadMode};
 use crate::describe::ServerDescription;
 
 use call::Call;
@@ -59,18 +59,6 @@ impl Default for ClientOptions {
     }
 }
 
-/// How a counter is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReadMode {
-    /// As an entry of the log: sees every write that was acknowledged before it.
-    #[default]
-    ThroughLog,
-    /// What some server has applied; may be old.
-    Local,
-    /// After a quorum has confirmed the leader. This version of the server refuses it.
-    Quorum,
-}
-
 /// A request that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -80,7 +68,7 @@ pub struct Outcome {
     pub group: String,
     /// Position of its range.
     pub slot: usize,
-    /// Index in the log; 0 when the request did not go through it.
+    /// Index in the log; of a read through a quorum the index up to which the replica had applied at least, of a local read 0.
     pub index: u64,
     /// `ip:port` of the server that answered.
     pub server: Arc<str>,

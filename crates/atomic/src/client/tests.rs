@@ -8,6 +8,7 @@ use ringraft::{ApplyError, RaftError, RpcError, RpcResponse, Status};
 
 use super::transport::CallDone;
 use super::*;
+use crate::command::ReadFrom;
 use crate::reply::{self, Failure, Reply, ReplyKind, ReplyResult};
 
 /// What a server does with the next request.
@@ -202,6 +203,44 @@ fn reads_are_always_sent_again() {
     );
 }
 
+/// A read through the quorum, at the leader.
+const QUORUM: ReadMode = ReadMode::Quorum { from: ReadFrom::Leader, lease: false };
+/// The same, at whoever is asked.
+const QUORUM_ANYWHERE: ReadMode = ReadMode::Quorum { from: ReadFrom::AnyReplica, lease: false };
+
+#[test]
+fn quorum_reads_go_to_the_leader_or_to_anybody() {
+    let value = || carried(Answer::Value(Some(1)));
+    let (fake, client) = Fake::client([not_leader("c:1"), value(), value()], patient());
+    assert_eq!((client.get("k", QUORUM), client.get("k", QUORUM)), (Ok(Some(1)), Ok(Some(1))));
+    assert_eq!(fake.asked(), ["a:1", "c:1", "c:1"]);
+
+    let refused = || Act::Answer(Err(ApplyError::NotLeader { leader: None }.into()));
+    let (fake, client) = Fake::client([refused(), refused(), value()], patient());
+    assert_eq!(client.get("k", QUORUM_ANYWHERE), Ok(Some(1)));
+    let mut asked = fake.asked();
+    asked.sort();
+    assert_eq!(asked, ["a:1", "b:1", "c:1"], "another one for each attempt");
+}
+
+#[test]
+fn quorum_reads_that_were_not_confirmed_are_sent_again() {
+    let late = || {
+        let status = Status::new(RaftError::TimedOut, "no quorum");
+        Act::Answer(Err(Failure::of_read(ApplyError::ReadFailed(status))))
+    };
+    let lost_sight = || {
+        let status = Status::new(RaftError::NodeShutdown, "stopping");
+        Act::Answer(Err(Failure::of_read(ApplyError::Unknown(status))))
+    };
+    for mode in [QUORUM, QUORUM_ANYWHERE] {
+        let script = [late(), Act::Error(lost()), busy(), lost_sight(), carried(Answer::Value(None))];
+        let (fake, client) = Fake::client(script, patient());
+        assert_eq!(client.get("k", mode), Ok(None));
+        assert_eq!(fake.asked().len(), 5);
+    }
+}
+
 #[test]
 fn a_read_that_nobody_answers_has_timed_out() {
     let (_, client) = Fake::client([Act::Error(lost())], quick());
@@ -231,9 +270,9 @@ fn what_no_server_will_take_is_refused_at_once() {
     let (fake, client) = Fake::client([], patient());
     assert!(matches!(client.set("", 1), Err(ClientError::Invalid(_))));
     assert!(fake.asked().is_empty());
-    let refusal = Act::Answer(Err(Failure::definite(RaftError::Invalid, "quorum reads are not served")));
+    let refusal = Act::Answer(Err(Failure::definite(RaftError::Invalid, "malformed")));
     let (fake, client) = Fake::client([refusal], patient());
-    assert!(matches!(client.get("k", ReadMode::Quorum), Err(ClientError::Invalid(_))));
+    assert!(matches!(client.get("k", QUORUM), Err(ClientError::Invalid(_))));
     assert_eq!(fake.asked().len(), 1);
 }
 

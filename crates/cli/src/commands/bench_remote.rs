@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use ringraft_atomic::Command;
-use ringraft_atomic::client::{AtomicClient, ClientOptions, ReadMode};
+use ringraft_atomic::{AtomicClient, ClientOptions, Command, ReadMode};
 use serde_json::{Value, json};
 
 use super::bench::{BenchArgs, summary};

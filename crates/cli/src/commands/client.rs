@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use ringraft::PeerId;
 use ringraft_atomic::client::slots;
-use ringraft_atomic::{AtomicClient, ClientError, ClientOptions, Command, Outcome, ReadMode, SlotInfo};
+use ringraft_atomic::{
+    AtomicClient, ClientError, ClientOptions, Command, Outcome, ReadFrom, ReadMode, SlotInfo,
+};
 use serde_json::{Value, json};
 
 use super::{exit_of, parse_millis, parse_peers};
@@ -15,6 +17,7 @@ const EXAMPLE: &str = "Examples:
   ringraft client inc visits --conf 127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
   ringraft client cas visits 1 10 --conf 127.0.0.1:8081 --json
   ringraft client get visits --conf 127.0.0.1:8081
+  ringraft client get visits --conf 127.0.0.1:8081 --quorum --any   linearizable, without an entry in the log, by any replica
 
 A request that fails with `unknown` may have been carried out: read the counter before sending it again.";
 
@@ -55,9 +58,15 @@ enum Request {
         /// What some server has applied, which may be old; otherwise the read goes through the log
         #[arg(long, conflicts_with = "quorum")]
         local: bool,
-        /// After a quorum has confirmed the leader (refused by this version)
+        /// Without an entry in the log: a quorum confirms the leader, and the answer has everything that was acknowledged before
         #[arg(long)]
         quorum: bool,
+        /// The leader's lease may stand for the quorum (where the servers have lease_reads)
+        #[arg(long, requires = "quorum")]
+        lease: bool,
+        /// Any replica may answer, not only the leader
+        #[arg(long, requires = "quorum")]
+        any: bool,
     },
     /// Sets a counter
     Set {
@@ -102,10 +111,11 @@ pub fn run(args: &ClientArgs) -> Exit {
     };
     let (command, mode, retry_unknown_sets) = match &args.request {
         Request::Slots => return print_slots(args, slots(peers, args.timeout)),
-        Request::Get { key, local, quorum } => {
+        Request::Get { key, local, quorum, lease, any } => {
+            let from = if *any { ReadFrom::AnyReplica } else { ReadFrom::Leader };
             let mode = match (local, quorum) {
                 (true, _) => ReadMode::Local,
-                (_, true) => ReadMode::Quorum,
+                (_, true) => ReadMode::Quorum { from, lease: *lease },
                 _ => ReadMode::ThroughLog,
             };
             (Command::Get { key: key.clone() }, mode, false)

@@ -26,7 +26,7 @@ A fourth server that joins them (conf in its file lists all four), and the group
   ringraft admin add-peer 127.0.0.1:8084 --group atomic_0 --conf 127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
 
 The other keys: min_slot, max_slot, election_timeout_ms, max_election_delay_ms, store ("segment" or "memory"),
-segment_file_bytes, lanes, fsm_workers. SIGTERM or ctrl-C ends the server cleanly."#;
+segment_file_bytes, lanes, fsm_workers, lease_reads (true or false). SIGTERM or ctrl-C ends the server cleanly."#;
 
 /// Runs one AtomicServer: a replica of every range group of counters
 ///

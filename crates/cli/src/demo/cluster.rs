@@ -211,6 +211,7 @@ fn write_server(
         segment_file_bytes: Some(16 << 20),
         lanes: None,
         fsm_workers: None,
+        lease_reads: false,
     };
     let path = dir.join("server.toml");
     fs::write(&path, config.to_toml())?;

@@ -373,6 +373,7 @@ fn request(entries: Vec<Arc<EntryChunk>>) -> AppendEntriesRequest {
         committed_index: 1,
         entries,
         extensions: Extensions::NONE,
+        rejoined: 0,
     }
 }
 
