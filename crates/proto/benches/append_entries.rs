@@ -27,6 +27,7 @@ fn request(entries: usize) -> AppendEntriesRequest {
         committed_index: 990,
         entries: vec![Arc::new(chunk)],
         extensions: Extensions::NONE,
+        rejoined: 0,
     }
 }
 

@@ -83,8 +83,7 @@ pub enum StartError {
     /// Nothing was ever stored in the directory, and nobody said that this is meant.
     #[error(
         "{dir} holds no data of a member: start with bootstrap if the cluster is being created and this host is one of its first \
-         members; start with rejoin if the host joins a cluster that exists, or if its disk was lost, after it was removed from the \
-         members"
+         members; start with rejoin if the host joins a cluster that exists, or if its disk was lost"
     )]
     BlankDirectory {
         /// The directory, or "the memory store".

@@ -349,7 +349,8 @@ impl Inner {
             recovered.before_first.index,
         );
         let (apply_task_mode, disable_cli) = (options.apply_task_mode, options.disable_cli);
-        let core = options.to_core(group_id.clone(), server_id.clone());
+        let mut core = options.to_core(group_id.clone(), server_id.clone());
+        core.rejoin = self.rejoined;
         let open = OpenGroup {
             names,
             key,

@@ -23,10 +23,10 @@ pub enum StartMode {
     /// [`Existing`](StartMode::Existing).
     Bootstrap,
     /// Take it into use as that of a member that has no memory: every group on it begins without members, whatever its
-    /// [`initial_conf`](crate::NodeOptions::initial_conf) says, and waits until a leader adds it. For hosts that join existing groups,
-    /// and for those whose disk was lost: they must have been removed from their groups before, because this version does not keep a
-    /// known member without memory from voting. On a store that is not blank this is the same as [`Existing`](StartMode::Existing);
-    /// the store remembers how it began.
+    /// [`initial_conf`](crate::NodeOptions::initial_conf) says, and waits until a leader replicates to it. For hosts that join existing
+    /// groups, and for members whose disk was lost: such a replica votes for nobody and counts in no quorum until it holds what a
+    /// quorum of the others has committed since. On a store that is not blank this is the same as
+    /// [`Existing`](StartMode::Existing); the store remembers how it began.
     Rejoin,
 }
 

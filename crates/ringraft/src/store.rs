@@ -14,7 +14,7 @@ use crate::host_options::{StartMode, StoreOptions};
 /// A store, and how it began.
 pub(crate) struct Opened {
     pub(crate) storage: Box<dyn LogStorage>,
-    /// Groups on it begin without members. Here is the place to know which members must not vote until they have caught up.
+    /// Groups on it begin without members and without a vote: they may have voted and acknowledged before.
     pub(crate) rejoined: bool,
 }
 

@@ -32,7 +32,7 @@ segment_file_bytes, lanes, fsm_workers, lease_reads (true or false). SIGTERM or 
 ///
 /// The data directory remembers whose it is. A blank one is taken into use only with a flag, because a member that has lost its disk
 /// must not vote as if it had never lived: --bootstrap for the first members of a new cluster, --rejoin for a server that is to be
-/// added to one (`ringraft admin add-peer`), or that comes back without its disk after it was removed.
+/// added to one (`ringraft admin add-peer`), or that comes back without its disk.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLE)]
 pub struct ServerArgs {
@@ -42,8 +42,8 @@ pub struct ServerArgs {
     /// Take a blank data directory into use: this member is new, and its cluster is being created
     #[arg(long, conflicts_with = "rejoin")]
     pub bootstrap: bool,
-    /// Take a blank data directory into use and wait until the leader of each group adds this server: it joins a cluster that exists,
-    /// or has lost its disk and was removed from the members (`ringraft admin remove-peer`)
+    /// Take a blank data directory into use and wait for the leader of each group: this server joins a cluster that exists, or has
+    /// lost its disk, and then votes and counts only when it has caught up with what the others have committed since
     #[arg(long)]
     pub rejoin: bool,
     /// End when stdin ends, so that a server does not outlive whoever started it

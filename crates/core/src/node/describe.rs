@@ -35,6 +35,8 @@ pub struct NodeDescription {
     pub applied_index: LogIndex,
     /// Configuration in force, as text; `new | old` while joint.
     pub configuration: String,
+    /// The disk was lost, and the node has not caught up since.
+    pub rejoining: bool,
     /// How far a change of the members is; only on the leader that carries it out.
     pub change: Option<String>,
     /// Reads that wait.
@@ -149,6 +151,7 @@ impl NodeImpl {
             committed_index: self.committed_index(),
             applied_index: self.applied,
             configuration,
+            rejoining: self.rejoining,
             change: self.conf_ctx.describe(),
             pending_reads: self.reads.len(),
             tail_entries: self.log.tail_entries(),
@@ -184,6 +187,9 @@ impl fmt::Display for NodeDescription {
             self.tail_bytes
         )?;
         write!(f, "  conf {}", self.configuration)?;
+        if self.rejoining {
+            write!(f, "\n  rejoining: neither votes nor counts")?;
+        }
         if let Some(change) = &self.change {
             write!(f, "\n  change {change}")?;
         }

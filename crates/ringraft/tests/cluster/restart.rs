@@ -1,9 +1,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use ringraft::inproc::Network;
 use ringraft::{Configuration, HostOptions, NodeState, StartError, StartMode, StoreOptions};
 
-use crate::support::{LIMIT, Member, converge, eventually, leader_of, quick, start_member};
+use crate::support::{
+    Cluster, LIMIT, Member, converge, eventually, leader_of, memory_options, quick, start_member,
+};
 
 /// Ports that nobody listens at right now.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
@@ -112,4 +115,38 @@ fn a_store_that_began_by_rejoin_has_no_members_of_its_own() {
     let member = start_member(options(founder.path(), &endpoint, StartMode::Bootstrap), node_options);
     eventually("leads alone", || member.node.is_leader().then_some(()));
     member.host.shutdown();
+}
+
+/// A member whose disk was lost comes back under its name, catches up, and counts again.
+#[test]
+fn a_member_that_has_lost_its_disk_comes_back() {
+    let network = Network::new();
+    let mut cluster = Cluster::in_memory(&network, |_, _| {});
+    for n in 0..100_u64 {
+        cluster.leader().node.propose(n.to_be_bytes().to_vec()).wait(LIMIT).expect("applied");
+    }
+    let leader = cluster.leader().node.server_id().clone();
+    let lost = cluster.members.iter().position(|m| *m.node.server_id() != leader).expect("a follower");
+    cluster.members[lost].host.shutdown();
+    let mut options = memory_options(&network, &cluster.conf.peers[lost].endpoint());
+    options.start_mode = StartMode::Rejoin;
+    cluster.members[lost] = start_member(options, quick(&cluster.conf));
+    converge(&cluster.members, 100);
+    // It counts when an entry that was made since its loss is committed by the others.
+    let node = &cluster.members[lost].node;
+    eventually("the member counts again", || {
+        node.describe(LIMIT).ok().filter(|described| !described.rejoining).map(drop)
+    });
+    let other = cluster.members.iter().position(|m| {
+        *m.node.server_id() != leader && m.node.server_id() != cluster.members[lost].node.server_id()
+    });
+    cluster.members.remove(other.expect("a third member")).host.shutdown();
+    // Now nothing commits without it.
+    let done = eventually("a commit by two of three", || {
+        let leader = cluster.members.iter().find(|m| m.node.is_leader())?;
+        leader.node.propose("by two of three").wait(LIMIT).ok()
+    });
+    assert!(done.index > 100);
+    converge(&cluster.members, 101);
+    cluster.shutdown();
 }

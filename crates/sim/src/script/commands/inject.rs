@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringraft_core::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ChunkKind, Configuration, ConflictHint,
-    EntryChunk, Extensions, LogId, PeerId, RaftError, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse,
-    ReadOnlyOption, RequestVoteRequest, RequestVoteResponse, Status, Ticket, TimeoutNowRequest,
-    TimeoutNowResponse,
+    EntryChunk, Extensions, LogId, PeerId, RaftError, RaftRequest, RaftResponse, ReadIndexRequest,
+    ReadIndexResponse, ReadOnlyOption, RequestVoteRequest, RequestVoteResponse, Status, Ticket,
+    TimeoutNowRequest, TimeoutNowResponse,
 };
 
 use super::{Args, Result, key, no_more_keys, parsed, syntax};
