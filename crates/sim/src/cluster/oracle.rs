@@ -1,7 +1,7 @@
 //! The checkers of every group, and the logs that the hosts must have by what they were told to write.
 
 use ringraft::handler::{DiskWrite, FsmTask, OutReply, OutSend};
-use ringraft_core::{LogOp, NodeImpl, NodeState, PeerId, RaftRequest, RaftResponse, RecoveredState};
+use ringraft_core::{LogOp, NodeImpl, NodeState, PeerId, RaftRequest, RaftResponse, RecoveredState, Term};
 use ringraft_storage::{GroupKey, LogReader, WriteBatch};
 use rustc_hash::FxHashMap;
 
@@ -36,6 +36,8 @@ pub(super) struct GroupOracle {
     last_led: u64,
     /// When the leader of the latest term was first seen, in microseconds.
     led_at: u64,
+    /// Which term each host leads, and since when.
+    leads: Vec<Option<(Term, u64)>>,
 }
 
 struct Stable<'a> {
@@ -66,6 +68,7 @@ impl Oracle {
             led: 0,
             last_led: 0,
             led_at: 0,
+            leads: vec![None; peers.len()],
         };
         Oracle { groups: (0..groups).map(group).collect(), truncations: 0, bounds }
     }
@@ -165,9 +168,17 @@ impl Oracle {
             oracle.led_at = now;
         }
         // A majority has left the term of this one: nobody has answered it since, and it has had a turn just now.
+        let term = node.term();
+        let leads = &mut oracle.leads[host];
+        // Votes that were given long ago may arrive late.
+        *leads = node.is_leader().then(|| leads.filter(|l| l.0 == term).unwrap_or((term, now)));
         let patience = 3000 * node.options().election_timeout_ms;
-        if node.is_leader() && node.term() < oracle.last_led && now > oracle.led_at + patience {
-            let what = format!("host {host} leads term {} long after term {}", node.term(), oracle.last_led);
+        if let Some((_, since)) = *leads
+            && term < oracle.last_led
+            && now > oracle.led_at.max(since) + patience
+        {
+            let what =
+                format!("host {host} leads group {group} in term {term} long after term {}", oracle.last_led);
             return Err(broken("a leader without a quorum steps down", what));
         }
         let disks = Stable { peers: &oracle.peers, logs: &oracle.logs };
