@@ -388,9 +388,6 @@ impl Tail {
             touched.insert(segment.number(), segment);
         }
         for (segment, offset) in &self.stale {
-            if Mutant::H8StaleBatchesStay.is_active() {
-                break;
-            }
             segment.file.write_at(*offset, &[0; BATCH_HEADER])?;
             touched.insert(segment.number(), segment);
         }
