@@ -6,7 +6,11 @@ mod commit_rule;
 mod election_safety;
 mod leader_append_only;
 mod leader_completeness;
+mod lease_safety;
+mod linearizable_reads;
 mod log_matching;
+mod one_change;
+mod one_outcome;
 mod per_node;
 mod quorum_overlap;
 mod state_machine_safety;
@@ -14,7 +18,7 @@ mod vote_once;
 
 use std::fmt;
 
-use ringraft_core::{Configuration, EntryChunk, LogIndex, NodeImpl, PeerId, Term};
+use ringraft_core::{CallToken, Configuration, EntryChunk, LogIndex, NodeImpl, PeerId, Term};
 
 use crate::log_image::LogImage;
 
@@ -23,7 +27,11 @@ pub use commit_rule::CommitRule;
 pub use election_safety::ElectionSafety;
 pub use leader_append_only::LeaderAppendOnly;
 pub use leader_completeness::LeaderCompleteness;
+pub use lease_safety::LeaseSafety;
+pub use linearizable_reads::LinearizableReads;
 pub use log_matching::LogMatching;
+pub use one_change::OneChangeAtATime;
+pub use one_outcome::OneOutcome;
 pub use quorum_overlap::QuorumOverlap;
 pub use state_machine_safety::StateMachineSafety;
 pub use vote_once::VoteOnce;
@@ -82,6 +90,33 @@ pub enum Event<'a> {
         /// Who they are.
         conf: &'a Configuration,
     },
+    /// A node was asked for something that has an outcome: a read, a change of members, a transfer.
+    CallMade {
+        /// The node.
+        node: &'a PeerId,
+        /// The call.
+        call: CallToken,
+    },
+    /// The outcome of a call was told; of a read also when it may be answered.
+    CallEnded {
+        /// The node.
+        node: &'a PeerId,
+        /// The call.
+        call: CallToken,
+    },
+    /// A read may be answered from the node's state machine as it is now. Its call ends after this.
+    MayRead {
+        /// The node.
+        node: &'a PeerId,
+        /// The read.
+        call: CallToken,
+        /// The index that it had to wait for.
+        index: LogIndex,
+        /// What was handed to the state machine.
+        delivered: LogIndex,
+        /// The term of the leader that let it pass by its lease alone, when that was so.
+        by_lease_of: Option<Term>,
+    },
     /// The node was started again and its state machine begins anew.
     Restarted {
         /// The node.
@@ -130,6 +165,10 @@ impl Default for Checkers {
                 Box::new(LogMatching::default()),
                 Box::new(LeaderAppendOnly::default()),
                 Box::new(QuorumOverlap::default()),
+                Box::new(OneChangeAtATime::default()),
+                Box::new(OneOutcome::default()),
+                Box::new(LinearizableReads::default()),
+                Box::new(LeaseSafety::default()),
                 Box::new(AppliedStable::default()),
                 Box::new(StateMachineSafety::default()),
                 Box::new(CommitRule::default()),

@@ -131,3 +131,72 @@ fn a_change_of_voters_without_a_joint_configuration() {
     let text = "add-nodes 1 2 3 4\ninject append from=1 to=4 term=1 entries=1:conf=1+2+3,1:conf=1+4+5\n";
     assert_eq!(broken_rule(text), "quorum overlap");
 }
+
+#[test]
+fn a_second_change_before_the_first_is_committed() {
+    let text = "add-nodes 1 2 3\n\
+                inject append from=1 to=2 term=1 entries=1:conf=1+2+3,1:conf=1+2|1+2+3,1:conf=1|1+2\n\
+                campaign 2\nstabilize 1 2\n";
+    assert_eq!(broken_rule(text), "one change at a time");
+}
+
+/// A single voter that leads term 1 and has committed its first entry.
+fn leader() -> World {
+    let mut world = World::new();
+    world.add_nodes(&[1], &[]).unwrap();
+    assert_eq!((world.node(1).unwrap().term(), world.node(1).unwrap().committed_index()), (1, 1));
+    world
+}
+
+#[test]
+fn a_read_that_misses_what_was_committed() {
+    let (world, log) = (leader(), LogImage::preset(HardState::default(), &[1]));
+    let node = world.node(1).unwrap();
+    let (read, early) = (CallToken(2), CallToken(1));
+    let mut checker = LinearizableReads::default();
+    checker.observe(&Event::CallMade { node: name(node), call: early }).unwrap();
+    checker.observe(&Event::Stepped { node, log: &log, disks: &NoDisks }).unwrap();
+    checker.observe(&Event::CallMade { node: name(node), call: read }).unwrap();
+    let may = |call, index, delivered| Event::MayRead {
+        node: name(node),
+        call,
+        index,
+        delivered,
+        by_lease_of: None,
+    };
+    assert!(checker.observe(&may(early, 0, 0)).is_ok(), "it was asked before");
+    assert!(checker.observe(&may(read, 0, 0)).unwrap_err().contains("1 was committed"));
+    assert!(checker.observe(&may(read, 2, 1)).is_err(), "it does not have what it waits for");
+    assert!(checker.observe(&may(read, 1, 1)).is_ok());
+}
+
+#[test]
+fn a_lease_that_outlives_a_commit_of_a_later_term() {
+    let (world, log) = (leader(), LogImage::preset(HardState::default(), &[1]));
+    let node = world.node(1).unwrap();
+    let mut checker = LeaseSafety::default();
+    let may = |by_lease_of| Event::MayRead {
+        node: name(node),
+        call: CallToken(1),
+        index: 1,
+        delivered: 1,
+        by_lease_of,
+    };
+    assert!(checker.observe(&may(Some(0))).is_ok(), "nobody has committed in term 1 yet");
+    checker.observe(&Event::Stepped { node, log: &log, disks: &NoDisks }).unwrap();
+    assert!(checker.observe(&may(Some(0))).unwrap_err().contains("term 1 has committed"));
+    assert!(checker.observe(&may(Some(1))).is_ok() && checker.observe(&may(None)).is_ok());
+}
+
+#[test]
+fn a_call_that_ends_twice_or_elsewhere() {
+    let (a, b): (PeerId, PeerId) = ("a:1".parse().unwrap(), "b:1".parse().unwrap());
+    let mut checker = OneOutcome::default();
+    for call in [CallToken(1), CallToken(2)] {
+        checker.observe(&Event::CallMade { node: &a, call }).unwrap();
+    }
+    let mut ends = |node, call| checker.observe(&Event::CallEnded { node, call: CallToken(call) });
+    assert!(ends(&a, 1).is_ok());
+    assert!(ends(&a, 1).unwrap_err().contains("twice"));
+    assert!(ends(&b, 2).unwrap_err().contains("made at a:1"));
+}

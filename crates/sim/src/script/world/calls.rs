@@ -1,19 +1,18 @@
 //! Calls: reads, changes of members, transfers. Each is numbered and has one outcome.
 
-use ringraft_core::{CallToken, Configuration, Input, MembershipChange, NodeImpl, ReadOnlyOption};
+use ringraft_core::{CallToken, Configuration, Input, MembershipChange, ReadOnlyOption};
 
 use super::{NodeName, World, WorldError};
 use crate::checkers::Event;
 use crate::script::format;
 
 impl World {
-    /// The number of the next call. What is committed now must be seen by it, if it is a read.
+    /// The number of the next call.
     fn next_call(&mut self, name: NodeName) -> CallToken {
         self.last_call += 1;
-        let committed =
-            self.hosts.values().filter_map(|h| h.node.as_ref()).map(NodeImpl::committed_index).max();
         let call = CallToken(self.last_call);
-        self.calls.insert(call, (name, committed.unwrap_or(0)));
+        self.calls.insert(call, name);
+        self.observe(&Event::CallMade { node: &format::peer_of(name), call });
         call
     }
 
@@ -24,7 +23,13 @@ impl World {
     pub fn read(&mut self, name: NodeName, count: usize, mode: ReadOnlyOption) -> Result<(), WorldError> {
         self.node(name)?;
         let calls = (0..count).map(|_| self.next_call(name)).collect();
-        self.step(name, Input::ReadIndex { calls, mode })
+        // A leader with others asks them, which takes more than one step, or lets the reads pass by its lease.
+        let by_lease = self.node(name).is_ok_and(|n| n.is_leader() && n.configuration().voters().count() > 1);
+        self.reads_by_lease = by_lease && mode == ReadOnlyOption::LeaseBased;
+        let result = self.step_once(name, Input::ReadIndex { calls, mode });
+        self.reads_by_lease = false;
+        result?;
+        self.settle(name)
     }
 
     /// Asks a node to change the members.
@@ -65,6 +70,6 @@ impl World {
 
     /// How many calls of a node have no outcome yet.
     pub fn open_calls(&self, name: NodeName) -> usize {
-        self.calls.values().filter(|(of, _)| *of == name).count()
+        self.calls.values().filter(|of| **of == name).count()
     }
 }

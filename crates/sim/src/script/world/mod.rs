@@ -8,9 +8,7 @@ mod nodes;
 
 use std::collections::BTreeMap;
 
-use ringraft_core::{
-    CallToken, Configuration, CoreOptions, LogIndex, NodeImpl, NodeState, PeerId, Term, Ticket, Time,
-};
+use ringraft_core::{CallToken, Configuration, CoreOptions, NodeImpl, NodeState, PeerId, Term, Ticket, Time};
 
 use super::host::{Automatic, Host, ModelFsm};
 use super::network::{Network, What};
@@ -106,8 +104,10 @@ pub struct World {
     network: Network,
     asked: BTreeMap<u64, Asked>,
     last_token: u64,
-    /// Calls without outcome, and the highest index that any node knew as committed when they were made.
-    calls: BTreeMap<CallToken, (NodeName, LogIndex)>,
+    /// Calls without outcome.
+    calls: BTreeMap<CallToken, NodeName>,
+    /// Whether a leader lets reads pass by its lease if it does so in this step.
+    reads_by_lease: bool,
     last_call: u64,
     checkers: Checkers,
     violation: Option<Violation>,
@@ -136,6 +136,7 @@ impl World {
             asked: BTreeMap::new(),
             last_token: 0,
             calls: BTreeMap::new(),
+            reads_by_lease: false,
             last_call: 0,
             checkers: Checkers::default(),
             violation: None,

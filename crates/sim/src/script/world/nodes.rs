@@ -91,7 +91,7 @@ impl World {
         let host = self.host_mut(name)?;
         host.crash();
         // Nobody waits for the calls of a process that is gone.
-        self.calls.retain(|_, (node, _)| *node != name);
+        self.calls.retain(|_, node| *node != name);
         let host = self.host_mut(name)?;
         let in_flight: Vec<String> = host.disk.in_flight().map(|s| s.to_string()).collect();
         self.note(|| match in_flight.len() {
@@ -199,6 +199,16 @@ impl World {
     pub fn pause(&mut self, name: NodeName, ms: u64) -> Result<(), WorldError> {
         let host = self.host_mut(name)?;
         host.now = host.now.after_millis(ms);
+        Ok(())
+    }
+
+    /// Lets time pass at a node without telling it, in microseconds, for clocks whose rates differ a little.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn pause_micros(&mut self, name: NodeName, us: u64) -> Result<(), WorldError> {
+        let host = self.host_mut(name)?;
+        host.now = Time(host.now.0 + us);
         Ok(())
     }
 
