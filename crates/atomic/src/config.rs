@@ -275,7 +275,7 @@ impl AtomicConfig {
 
     /// The rules that concern more than one key.
     fn check(&self) -> Result<(), ConfigError> {
-        if !self.conf.contains(&self.server_address) {
+        if !self.conf.contains(&self.server_address) && !self.conf.learners.contains(&self.server_address) {
             return Err(ConfigError::NotMember {
                 server: self.server_address.clone(),
                 conf: self.conf.clone(),

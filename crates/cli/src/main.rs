@@ -31,6 +31,7 @@ struct Cli {
 enum Command {
     Server(commands::server::ServerArgs),
     Client(commands::client::ClientArgs),
+    Admin(commands::admin::AdminArgs),
     Describe(commands::describe::DescribeArgs),
     Demo(commands::demo::DemoArgs),
     Script(commands::script::ScriptArgs),
@@ -53,6 +54,7 @@ fn main() -> std::process::ExitCode {
     let exit = match cli.command {
         Command::Server(args) => commands::server::run(&args),
         Command::Client(args) => commands::client::run(&args),
+        Command::Admin(args) => commands::admin::run(&args),
         Command::Describe(args) => commands::describe::run(&args),
         Command::Demo(args) => commands::demo::run(&args),
         Command::Script(args) => commands::script::run(&args),

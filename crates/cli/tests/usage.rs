@@ -9,7 +9,7 @@ use processes::{assert_refused, ringraft, run};
 
 #[test]
 fn every_command_teaches() {
-    for command in ["server", "client", "describe", "demo", "script", "sim", "bench", "bench-node"] {
+    for command in ["server", "client", "admin", "describe", "demo", "script", "sim", "bench", "bench-node"] {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
@@ -25,6 +25,10 @@ fn wrong_usage_has_its_status() {
     assert_refused(&run(&["client", "get", "k", "--conf", "a"]), 2, &["--conf", "ip:port"]);
     assert_refused(&run(&["client", "set", "k", "one", "--conf", "a:1"]), 2, &["one"]);
     assert_refused(&run(&["client", "get", "k", "--conf", "a:1", "--timeout", "0"]), 2, &["--timeout"]);
+    assert_refused(&run(&["admin", "get-leader", "--group", "g"]), 2, &["--conf"]);
+    assert_refused(&run(&["admin", "get-leader", "--conf", "a:1"]), 2, &["--group"]);
+    assert_refused(&run(&["admin", "get-leader", "--conf", "a:1", "--group", "0"]), 2, &["--group"]);
+    assert_refused(&run(&["admin", "add-peer", "a", "--conf", "a:1", "--group", "g"]), 2, &["ip:port"]);
     assert_refused(&run(&["describe", "--addr", "a"]), 2, &["--addr"]);
     assert_refused(&run(&["demo", "--groups", "0"]), 2, &["--groups"]);
     assert_refused(&run(&["sim", "--mutant", "all"]), 2, &["no mutants", "--features mutants"]);

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use ringraft::PeerId;
 use ringraft_atomic::client::slots;
 use ringraft_atomic::{
     AtomicClient, ClientError, ClientOptions, Command, Outcome, ReadFrom, ReadMode, SlotInfo,
 };
 use serde_json::{Value, json};
 
-use super::{exit_of, parse_millis, parse_peers};
+use super::{Peers, exit_of, parse_millis, parse_peers_once};
 use crate::exit::Exit;
 
 const EXAMPLE: &str = "Examples:
@@ -39,14 +38,6 @@ pub struct ClientArgs {
     /// Print one JSON object
     #[arg(long, global = true)]
     json: bool,
-}
-
-/// One value for clap, which would take a list of servers for many values.
-#[derive(Clone, Debug)]
-struct Peers(Vec<PeerId>);
-
-fn parse_peers_once(text: &str) -> Result<Peers, String> {
-    parse_peers(text).map(Peers)
 }
 
 #[derive(Subcommand, Debug)]

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod admin;
 pub mod bench;
 pub mod bench_node;
 pub mod bench_remote;
@@ -26,6 +27,15 @@ pub(crate) fn parse_peers(text: &str) -> Result<Vec<PeerId>, String> {
     let conf: Configuration = text.parse().map_err(|error| format!("{error}"))?;
     let peers: Vec<PeerId> = conf.peers.into_iter().chain(conf.learners).collect();
     if peers.is_empty() { Err("name at least one server as ip:port".to_owned()) } else { Ok(peers) }
+}
+
+/// One value for clap, which would take a list of servers for many values.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers(pub(crate) Vec<PeerId>);
+
+/// As [`parse_peers`], for one argument.
+pub(crate) fn parse_peers_once(text: &str) -> Result<Peers, String> {
+    parse_peers(text).map(Peers)
 }
 
 /// Reads a time in milliseconds, at least one; for clap.

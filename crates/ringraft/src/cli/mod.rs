@@ -237,7 +237,7 @@ impl CliService {
         self.add_peer(group, conf, learner)
     }
 
-    /// Hands leadership to `peer`, or to the best follower, and waits until another leads.
+    /// Hands leadership to `peer`, or to the best follower, and waits until this leader's term is over.
     ///
     /// # Errors
     /// [`CliError`]; `EINVAL` when the peer may not lead, `ETIMEDOUT` when it did not within an election time-out: then the old leader

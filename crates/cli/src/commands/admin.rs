@@ -1,0 +1,262 @@
+//! `ringraft admin`: members and leadership of a running group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use ringraft::{
+    CliError, CliOptions, CliService, Configuration, PeerId, PeersChanged, RaftError, RpcClient,
+    RpcClientOptions,
+};
+use serde_json::{Map, Value, json};
+
+use super::{Peers, parse_millis, parse_peers_once};
+use crate::exit::Exit;
+
+const EXAMPLE: &str = "Examples, with C=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083:
+  ringraft admin get-leader --group atomic_0 --conf $C
+  ringraft admin get-peers --alive --group atomic_0 --conf $C --json
+  ringraft admin add-peer 127.0.0.1:8084 --group atomic_0 --conf $C
+  ringraft admin remove-peer 127.0.0.1:8081 --group atomic_0 --conf $C
+  ringraft admin change-peers 127.0.0.1:8082,127.0.0.1:8083,127.0.0.1:8084 --group atomic_0 --conf $C
+  ringraft admin learner add 127.0.0.1:8085 --group atomic_0 --conf $C
+  ringraft admin transfer --to 127.0.0.1:8082 --group atomic_0 --conf $C
+
+A new member must run before it is added: ringraft server --config its.toml --rejoin.
+Each server hosts a replica of every group: do the same for atomic_1, atomic_2, ….
+Exit status 3 means that nobody knows whether it was done: look with get-peers before you repeat it.";
+
+/// Changes the members of a group, hands leadership over, and shows both
+///
+/// The named servers are asked for the leader, which carries the change out: a new voter catches up first, and voters change by joint
+/// consensus, so that every step is safe whatever fails.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub struct AdminArgs {
+    #[command(subcommand)]
+    request: Request,
+    /// Some or all members of the group, as ip:port,ip:port
+    #[arg(long, global = true, value_name = "PEERS", value_parser = parse_peers_once)]
+    conf: Option<Peers>,
+    /// The group
+    #[arg(long, global = true, value_name = "GROUP")]
+    group: Option<String>,
+    /// How long to try, in milliseconds; a new member catches up within it
+    #[arg(long, global = true, value_name = "MS", default_value = "30000", value_parser = parse_millis)]
+    timeout: Duration,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Request {
+    /// Adds a voter; a learner becomes one
+    AddPeer { peer: PeerId },
+    /// Removes a voter; one that leads hands over
+    RemovePeer { peer: PeerId },
+    /// Makes exactly these the voters, in one change; learners stay
+    ChangePeers {
+        #[arg(value_parser = parse_peers_once)]
+        peers: Peers,
+    },
+    /// Adds, removes or promotes learners, which get the log and do not vote
+    Learner {
+        #[command(subcommand)]
+        change: LearnerChange,
+    },
+    /// Hands leadership over
+    Transfer {
+        /// The new leader; else the follower that has most of the log
+        #[arg(long, value_name = "PEER")]
+        to: Option<PeerId>,
+    },
+    /// UNSAFE: makes one server believe that these are the voters
+    ///
+    /// For when a majority is gone for good: it asks nobody. Writes that only the lost servers had are lost, and if one of those comes
+    /// back with its disk, there are two groups. Wipe their disks first.
+    ResetPeers {
+        #[arg(value_parser = parse_peers_once)]
+        peers: Peers,
+        /// The server that is told; it must be among the voters to lead
+        #[arg(long, value_name = "PEER")]
+        peer: PeerId,
+    },
+    /// Shows the leader
+    GetLeader,
+    /// Shows the members
+    GetPeers {
+        /// Only those from which the leader hears
+        #[arg(long)]
+        alive: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum LearnerChange {
+    /// Adds learners
+    Add {
+        #[arg(value_parser = parse_peers_once)]
+        learners: Peers,
+    },
+    /// Removes learners
+    Remove {
+        #[arg(value_parser = parse_peers_once)]
+        learners: Peers,
+    },
+    /// Makes exactly these the learners
+    Reset {
+        #[arg(value_parser = parse_peers_once)]
+        learners: Peers,
+    },
+    /// Makes a learner a voter
+    Promote { learner: PeerId },
+}
+
+/// What came out: for people, and the keys of the JSON object.
+struct Outcome {
+    text: String,
+    json: Value,
+}
+
+/// Asks and prints.
+pub fn run(args: &AdminArgs) -> Exit {
+    let Some(group) = &args.group else {
+        return Exit::Usage.say("--group is missing; name the group, for example --group atomic_0");
+    };
+    if let Err(error) = group.parse::<ringraft::GroupId>() {
+        return Exit::Usage.say(&format!("--group: {error}"));
+    }
+    let conf = match (&args.request, &args.conf) {
+        (_, Some(Peers(peers))) => Configuration::of_peers(peers.clone()),
+        // Its request goes to the one server that it names.
+        (Request::ResetPeers { peer, .. }, None) => Configuration::of_peers(vec![peer.clone()]),
+        _ => {
+            return Exit::Usage
+                .say("--conf is missing; name members of the group, for example --conf 127.0.0.1:8081,127.0.0.1:8082");
+        }
+    };
+    let client = match RpcClient::new(RpcClientOptions::default()) {
+        Ok(client) => Arc::new(client),
+        Err(error) => return Exit::Failed.say(&error.to_string()),
+    };
+    let options = CliOptions { timeout_ms: args.timeout.as_millis() as u64, ..CliOptions::default() };
+    let outcome = ask(&CliService::new(client, options), group, &conf, &args.request);
+    if args.json {
+        println!("{}", to_json(group, &outcome));
+    }
+    match outcome {
+        Ok(outcome) => {
+            if !args.json {
+                println!("{}", outcome.text);
+            }
+            Exit::Fine
+        }
+        Err(error) => exit_of(&error).say(&format!("{error}{}", advice(&error))),
+    }
+}
+
+fn ask(cli: &CliService, group: &str, conf: &Configuration, request: &Request) -> Result<Outcome, CliError> {
+    match request {
+        Request::AddPeer { peer } => cli.add_peer(group, conf, peer).map(|c| changed("voters", &c)),
+        Request::RemovePeer { peer } => cli.remove_peer(group, conf, peer).map(|c| changed("voters", &c)),
+        Request::ChangePeers { peers } => {
+            cli.change_peers(group, conf, &peers.0).map(|c| changed("voters", &c))
+        }
+        Request::Learner { change } => match change {
+            LearnerChange::Add { learners } => {
+                cli.add_learners(group, conf, &learners.0).map(|c| changed("learners", &c))
+            }
+            LearnerChange::Remove { learners } => {
+                cli.remove_learners(group, conf, &learners.0).map(|c| changed("learners", &c))
+            }
+            LearnerChange::Reset { learners } => {
+                cli.reset_learners(group, conf, &learners.0).map(|c| changed("learners", &c))
+            }
+            LearnerChange::Promote { learner } => {
+                cli.learner_to_follower(group, conf, learner).map(|c| changed("voters", &c))
+            }
+        },
+        Request::Transfer { to } => {
+            cli.transfer_leader(group, conf, to.as_ref())?;
+            let leader = cli.get_leader(group, conf)?;
+            let text = format!("{leader} leads");
+            Ok(Outcome { text, json: json!({ "leader": leader.to_string() }) })
+        }
+        Request::ResetPeers { peers, peer } => {
+            cli.reset_peer(group, peer, &peers.0)?;
+            let new = list(&peers.0);
+            let text = format!("{peer} takes these for the voters: {}", new.join(","));
+            Ok(Outcome { text, json: json!({ "peer": peer.to_string(), "new": new }) })
+        }
+        Request::GetLeader => {
+            let leader = cli.get_leader(group, conf)?.to_string();
+            Ok(Outcome { text: leader.clone(), json: json!({ "leader": leader }) })
+        }
+        Request::GetPeers { alive } => {
+            let found = if *alive { cli.get_alive_peers(group, conf) } else { cli.get_peers(group, conf) };
+            let found = found?;
+            let json = json!({ "peers": list(&found.peers), "learners": list(&found.learners) });
+            Ok(Outcome { text: found.to_string(), json })
+        }
+    }
+}
+
+fn list(peers: &[PeerId]) -> Vec<String> {
+    peers.iter().map(ToString::to_string).collect()
+}
+
+fn changed(who: &str, change: &PeersChanged) -> Outcome {
+    let (old, new) = (list(&change.old), list(&change.new));
+    let none = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(",") };
+    let text = format!("{who}: {} (before: {})", none(&new), none(&old));
+    Outcome { text, json: json!({ "old": old, "new": new }) }
+}
+
+fn to_json(group: &str, outcome: &Result<Outcome, CliError>) -> Value {
+    let mut object = Map::new();
+    object.insert("ok".to_owned(), outcome.is_ok().into());
+    object.insert("group".to_owned(), group.into());
+    match outcome {
+        Ok(outcome) => {
+            object.insert("error".to_owned(), Value::Null);
+            if let Value::Object(more) = &outcome.json {
+                object.extend(more.clone());
+            }
+        }
+        Err(error) => {
+            let code = error.code().map(RaftError::name);
+            object.insert("error".to_owned(), kind(error).into());
+            object.insert("code".to_owned(), code.map_or(Value::Null, Value::from));
+            object.insert("message".to_owned(), error.to_string().into());
+        }
+    }
+    Value::Object(object)
+}
+
+/// One word for scripts.
+fn kind(error: &CliError) -> &'static str {
+    match error {
+        CliError::NoLeader { .. } => "no_leader",
+        CliError::NotSent(_) => "unreachable",
+        CliError::Unknown(_) => "unknown",
+        _ => "refused",
+    }
+}
+
+fn exit_of(error: &CliError) -> Exit {
+    if error.is_unknown() { Exit::Unknown } else { Exit::Failed }
+}
+
+/// What to do about an error, where the error does not say it itself.
+fn advice(error: &CliError) -> &'static str {
+    match (error, error.code()) {
+        (CliError::Unknown(_), _) => "; look with get-peers and get-leader before you repeat it",
+        (_, Some(RaftError::CatchUp)) => {
+            "; the members are unchanged: start the new one with ringraft server --rejoin, and repeat this"
+        }
+        (_, Some(RaftError::Access)) => "; the server's disable_cli is on",
+        (_, Some(RaftError::Busy)) => "; repeat this when that is over",
+        _ => "",
+    }
+}

@@ -1,0 +1,124 @@
+//! `ringraft admin` against server processes.
+
+mod processes;
+
+use processes::{Cluster, assert_refused, json, run, stderr};
+use serde_json::{Value, json};
+
+/// One request of an operator, to whoever of the first three servers leads.
+fn admin(cluster: &Cluster, args: &[&str]) -> std::process::Output {
+    let conf = cluster.addresses[..3].join(",");
+    let mut all = vec!["admin"];
+    all.extend(args);
+    all.extend(["--group", "atomic_0", "--conf", &conf, "--json"]);
+    run(&all)
+}
+
+fn ask(cluster: &Cluster, args: &[&str]) -> Value {
+    let output = admin(cluster, args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    let answer = json(&output);
+    assert_eq!(
+        (&answer["ok"], &answer["error"], &answer["group"]),
+        (&json!(true), &Value::Null, &json!("atomic_0"))
+    );
+    answer
+}
+
+/// A cluster of three with a fourth and a fifth server that are configured and not started.
+fn three_and_two() -> Cluster {
+    let mut cluster = Cluster::configure(5, "");
+    let three = cluster.addresses[..3].join(",");
+    let all = cluster.conf();
+    for server in 0..3 {
+        let path = cluster.config(server);
+        let text = std::fs::read_to_string(&path).unwrap().replace(&all, &three);
+        std::fs::write(path, text).unwrap();
+        cluster.spawn(server, &["--bootstrap"]);
+    }
+    cluster.wait_for_leaders();
+    cluster
+}
+
+#[test]
+fn members_come_learn_lead_and_go() {
+    let mut cluster = three_and_two();
+    let [a, b, c, d, e] = <[String; 5]>::try_from(cluster.addresses.clone()).unwrap();
+    cluster.ask(&["set", "k", "7"]);
+    assert_eq!(ask(&cluster, &["get-peers"])["peers"], json!([a, b, c]));
+    let leader = ask(&cluster, &["get-leader"])["leader"].clone();
+    assert!(cluster.addresses[..3].iter().any(|address| leader == **address));
+
+    // Who does not run does not catch up, and changes nothing.
+    let missing = admin(&cluster, &["add-peer", &d]);
+    assert_refused(&missing, 1, &[&d, "--rejoin"]);
+    assert_eq!(
+        (json(&missing)["code"].clone(), json(&missing)["error"].clone()),
+        (json!("ECATCHUP"), json!("refused"))
+    );
+    cluster.spawn(3, &["--rejoin"]);
+    cluster.spawn(4, &["--rejoin"]);
+    cluster.wait_until("the new servers", |cluster| {
+        cluster.describe(3).is_some() && cluster.describe(4).is_some()
+    });
+    assert_eq!(ask(&cluster, &["add-peer", &d])["new"], json!([a, b, c, d]));
+    assert_refused(&admin(&cluster, &["add-peer", &d]), 1, &[&d, "already"]);
+    assert_eq!(ask(&cluster, &["learner", "add", &e])["new"], json!([e]));
+    cluster.wait_until("the value at a learner", |cluster| {
+        let output = run(&["client", "get", "k", "--local", "--conf", &cluster.addresses[4]]);
+        output.stdout == b"7\n"
+    });
+    let alive = |cluster: &Cluster| ask(cluster, &["get-peers", "--alive"]);
+    cluster.wait_until("all are alive", |cluster| alive(cluster)["learners"] == json!([e]));
+    assert_eq!(ask(&cluster, &["learner", "promote", &e])["new"], json!([a, b, c, d, e]));
+    assert_eq!(ask(&cluster, &["get-peers"])["learners"], json!([]));
+
+    assert_eq!(ask(&cluster, &["transfer", "--to", &b])["leader"], json!(b));
+    assert_refused(&admin(&cluster, &["transfer", "--to", "127.0.0.1:1"]), 1, &["127.0.0.1:1", "voter"]);
+    assert_eq!(ask(&cluster, &["remove-peer", &b])["new"], json!([a, c, d, e]));
+    assert_refused(&admin(&cluster, &["remove-peer", &b]), 1, &[&b]);
+    assert_eq!(ask(&cluster, &["change-peers", &format!("{c},{d},{e}")])["new"], json!([c, d, e]));
+    assert_eq!(cluster.ask(&["inc", "k"]), 8);
+    cluster.assert_healthy();
+}
+
+/// A majority is gone for good: the operator says who is left.
+#[test]
+fn one_server_can_be_told_that_it_is_alone() {
+    let mut cluster = Cluster::start(3, "");
+    cluster.ask(&["set", "k", "1"]);
+    cluster.wait_until("the value everywhere", |cluster| {
+        cluster
+            .addresses
+            .iter()
+            .all(|a| run(&["client", "get", "k", "--local", "--conf", a]).stdout == b"1\n")
+    });
+    let left = cluster.addresses[0].clone();
+    cluster.kill(1);
+    cluster.kill(2);
+    let args = ["admin", "reset-peers", &left, "--peer", &left, "--group", "atomic_0", "--json"];
+    let reset = run(&args);
+    assert_eq!(reset.status.code(), Some(0), "{}", stderr(&reset));
+    assert_eq!(json(&reset)["new"], json!([left]));
+    cluster.wait_until("it leads alone", |_| {
+        let output = run(&["client", "inc", "k", "--conf", &left]);
+        output.status.success()
+    });
+    cluster.assert_healthy();
+}
+
+#[test]
+fn an_operator_without_a_cluster_is_told_so() {
+    let nowhere = format!("127.0.0.1:{}", processes::free_port());
+    let output =
+        run(&["admin", "get-leader", "--group", "g", "--conf", &nowhere, "--timeout", "2000", "--json"]);
+    assert_refused(&output, 1, &["Fail to get leader of group g", &nowhere]);
+    assert_eq!(
+        (json(&output)["ok"].clone(), json(&output)["error"].clone()),
+        (json!(false), json!("no_leader"))
+    );
+    let cluster = Cluster::start(1, "");
+    let address = cluster.addresses[0].as_str();
+    let output = run(&["admin", "get-leader", "--group", "g", "--conf", address, "--timeout", "2000"]);
+    assert_refused(&output, 1, &["Fail to find node", "in group g"]);
+}
