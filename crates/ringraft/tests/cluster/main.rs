@@ -1,8 +1,14 @@
-//! Hosts in one process: election, replication, restarts, failures of users' code, overload, shutdown, requests of users.
+//! Hosts in one process: election, replication, restarts, failures of users' code, overload, shutdown, requests of users;
+//! members, leadership, reads and their administration.
 
 mod agreement;
+mod cli_service;
 mod failures;
+mod leadership;
+mod membership;
+mod reads;
 mod restart;
+mod route_table;
 mod rpc;
 mod start;
 mod support;

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use ringraft::inproc::Network;
 use ringraft::{
-    ApplyError, CompletionSink, Configuration, HostOptions, Iterator, LogIndex, Node, NodeOptions,
-    RaftGroupService, RaftHost, StartMode, StateMachine, StoreOptions, TransportOptions,
+    ApplyError, CallDone, CallFailure, CallFuture, CompletionSink, Configuration, HostOptions, Iterator,
+    LogIndex, Node, NodeOptions, PeerId, RaftError, RaftGroupService, RaftHost, StartMode, StateMachine,
+    StoreOptions, TransportOptions,
 };
 
 /// How long a test waits for an outcome before it fails.
@@ -133,6 +134,43 @@ impl Cluster {
         leader_of(&self.members)
     }
 
+    /// A cluster of these members, each over an in-process network and a store in memory.
+    pub(crate) fn of(network: &Network, conf: &str, change: impl Fn(&mut NodeOptions)) -> Cluster {
+        let conf: Configuration = conf.parse().expect("a configuration");
+        let start = |peer: &PeerId| {
+            let mut node = quick(&conf);
+            change(&mut node);
+            start_member(memory_options(network, &peer.endpoint()), node)
+        };
+        let members = conf.peers.iter().chain(&conf.learners).map(start).collect();
+        Cluster { conf, members }
+    }
+
+    /// Starts a host without members, which waits to be added.
+    pub(crate) fn join(&mut self, network: &Network, endpoint: &str) -> PeerId {
+        let mut options = memory_options(network, endpoint);
+        options.start_mode = StartMode::Rejoin;
+        self.members.push(start_member(options, quick(&self.conf)));
+        endpoint.parse().expect("a peer id")
+    }
+
+    /// The member at an endpoint.
+    pub(crate) fn at(&self, peer: &PeerId) -> &Member {
+        self.members.iter().find(|m| m.host.endpoint() == peer.endpoint()).expect("a member")
+    }
+
+    /// Ends the member's host and forgets it; its store is in memory and lost.
+    pub(crate) fn lose(&mut self, peer: &PeerId) {
+        let position = self.members.iter().position(|m| m.host.endpoint() == peer.endpoint());
+        self.members.remove(position.expect("a member")).host.shutdown();
+    }
+
+    /// Those that do not lead.
+    pub(crate) fn followers(&self) -> Vec<PeerId> {
+        let leader = self.leader().node.server_id().clone();
+        self.conf.peers.iter().filter(|peer| **peer != leader).cloned().collect()
+    }
+
     pub(crate) fn shutdown(&self) {
         self.members.iter().for_each(|member| member.host.shutdown());
     }
@@ -142,6 +180,39 @@ pub(crate) fn leader_of(members: &[Member]) -> &Member {
     eventually("a leader", || {
         members.iter().find(|m| m.node.is_leader() && m.applied.leader_starts.load(Ordering::SeqCst) > 0)
     })
+}
+
+/// Has the leader apply so many commands, one after the other, wherever it may be by then.
+pub(crate) fn write(members: &[Member], count: usize) {
+    for n in 0..count {
+        eventually("a write", || leader_of(members).node.propose(format!("{n}")).wait(LIMIT).ok());
+    }
+}
+
+/// Changes members, once the leader is ready for it, and gives the new ones.
+pub(crate) fn change(
+    members: &[Member],
+    begin: impl Fn(&Node) -> CallFuture,
+) -> Result<Configuration, CallFailure> {
+    eventually("the change has its outcome", || match begin(&leader_of(members).node).wait(LIMIT) {
+        Ok(CallDone::Changed { new, .. }) => Some(Ok(new)),
+        Ok(other) => panic!("{other:?}"),
+        // The first entry of its term is not committed yet, or another has been elected.
+        Err(CallFailure::Failed(status))
+            if matches!(status.error, RaftError::Busy | RaftError::NotPermitted) =>
+        {
+            None
+        }
+        Err(failure) => Some(Err(failure)),
+    })
+}
+
+/// The code of a call that has certainly done nothing.
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, CallFailure>) -> RaftError {
+    match result {
+        Err(CallFailure::Failed(status)) => status.error,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Waits until all members have applied the same entries, `count` at least, and gives them.
