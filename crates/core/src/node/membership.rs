@@ -284,9 +284,7 @@ impl NodeImpl {
             return;
         }
         let (old, new) = (self.conf_ctx.old.clone(), self.conf_ctx.new.clone());
-        if same(&old.peers, &new.peers) {
-            self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
-        } else if Mutant::C3ChangeWithoutJoint.is_active() {
+        if same(&old.peers, &new.peers) || Mutant::C3ChangeWithoutJoint.is_active() {
             self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
         } else {
             self.log_configuration(now, Stage::Joint, new, old, fx);
