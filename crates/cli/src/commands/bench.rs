@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ringraft::{HostOptions, PeerId, RaftHost, TransportOptions};
@@ -10,10 +10,11 @@ use ringraft_net::inproc::Network;
 use serde_json::{Value, json};
 
 use super::bench_node::{
-    Store, cpu_seconds, start_groups, start_host, status_kb, store_options, wait_for_leaders,
+    Store, Times, measure_load, measure_reads, start_groups, start_host, store_options, wait_for_leaders,
 };
+use super::bench_reads;
 use super::bench_remote;
-use super::load::{Load, Measured};
+use super::load::{Reads, Work};
 use super::stages;
 use crate::demo::cluster::free_ports;
 use crate::exit::Exit;
@@ -43,6 +44,7 @@ const EXAMPLE: &str = "Examples:
   ringraft bench --window 1                    latency of one write at a time
   ringraft bench --groups 512 --window 16      many groups on the same threads
   ringraft bench --store memory --transport inproc   what the pipeline costs without disk and sockets
+  ringraft bench --reads log,quorum,lease,follower --window 1000   reads without an entry beside reads through the log
 
 writes_per_s and CPU add up all nodes; the percentiles are those of the busiest one.";
 
@@ -77,6 +79,10 @@ pub struct BenchArgs {
     /// Where the load comes from
     #[arg(long, value_enum, default_value_t)]
     pub client: Client,
+    /// Read instead of writing: these kinds, one after the other on the same cluster (window: reads in flight a group, and at
+    /// each follower)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub reads: Vec<Reads>,
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,
@@ -87,13 +93,20 @@ pub fn run(args: &BenchArgs) -> Exit {
     if args.client == Client::Remote && (args.transport == Transport::Inproc || args.nodes != 3) {
         return Exit::Usage.say("--client remote goes with --transport tcp and --nodes 3");
     }
+    if args.client == Client::Remote && !args.reads.is_empty() {
+        return Exit::Usage.say("--reads goes with --client embedded");
+    }
+    if !args.reads.is_empty() && args.window == 0 {
+        return Exit::Usage.say("--reads needs a --window of at least 1");
+    }
     let result = match (args.client, args.transport) {
         (Client::Remote, _) => bench_remote::measure(args),
         (Client::Embedded, Transport::Tcp) => processes(args),
         (Client::Embedded, Transport::Inproc) => in_process(args),
     };
     match result {
-        Ok(summary) => print(args, &summary),
+        Ok(summary) if args.reads.is_empty() => print(args, &summary),
+        Ok(summary) => bench_reads::print(args, &summary),
         Err(error) => Exit::Failed.say(&error.to_string()),
     }
 }
@@ -150,6 +163,7 @@ fn processes(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
             .args(["--groups", &args.groups.to_string(), "--payload", &args.payload.to_string()])
             .args(["--window", &args.window.to_string(), "--store", &args.store.to_string()])
             .args(["--warmup", &args.warmup.to_string(), "--seconds", &args.seconds.to_string()])
+            .args(args.reads.iter().map(|kind| format!("--reads={kind}")))
             .stdout(Stdio::piped())
             .spawn()?;
         children.0.push(child);
@@ -161,7 +175,7 @@ fn processes(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
         let line = output.lines().rfind(|l| l.starts_with('{')).ok_or("a node ended without a result")?;
         rows.push(serde_json::from_str::<Value>(line)?);
     }
-    Ok(add_up(args, &rows))
+    Ok(if args.reads.is_empty() { add_up(args, &rows) } else { bench_reads::add_up(args, &rows) })
 }
 
 /// One summary of the lines of all nodes.
@@ -201,33 +215,20 @@ fn in_process(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
         let mut options = HostOptions::new(addr, store);
         options.transport = TransportOptions::Inproc(network.clone());
         let host = start_host(options)?;
-        nodes.extend(start_groups(&host, addr, &addrs.join(","), args.groups)?);
+        nodes.extend(start_groups(&host, addr, &addrs.join(","), args.groups, &args.reads)?);
         hosts.push(host);
     }
     wait_for_leaders(&nodes, Duration::from_secs(60));
-    let load = Load::start(nodes.clone(), args.window, args.payload);
-    std::thread::sleep(Duration::from_secs_f64(args.warmup));
-    let (begun, cpu, before) = (Instant::now(), cpu_seconds("self"), stages::recorded());
-    load.begin();
-    std::thread::sleep(Duration::from_secs_f64(args.seconds));
-    let Measured { ops, errors, latency_us } = load.end();
-    let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds("self") - cpu);
-    let recorded = stages::between(&before, &stages::recorded());
-    let leads = nodes.iter().filter(|n| n.is_leader()).count();
-    let threads = status_kb("Threads:");
-    load.stop();
+    let times = Times { warmup: args.warmup, seconds: args.seconds };
+    let system = format!("ringraft-{}-inproc", args.store);
+    let summary = if args.reads.is_empty() {
+        let mut row = measure_load(&nodes, args.window, Work::Propose(args.payload), times, None);
+        row["system"] = system.into();
+        add_up(args, &[row])
+    } else {
+        let phases = measure_reads(&nodes, args.window, args.payload, &args.reads, times);
+        bench_reads::add_up(args, &[json!({ "system": system, "phases": phases })])
+    };
     hosts.iter().for_each(RaftHost::shutdown);
-    let row = json!({
-        "system": format!("ringraft-{}-inproc", args.store), "leads": leads, "ops": ops, "seconds": seconds,
-        "errors": errors, "p50_us": latency_us.value_at_quantile(0.5), "p99_us": latency_us.value_at_quantile(0.99),
-        "p999_us": latency_us.value_at_quantile(0.999), "cpu_s": cpu, "rss_kb": status_kb("VmRSS:"),
-        "threads": threads,
-        "fsyncs": recorded.get("append-logs").map_or(0, |r| r.count),
-        "batch_entries": recorded.get("append-logs-count").map_or(0.0, |r| r.mean()),
-        "stages_us": {
-            "append-logs": recorded.get("append-logs").map_or(0.0, |r| r.mean() * 1000.0),
-            "fsm-apply-tasks": recorded.get("fsm-apply-tasks").map_or(0.0, |r| r.mean() * 1000.0),
-        },
-    });
-    Ok(add_up(args, &[row]))
+    Ok(summary)
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use ringraft::{
-    Configuration, HostOptions, Iterator, Node, NodeOptions, PeerId, RaftGroupService, RaftHost, StartMode,
-    StateMachine, StoreOptions,
+    Configuration, HostOptions, Iterator, Node, NodeOptions, PeerId, RaftGroupService, RaftHost,
+    ReadOnlyOption, StartMode, StateMachine, StoreOptions,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::load::Load;
+use super::load::{Load, Reads, Work};
 use super::stages;
 use crate::exit::Exit;
 
@@ -69,6 +69,9 @@ pub struct BenchNodeArgs {
     /// Log store
     #[arg(long, value_enum, default_value_t)]
     pub store: Store,
+    /// Read instead of writing: these kinds, one after the other
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub reads: Vec<Reads>,
 }
 
 /// Counts what it applies and answers nothing.
@@ -101,38 +104,81 @@ fn measure(args: &BenchNodeArgs) -> Result<(), Box<dyn std::error::Error>> {
     stages::install();
     let store = store_options(args.store, &args.dir.join(args.id.to_string()));
     let host = start_host(HostOptions::new(endpoint, store))?;
-    let nodes = start_groups(&host, endpoint, &args.addrs, args.groups)?;
+    let nodes = start_groups(&host, endpoint, &args.addrs, args.groups, &args.reads)?;
     wait_for_leaders(&nodes, Duration::from_secs(60));
     std::thread::sleep(Duration::from_millis(500));
 
-    let load = Load::start(nodes.clone(), args.window, args.payload);
-    std::thread::sleep(Duration::from_secs_f64(args.warmup));
+    let times = Times { warmup: args.warmup, seconds: args.seconds };
+    let (system, id) = (format!("ringraft-{}", args.store), args.id);
+    if args.reads.is_empty() {
+        // The others still measure when this one is done: the load keeps running a while.
+        let mut line = measure_load(&nodes, args.window, Work::Propose(args.payload), times, Some(1.0));
+        (line["system"], line["id"]) = (system.into(), id.into());
+        println!("{line}");
+    } else {
+        let phases = measure_reads(&nodes, args.window, args.payload, &args.reads, times);
+        println!("{}", json!({ "system": system, "id": id, "phases": phases }));
+    }
+    // Keep the quorum until the others are done.
+    std::thread::sleep(Duration::from_secs(1));
+    host.shutdown();
+    Ok(())
+}
+
+/// Seconds of one measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Before it.
+    pub warmup: f64,
+    /// Of it.
+    pub seconds: f64,
+}
+
+/// Measures one kind of read after the other.
+pub fn measure_reads(
+    nodes: &[Node],
+    window: usize,
+    payload: usize,
+    kinds: &[Reads],
+    times: Times,
+) -> Vec<Value> {
+    let measure = |kind: &Reads| {
+        let phase = measure_load(nodes, window, Work::reads(*kind, payload), times, None);
+        // What was on its way is over before the next kind begins.
+        std::thread::sleep(Duration::from_millis(500));
+        phase
+    };
+    kinds.iter().map(measure).collect()
+}
+
+/// Runs a load and measures it, and what this process used; it goes on for `linger` seconds after that.
+pub fn measure_load(nodes: &[Node], window: usize, work: Work, times: Times, linger: Option<f64>) -> Value {
+    let load = Load::start(nodes.to_vec(), window, work);
+    std::thread::sleep(Duration::from_secs_f64(times.warmup));
     let (begun, cpu, before) = (Instant::now(), cpu_seconds("self"), stages::recorded());
     load.begin();
-    std::thread::sleep(Duration::from_secs_f64(args.seconds));
+    std::thread::sleep(Duration::from_secs_f64(times.seconds));
     let measured = load.end();
     let (seconds, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds("self") - cpu);
     let recorded = stages::between(&before, &stages::recorded());
     let of = |name: &str| recorded.get(name).copied().unwrap_or_default();
     let leads = nodes.iter().filter(|n| n.is_leader()).count();
     let line = json!({
-        "system": format!("ringraft-{}", args.store), "id": args.id, "leads": leads, "ops": measured.ops,
+        "leads": leads, "ops": measured.ops,
         "seconds": seconds, "errors": measured.errors, "p50_us": measured.latency_us.value_at_quantile(0.5),
         "p99_us": measured.latency_us.value_at_quantile(0.99),
         "p999_us": measured.latency_us.value_at_quantile(0.999), "cpu_s": cpu, "rss_kb": status_kb("VmRSS:"),
         "threads": status_kb("Threads:"), "fsyncs": of("append-logs").count,
+        "heartbeats": of("heartbeat-times").count,
         "batch_entries": of("append-logs-count").mean(),
         "stages_us": {
             "append-logs": of("append-logs").mean() * 1000.0,
             "fsm-apply-tasks": of("fsm-apply-tasks").mean() * 1000.0,
         },
     });
-    println!("{line}");
-    // The others still measure: keep the quorum until they are done.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs_f64(linger.unwrap_or(0.0)));
     load.stop();
-    host.shutdown();
-    Ok(())
+    line
 }
 
 /// The store of one process.
@@ -149,17 +195,21 @@ pub fn start_host(mut options: HostOptions) -> Result<RaftHost, Box<dyn std::err
     Ok(RaftHost::start(options)?)
 }
 
-/// Starts `groups` groups with a replica at each of the addresses.
+/// Starts `groups` groups with a replica at each of the addresses, with leases if they are to be read by them.
 pub fn start_groups(
     host: &RaftHost,
     endpoint: &str,
     addrs: &str,
     groups: usize,
+    reads: &[Reads],
 ) -> Result<Vec<Node>, Box<dyn std::error::Error>> {
     let conf: Configuration = addrs.parse()?;
     let server_id: PeerId = endpoint.parse()?;
     let start = |group| {
-        let options = NodeOptions { initial_conf: conf.clone(), ..NodeOptions::default() };
+        let mut options = NodeOptions { initial_conf: conf.clone(), ..NodeOptions::default() };
+        if reads.contains(&Reads::Lease) {
+            options.raft_options.read_only_options = ReadOnlyOption::LeaseBased;
+        }
         let name = format!("bench_{group}");
         let service =
             RaftGroupService::new(name, server_id.clone(), options, CountingStateMachine::default());

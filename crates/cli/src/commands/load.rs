@@ -1,4 +1,4 @@
-//! Keeps a fixed number of proposals in flight for every group that this process leads, and measures them.
+//! Keeps a fixed number of proposals or reads in flight for every group that this process serves, and measures them.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -7,16 +7,75 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use parking_lot::{Condvar, Mutex};
-use ringraft::{Applied, ApplyError, Completion, CompletionSink, Node, SinkId, Task};
+use ringraft::{Applied, ApplyError, Completion, CompletionSink, Node, ReadOnlyOption, SinkId, Task};
+
+/// How a bench reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reads {
+    /// As entries of the log, at the leader
+    Log,
+    /// Through a quorum (ReadIndex), at the leader
+    Quorum,
+    /// By the leader's lease
+    Lease,
+    /// Through a quorum, at the followers, which ask the leader
+    Follower,
+}
+
+impl std::fmt::Display for Reads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Reads::Log => "log",
+            Reads::Quorum => "quorum",
+            Reads::Lease => "lease",
+            Reads::Follower => "follower",
+        })
+    }
+}
+
+/// What a load keeps in flight.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// Proposals of so many bytes, at leaders.
+    Propose(usize),
+    /// Reads without an entry.
+    Read {
+        /// How the leader is confirmed.
+        mode: ReadOnlyOption,
+        /// At the leader, else at the followers.
+        at_leader: bool,
+    },
+}
+
+impl Work {
+    /// The reads of this kind; those through the log have `payload` bytes.
+    pub fn reads(kind: Reads, payload: usize) -> Work {
+        match kind {
+            Reads::Log => Work::Propose(payload),
+            Reads::Quorum => Work::Read { mode: ReadOnlyOption::Safe, at_leader: true },
+            Reads::Lease => Work::Read { mode: ReadOnlyOption::LeaseBased, at_leader: true },
+            Reads::Follower => Work::Read { mode: ReadOnlyOption::Safe, at_leader: false },
+        }
+    }
+
+    /// Whether it is for this replica as it is now.
+    fn is_for(self, node: &Node) -> bool {
+        match self {
+            Work::Propose(_) | Work::Read { at_leader: true, .. } => node.is_leader(),
+            Work::Read { at_leader: false, .. } => !node.is_leader() && node.leader_id().is_some(),
+        }
+    }
+}
 
 /// What was measured between `begin` and `end` of a measurement.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// Proposals that were applied.
+    /// Proposals or reads that were carried out.
     pub ops: u64,
-    /// Proposals that were answered with an error.
+    /// Those that were answered with an error.
     pub errors: u64,
     /// Latency of the applied ones, in microseconds.
     pub latency_us: Histogram<u64>,
@@ -86,7 +145,7 @@ impl CompletionSink for Sink {
     }
 }
 
-/// A closed loop of proposals over the groups of one host.
+/// A closed loop of proposals or reads over the groups of one host.
 pub struct Load {
     sink: Arc<Sink>,
     stop: Arc<AtomicBool>,
@@ -94,8 +153,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts to keep `window` proposals of `payload` bytes in flight for each node that leads; 0 means idle.
-    pub fn start(nodes: Vec<Node>, window: usize, payload: usize) -> Load {
+    /// Starts to keep so much of the work in flight for each node that it is for; 0 means idle.
+    pub fn start(nodes: Vec<Node>, window: usize, work: Work) -> Load {
         let shared =
             Shared { credits: vec![window; nodes.len()], measured: Measured::new(), measuring: false };
         let sink =
@@ -103,7 +162,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let thread = (window > 0).then(|| {
             let (sink, stop) = (Arc::clone(&sink), Arc::clone(&stop));
-            std::thread::spawn(move || propose_all(&sink, &stop, &nodes, payload))
+            std::thread::spawn(move || work_all(&sink, &stop, &nodes, work))
         });
         Load { sink, stop, thread }
     }
@@ -132,9 +191,12 @@ impl Load {
     }
 }
 
-fn propose_all(sink: &Arc<Sink>, stop: &AtomicBool, nodes: &[Node], payload: usize) {
+fn work_all(sink: &Arc<Sink>, stop: &AtomicBool, nodes: &[Node], work: Work) {
     let id = SinkId::register(Arc::clone(sink) as Arc<dyn CompletionSink>);
-    let data = Bytes::from(vec![7u8; payload]);
+    let data = match work {
+        Work::Propose(payload) => Bytes::from(vec![7u8; payload]),
+        Work::Read { .. } => Bytes::new(),
+    };
     let mut ready: Vec<(usize, usize)> = Vec::new();
     let mut tasks = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -142,7 +204,7 @@ fn propose_all(sink: &Arc<Sink>, stop: &AtomicBool, nodes: &[Node], payload: usi
         loop {
             ready.clear();
             for (group, credits) in shared.credits.iter_mut().enumerate() {
-                if *credits > 0 && nodes[group].is_leader() {
+                if *credits > 0 && work.is_for(&nodes[group]) {
                     ready.push((group, std::mem::take(credits)));
                 }
             }
@@ -154,6 +216,18 @@ fn propose_all(sink: &Arc<Sink>, stop: &AtomicBool, nodes: &[Node], payload: usi
         drop(shared);
         let now = sink.origin.elapsed().as_micros() as u64;
         for &(group, credits) in &ready {
+            if let Work::Read { mode, .. } = work {
+                // A refusal comes through the sink, credit included.
+                let refused = (0..credits)
+                    .filter(|_| {
+                        nodes[group].read_index_with(mode, Completion::sink(id, tag(group, now))).is_err()
+                    })
+                    .count();
+                if refused > 0 {
+                    std::thread::yield_now();
+                }
+                continue;
+            }
             tasks
                 .extend((0..credits).map(|_| Task::new(data.clone(), Completion::sink(id, tag(group, now)))));
             let outcome = nodes[group].apply_batch(&mut tasks);

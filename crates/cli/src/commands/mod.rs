@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod bench;
 pub mod bench_node;
+pub mod bench_reads;
 pub mod bench_remote;
 pub mod client;
 pub mod demo;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use parking_lot::Mutex;
 
 /// Sum in thousandths and number of the values of one histogram.
@@ -21,12 +23,22 @@ impl HistogramFn for Total {
     }
 }
 
-/// What was recorded of one histogram.
+impl CounterFn for Total {
+    fn increment(&self, value: u64) {
+        self.count.fetch_add(value, Ordering::Relaxed);
+    }
+
+    fn absolute(&self, value: u64) {
+        self.count.store(value, Ordering::Relaxed);
+    }
+}
+
+/// What was recorded of one histogram or counter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recorded {
     /// Sum of the values.
     pub sum: f64,
-    /// Number of the values.
+    /// Number of the values, or the value of the counter.
     pub count: u64,
 }
 
@@ -49,8 +61,8 @@ impl Recorder for &'static StageRecorder {
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::noop()
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.total(key))
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
@@ -58,7 +70,13 @@ impl Recorder for &'static StageRecorder {
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(Arc::clone(self.totals.lock().entry(key.name().to_owned()).or_default()))
+        Histogram::from_arc(self.total(key))
+    }
+}
+
+impl StageRecorder {
+    fn total(&self, key: &Key) -> Arc<Total> {
+        Arc::clone(self.totals.lock().entry(key.name().to_owned()).or_default())
     }
 }
 
@@ -68,7 +86,7 @@ pub fn install() {
     let _ = metrics::set_global_recorder(RECORDER.get_or_init(StageRecorder::default));
 }
 
-/// Everything recorded since [`install`], by SOFAJRaft's names of the histograms.
+/// Everything recorded since [`install`], by SOFAJRaft's names of histograms and counters.
 pub fn recorded() -> BTreeMap<String, Recorded> {
     let Some(recorder) = RECORDER.get() else { return BTreeMap::new() };
     let read = |total: &Total| Recorded {

@@ -110,6 +110,10 @@ impl LogEntryAndClosureHandler {
                     }
                     peer.log
                 }
+                RaftRequest::AppendEntries(_) => {
+                    metrics::counter!("heartbeat-times").increment(1);
+                    peer.control
+                }
                 _ => peer.control,
             };
             let context = RequestContext {
