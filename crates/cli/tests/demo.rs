@@ -42,6 +42,41 @@ fn the_demo_survives_a_kill_and_proves_it() {
     }
 }
 
+#[test]
+fn the_demo_grows_moves_its_leaders_and_shrinks_to_other_members() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("demo");
+    let mut command =
+        ringraft(&["demo", "--members", "--groups", "2", "--election-timeout-ms", "300", "--rate", "1000"]);
+    let output = command.args(["--json", "--dir"]).arg(&path).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    let report = json(&output);
+    assert_eq!(report["ok"], true);
+    for key in ["lost", "diverged", "reads_failed", "kills"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    for key in ["acked", "reads", "join_ms_max"] {
+        assert!(report[key].as_u64().is_some_and(|value| value > 0), "{key} in {report}");
+    }
+    for key in ["hand_over_ms_p50", "hand_over_ms_p99", "hand_over_ms_max", "reads_leaderless"] {
+        assert!(report[key].is_u64(), "{key} in {report}");
+    }
+    assert_eq!(report["moves"], 10);
+    assert!(report["leaders_removed"].as_u64().unwrap() >= 2, "{report}");
+    assert!(report["hand_overs"].as_u64().unwrap() >= 20, "{report}");
+    let members = |key: &str| -> Vec<String> {
+        report[key].as_array().unwrap().iter().map(|peer| peer.as_str().unwrap().to_owned()).collect()
+    };
+    let (before, after) = (members("members_before"), members("members_after"));
+    assert_eq!((before.len(), after.len()), (3, 3));
+    assert_eq!(after.iter().filter(|peer| before.contains(peer)).count(), 1, "{report}");
+    for server in 1..=5 {
+        let log = std::fs::read_to_string(path.join(format!("server{server}/server.log"))).unwrap();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
 /// However a demo ends, its servers end too.
 fn servers_end_with(signal: &str) {
     let dir = tempfile::tempdir().unwrap();

@@ -60,6 +60,7 @@ pub fn measure(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
         election_timeout_ms: 1000,
         max_election_delay_ms: 1000,
         seed: u64::from(std::process::id()),
+        spare: 0,
     };
     let mut cluster = Cluster::start(&options, Interrupted::listen()?)?;
     let groups = args.groups;

@@ -1,4 +1,4 @@
-//! `ringraft demo`: three processes, load, kill -9, verdict.
+//! `ringraft demo`: three processes, load, kill -9 (or new members), verdict.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use clap::Args;
 use ringraft_atomic::{AtomicClient, ClientOptions, ServerDescription};
 use serde_json::json;
 
+use super::demo_members;
 use crate::demo::board::Board;
 use crate::demo::cluster::{Cluster, ClusterOptions, SERVERS};
 use crate::demo::load::{Load, LoadOptions};
@@ -20,10 +21,11 @@ use crate::signals::Interrupted;
 const EXAMPLE: &str = "Examples:
   ringraft demo
   ringraft demo --kills 50            # kill -9 in a loop, with short election time-outs
+  ringraft demo --members             # grows to five servers, moves its leaders ten times, shrinks to three others
   ringraft demo --dir /tmp/d --json   # keeps the servers' files and logs";
 
 /// How long anything may take that should take a second or two.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Counters to which all sessions add.
 const TALLIES: usize = 32;
 
@@ -56,6 +58,9 @@ pub struct DemoArgs {
     /// Election time-out of the servers in milliseconds (1000; 300 in a loop of kills)
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(50..=60_000))]
     election_timeout_ms: Option<u32>,
+    /// Instead of killing: two blank servers join every group, leaders move ten times, and the servers that led first leave for good
+    #[arg(long, conflicts_with = "kills")]
+    members: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -109,7 +114,8 @@ fn directory(wanted: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir
             temporary.map_err(|error| format!("cannot make a temporary directory: {error}; give --dir"))?;
         return Ok((temporary.path().to_owned(), Some(temporary)));
     };
-    let used = (1..=SERVERS).map(|i| dir.join(format!("server{i}"))).find(|dir| dir.exists());
+    let used =
+        (1..=SERVERS + demo_members::SPARE).map(|i| dir.join(format!("server{i}"))).find(|dir| dir.exists());
     match used {
         Some(used) => {
             Err(format!("{} is there from an earlier demo; give --dir a new directory", used.display()))
@@ -124,7 +130,8 @@ fn demonstrate(
     interrupted: Interrupted,
     progress: &Progress,
 ) -> Result<Report, String> {
-    let (groups, looped) = (args.groups as usize, args.kills > 1);
+    // Much happens in a row, so that the load is limited to what leaves time for it.
+    let (groups, looped) = (args.groups as usize, args.kills > 1 || args.members);
     let election_timeout_ms = args.election_timeout_ms.map_or(if looped { 300 } else { 1000 }, u64::from);
     let options = ClusterOptions {
         dir: dir.to_owned(),
@@ -132,6 +139,7 @@ fn demonstrate(
         election_timeout_ms,
         max_election_delay_ms: election_timeout_ms,
         seed: args.seed,
+        spare: if args.members { demo_members::SPARE } else { 0 },
     };
     progress.say(&format!(
         "starting {SERVERS} servers with a replica of each of {groups} groups, files in {}",
@@ -142,15 +150,16 @@ fn demonstrate(
     let started = describe_all(&cluster).ok_or("a server does not answer")?;
     progress.say(&format!("every group has a leader; {}", threads_of(&started)));
 
-    let client = AtomicClient::connect(&cluster.peers(), ClientOptions::default())
+    let client = AtomicClient::connect(&cluster.peers()[..SERVERS], ClientOptions::default())
         .map_err(|error| error.to_string())?;
     let board = Arc::new(Board::new(groups, TALLIES));
     let endpoints = cluster.peers().iter().map(ringraft::PeerId::endpoint).collect();
     let rate = args.rate.unwrap_or(if looped { 2000 } else { 0 });
-    let load_options = LoadOptions { workers: 2, sessions: 32, rate, seed: args.seed };
+    let load_options =
+        LoadOptions { workers: 2, sessions: 32, rate, seed: args.seed, quorum_reads: args.members };
     let load_start = Instant::now();
     let load = Load::start(client, Arc::clone(&board), endpoints, &load_options);
-    let watch = Watch::start(progress, &board, SERVERS);
+    let watch = Watch::start(progress, &board, SERVERS + options.spare);
 
     let mut report = Report { groups, ..Report::default() };
     let share = if looped {
@@ -159,7 +168,11 @@ fn demonstrate(
         Duration::from_secs(u64::from(args.seconds)).mul_f64(0.3)
     };
     cluster.sleep(share)?;
-    for round in 1..=args.kills {
+    if args.members {
+        report.members = Some(demo_members::change_all(&mut cluster, &board, groups, progress)?);
+    }
+    let kills = if args.members { 0 } else { args.kills };
+    for round in 1..=kills {
         let pause = if looped { Duration::ZERO } else { share };
         kill_and_restart(&mut cluster, &board, &load, groups, pause, progress, &mut report)
             .map_err(|error| format!("kill {round}: {error}"))?;
@@ -171,6 +184,11 @@ fn demonstrate(
     let mut finished = load.stop()?;
     report.load_time = load_start.elapsed();
     drop(watch);
+    if let Some(members) = &mut report.members {
+        members.hand_overs = finished.failovers();
+        members.reads_leaderless = board.reads_leaderless.load(Ordering::Relaxed);
+        members.reads_failed = board.reads_failed.load(Ordering::Relaxed);
+    }
     check(&mut cluster, &board, &mut finished, progress, &mut report)?;
     Ok(report)
 }
@@ -292,14 +310,18 @@ fn applied_by_others(cluster: &Cluster, victim: usize) -> Vec<u64> {
     })
 }
 
-fn describe_all(cluster: &Cluster) -> Option<Vec<ServerDescription>> {
-    (0..SERVERS).map(|server| cluster.describe(server)).collect()
+/// What the servers that run say about themselves; `None` when one does not answer.
+pub(super) fn describe_all(cluster: &Cluster) -> Option<Vec<ServerDescription>> {
+    cluster.running().into_iter().map(|server| cluster.describe(server)).collect()
 }
 
 /// The leader of each group: the server that says so, in the latest term. `None` while a group has none.
-fn leaders(cluster: &Cluster, groups: usize) -> Option<Vec<usize>> {
-    let servers: Vec<(usize, ServerDescription)> =
-        (0..SERVERS).filter_map(|server| Some((server, cluster.describe(server)?))).collect();
+pub(super) fn leaders(cluster: &Cluster, groups: usize) -> Option<Vec<usize>> {
+    let servers: Vec<(usize, ServerDescription)> = cluster
+        .running()
+        .into_iter()
+        .filter_map(|server| Some((server, cluster.describe(server)?)))
+        .collect();
     let leader_of = |group: usize| {
         let replicas = servers.iter().filter_map(|(server, all)| Some((server, all.groups.get(group)?)));
         let leading = replicas.filter(|(_, replica)| replica.state == "LEADER");

@@ -7,6 +7,7 @@ pub mod bench_reads;
 pub mod bench_remote;
 pub mod client;
 pub mod demo;
+pub mod demo_members;
 pub mod describe;
 pub mod load;
 #[cfg(feature = "mutants")]

@@ -20,6 +20,10 @@ pub struct Board {
     pub failed: AtomicU64,
     /// Reads that were answered.
     pub reads: AtomicU64,
+    /// Reads that failed although the client went on trying, because nobody was known to lead.
+    pub reads_leaderless: AtomicU64,
+    /// Reads that failed otherwise.
+    pub reads_failed: AtomicU64,
     /// Differences between what was acknowledged and what is there.
     pub lost: AtomicU64,
     first_difference: Mutex<Option<String>>,
@@ -34,7 +38,7 @@ pub struct Board {
 #[derive(Default)]
 struct GroupTrack {
     last_success: Option<Instant>,
-    /// The server that was killed, and the last success before.
+    /// The server that was killed or hands over, and its last success.
     outage: Option<(usize, Instant)>,
 }
 
@@ -46,6 +50,8 @@ impl Board {
             unknown: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             reads: AtomicU64::new(0),
+            reads_leaderless: AtomicU64::new(0),
+            reads_failed: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             first_difference: Mutex::new(None),
             first_failure: Mutex::new(None),
@@ -75,13 +81,23 @@ impl Board {
 
     /// `server` was killed: the groups that it led are out until another server answers. Gives those groups.
     pub fn killed(&self, server: usize, led: impl Fn(usize) -> bool) -> Vec<usize> {
-        let now = Instant::now();
         let moved: Vec<usize> = (0..self.groups.len()).filter(|group| led(*group)).collect();
-        for group in &moved {
-            let mut track = self.groups[*group].lock();
-            track.outage = Some((server, track.last_success.unwrap_or(now)));
-        }
+        moved.iter().for_each(|group| self.hands_over(*group, server));
         moved
+    }
+
+    /// `server` is about to lead the group no more: it is out until another server answers. Saying so twice counts from its last
+    /// answer all the same.
+    pub fn hands_over(&self, group: usize, server: usize) {
+        let mut track = self.groups[group].lock();
+        if track.outage.is_none_or(|(from, _)| from != server) {
+            track.outage = Some((server, track.last_success.unwrap_or_else(Instant::now)));
+        }
+    }
+
+    /// The server leads the group still: nothing was handed over.
+    pub fn keeps(&self, group: usize) {
+        self.groups[group].lock().outage = None;
     }
 
     /// Whether a group is out since a kill.
@@ -152,6 +168,23 @@ mod tests {
         board.success(0, 2, &failovers);
         assert!(!board.is_out(0) && !board.is_out(1));
         assert_eq!((failovers.lock().len(), board.leads(3)), (1, vec![0, 0, 2]));
+    }
+
+    #[test]
+    fn a_hand_over_lasts_from_the_last_answer_of_the_one_to_the_first_of_the_other() {
+        let (board, failovers) = (Board::new(1, 0), Mutex::default());
+        board.success(0, 1, &failovers);
+        board.hands_over(0, 1);
+        board.success(0, 1, &failovers);
+        let answered = board.groups[0].lock().last_success;
+        board.hands_over(0, 1);
+        assert_eq!(board.groups[0].lock().outage.map(|(_, last)| last), answered);
+        board.success(0, 0, &failovers);
+        assert_eq!((failovers.lock().len(), board.is_out(0)), (1, false));
+        board.hands_over(0, 0);
+        board.keeps(0);
+        board.success(0, 1, &failovers);
+        assert_eq!(failovers.lock().len(), 1, "what was not handed over on purpose does not count");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Three server processes on loopback, which never outlive the demo.
+//! Server processes on loopback, which never outlive the demo: three at first, and spare ones that may join.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use ringraft_atomic::{AtomicConfig, ServerDescription, Store};
 
 use crate::signals::Interrupted;
 
-/// Servers of a cluster.
+/// Servers of a cluster at first.
 pub const SERVERS: usize = 3;
 
 /// Below the ports that the system gives to outgoing connections: one of those could take a server's port while it is down, and a client
@@ -32,6 +32,8 @@ pub struct ClusterOptions {
     pub max_election_delay_ms: u64,
     /// From which port on free ones are looked for.
     pub seed: u64,
+    /// Servers that are not started and no members at first.
+    pub spare: usize,
 }
 
 struct Server {
@@ -41,21 +43,22 @@ struct Server {
     child: Option<Child>,
 }
 
-/// Three server processes. Dropping it kills them.
+/// Server processes. Dropping it kills them.
 pub struct Cluster {
     servers: Vec<Server>,
     interrupted: Interrupted,
 }
 
 impl Cluster {
-    /// Writes the configurations and starts the processes on blank directories.
+    /// Writes the configurations and starts the first three processes on blank directories.
     ///
     /// # Errors
     /// What went wrong, for people.
     pub fn start(options: &ClusterOptions, interrupted: Interrupted) -> Result<Cluster, String> {
-        let peers: Vec<PeerId> =
-            free_ports(SERVERS, options.seed)?.map(|port| PeerId::new("127.0.0.1", port)).collect();
-        let conf = Configuration::of_peers(peers.clone());
+        let peers: Vec<PeerId> = free_ports(SERVERS + options.spare, options.seed)?
+            .map(|port| PeerId::new("127.0.0.1", port))
+            .collect();
+        let conf = Configuration::of_peers(peers[..SERVERS].to_vec());
         let mut cluster = Cluster { servers: Vec::new(), interrupted };
         for (i, peer) in peers.into_iter().enumerate() {
             let dir = options.dir.join(format!("server{}", i + 1));
@@ -69,7 +72,20 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Peer ids of the servers.
+    /// Starts a spare server on a blank directory; it is no member of anything before a leader adds it.
+    ///
+    /// # Errors
+    /// What went wrong, for people.
+    pub fn join(&mut self, server: usize) -> Result<(), String> {
+        self.spawn(server, &["--rejoin"])
+    }
+
+    /// The servers that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.servers.len()).filter(|server| self.servers[*server].child.is_some()).collect()
+    }
+
+    /// Peer ids of the servers, those that have not been started included.
     pub fn peers(&self) -> Vec<PeerId> {
         self.servers.iter().map(|server| server.peer.clone()).collect()
     }
@@ -196,10 +212,15 @@ fn write_server(
     options: &ClusterOptions,
 ) -> io::Result<Server> {
     fs::create_dir_all(dir)?;
+    let mut conf = conf.clone();
+    if !conf.contains(&peer) {
+        // A server names itself; one that joins begins without members all the same.
+        conf.peers.push(peer.clone());
+    }
     let config = AtomicConfig {
         group_id: "atomic".into(),
         data_path: dir.join("data"),
-        conf: conf.clone(),
+        conf,
         server_address: peer.clone(),
         min_slot: 0,
         max_slot: i64::MAX,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use ringraft_atomic::{AtomicClient, ClientError, Command, Outcome, ReadMode};
+use ringraft_atomic::{AtomicClient, ClientError, Command, Outcome, ReadFrom, ReadMode};
 
 use super::board::Board;
 use super::checker::Register;
@@ -19,6 +19,8 @@ const REGISTERS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Longest latency that the histogram tells apart, in microseconds.
 const LATENCY_MAX_US: u64 = 60_000_000;
+/// A linearizable read by whichever replica is asked.
+const QUORUM_ANYWHERE: ReadMode = ReadMode::Quorum { from: ReadFrom::AnyReplica, lease: false };
 /// Reads on their way at a time when everything is read at the end.
 const READ_WINDOW: usize = 512;
 
@@ -33,6 +35,8 @@ pub struct LoadOptions {
     pub rate: u64,
     /// Decides what is sent.
     pub seed: u64,
+    /// Two reads of three go through a quorum, half of them at any replica; otherwise all go through the log.
+    pub quorum_reads: bool,
 }
 
 /// A load that runs.
@@ -74,6 +78,7 @@ struct Session {
     sequence: i64,
     /// Counters that are written once: whether that was acknowledged.
     once: Vec<bool>,
+    quorum_reads: bool,
     /// Read this register next, to learn what became of an unknown write.
     doubtful: Option<usize>,
 }
@@ -82,7 +87,7 @@ struct Session {
 enum Request {
     Set { register: usize, value: i64 },
     CompareAndSet { register: usize, value: i64 },
-    Get { register: usize },
+    Get { register: usize, mode: ReadMode },
     Add { tally: usize },
     Once,
 }
@@ -103,7 +108,7 @@ impl Load {
         };
         let worker = |i: usize| {
             let ids = i * options.sessions..(i + 1) * options.sessions;
-            let sessions = ids.map(|id| Session::new(id as u64, options.seed)).collect();
+            let sessions = ids.map(|id| Session::new(id as u64, options)).collect();
             let (sender, answers) = mpsc::channel();
             // The bounds are constants that the histogram accepts.
             let latency_us =
@@ -274,8 +279,12 @@ impl Worker {
     fn send(&mut self, session: usize) {
         let tallies = self.shared.board.tallies();
         let (request, command) = self.sessions[session].next(tallies);
+        let mode = match request {
+            Request::Get { mode, .. } => mode,
+            _ => ReadMode::default(),
+        };
         let sender = self.sender.clone();
-        self.shared.client.submit(command, ReadMode::ThroughLog, PATIENCE, move |outcome| {
+        self.shared.client.submit(command, mode, PATIENCE, move |outcome| {
             // The worker waits for every answer.
             let _ = sender.send((session, request, outcome));
         });
@@ -284,11 +293,13 @@ impl Worker {
     fn take(&mut self, session: usize, request: &Request, outcome: Result<Outcome, ClientError>) {
         let board = &self.shared.board;
         let is_read = matches!(request, Request::Get { .. });
+        let by_the_leader = !matches!(request, Request::Get { mode: QUORUM_ANYWHERE, .. });
         let count = |counter: &std::sync::atomic::AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         match &outcome {
             Ok(outcome) => {
-                if let Some(server) =
-                    self.shared.servers.iter().position(|server| **server == *outcome.server)
+                if by_the_leader
+                    && let Some(server) =
+                        self.shared.servers.iter().position(|server| **server == *outcome.server)
                 {
                     board.success(outcome.slot, server, &self.shared.failovers);
                 }
@@ -304,16 +315,33 @@ impl Worker {
             }
             Err(error) => board.fail(&error.to_string()),
         }
+        match &outcome {
+            Err(ClientError::Unknown(_) | ClientError::NotLeader(_)) if is_read => {
+                count(&board.reads_leaderless);
+            }
+            Err(_) if is_read => {
+                count(&board.reads_failed);
+            }
+            _ => {}
+        }
         board.check(self.sessions[session].take(request, outcome.as_ref(), board));
     }
 }
 
 impl Session {
-    fn new(id: u64, seed: u64) -> Session {
+    fn new(id: u64, options: &LoadOptions) -> Session {
         // Never 0, at which the generator would stay.
-        let random = (seed.wrapping_add(id + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let random = (options.seed.wrapping_add(id + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let registers = vec![Register::default(); REGISTERS];
-        Session { id, random, registers, sequence: 0, once: Vec::new(), doubtful: None }
+        Session {
+            id,
+            random,
+            registers,
+            sequence: 0,
+            once: Vec::new(),
+            quorum_reads: options.quorum_reads,
+            doubtful: None,
+        }
     }
 
     /// Marsaglia's xorshift.
@@ -329,11 +357,20 @@ impl Session {
         ((self.id as i64 + 1) << 32) + self.sequence
     }
 
+    fn read_mode(&mut self) -> ReadMode {
+        match (self.quorum_reads, self.draw(3)) {
+            (false, _) | (_, 0) => ReadMode::ThroughLog,
+            (_, 1) => ReadMode::Quorum { from: ReadFrom::Leader, lease: false },
+            _ => QUORUM_ANYWHERE,
+        }
+    }
+
     fn next(&mut self, tallies: usize) -> (Request, Command) {
         let register = self.draw(REGISTERS as u64) as usize;
         let choice = self.draw(100);
         if let Some(register) = self.doubtful.take() {
-            return (Request::Get { register }, Command::Get { key: register_key(self.id, register) });
+            let mode = self.read_mode();
+            return (Request::Get { register, mode }, Command::Get { key: register_key(self.id, register) });
         }
         let key = register_key(self.id, register);
         match choice {
@@ -359,7 +396,7 @@ impl Session {
                 let (key, value) = (once_key(self.id, number), once_value(self.id, number));
                 (Request::Once, Command::Set { key, value })
             }
-            _ => (Request::Get { register }, Command::Get { key }),
+            _ => (Request::Get { register, mode: self.read_mode() }, Command::Get { key }),
         }
     }
 
@@ -386,7 +423,7 @@ impl Session {
                 Err(_) if unknown => self.registers[register].unknown(value),
                 Err(_) => {}
             },
-            Request::Get { register } => {
+            Request::Get { register, .. } => {
                 if let Ok(outcome) = outcome {
                     return self.registers[register].read(&register_key(self.id, register), outcome.value());
                 }

@@ -4,5 +4,6 @@ pub mod board;
 pub mod checker;
 pub mod cluster;
 pub mod load;
+pub mod members;
 pub mod progress;
 pub mod verdict;

@@ -72,12 +72,60 @@ pub struct Report {
     pub threads: u64,
     pub first_difference: Option<String>,
     pub first_failure: Option<String>,
+    /// What happened to the members, where that is shown.
+    pub members: Option<Members>,
+}
+
+/// A cluster that grew, moved its leaders, and shrank.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    /// Members of every group at first, as `ip:port`.
+    pub before: Vec<String>,
+    /// Members of every group in the end.
+    pub after: Vec<String>,
+    /// Rounds of transfers, each of which moved the leader of every group.
+    pub moves: usize,
+    /// Leaders that were removed from their groups.
+    pub leaders_removed: usize,
+    /// How long each server took to join every group.
+    pub joins: Vec<Duration>,
+    /// How long each group was without an answer when its leader handed over.
+    pub hand_overs: Vec<Duration>,
+    /// Reads that failed because nobody was known to lead.
+    pub reads_leaderless: u64,
+    /// Reads that failed otherwise.
+    pub reads_failed: u64,
+}
+
+impl Members {
+    fn ok(&self) -> bool {
+        self.reads_failed == 0 && !self.hand_overs.is_empty()
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "members_before": self.before,
+            "members_after": self.after,
+            "moves": self.moves,
+            "leaders_removed": self.leaders_removed,
+            "join_ms_max": percentile_ms(&self.joins, 100),
+            "hand_overs": self.hand_overs.len(),
+            "hand_over_ms_p50": percentile_ms(&self.hand_overs, 50),
+            "hand_over_ms_p99": percentile_ms(&self.hand_overs, 99),
+            "hand_over_ms_max": percentile_ms(&self.hand_overs, 100),
+            "reads_leaderless": self.reads_leaderless,
+            "reads_failed": self.reads_failed,
+        })
+    }
 }
 
 impl Report {
     /// Whether the cluster kept every promise.
     pub fn ok(&self) -> bool {
-        self.lost == 0 && self.diverged == 0 && self.acked > 0
+        self.lost == 0
+            && self.diverged == 0
+            && self.acked > 0
+            && self.members.as_ref().is_none_or(Members::ok)
     }
 
     fn writes_per_s(&self) -> f64 {
@@ -86,6 +134,16 @@ impl Report {
 
     /// The object of `--json`.
     pub fn to_json(&self) -> Value {
+        let mut all = self.common_json();
+        if let (Some(all), Some(members)) = (all.as_object_mut(), &self.members)
+            && let Value::Object(members) = members.to_json()
+        {
+            all.extend(members);
+        }
+        all
+    }
+
+    fn common_json(&self) -> Value {
         json!({
             "ok": self.ok(),
             "groups": self.groups,
@@ -130,10 +188,26 @@ impl fmt::Display for Report {
         if let Some(failure) = &self.first_failure {
             row("  first failure", failure.clone())?;
         }
-        let out = |percent| percentile_ms(&self.failovers, percent);
-        row("kill -9", format!("{}, {} groups moved", self.kills, self.groups_moved))?;
-        row("failover", format!("p50 {} ms, p99 {} ms, max {} ms", out(50), out(99), out(100)))?;
-        row("catch-up", format!("max {} ms", percentile_ms(&self.catch_ups, 100)))?;
+        let spread = |times: &[Duration]| {
+            let out = |percent| percentile_ms(times, percent);
+            format!("p50 {} ms, p99 {} ms, max {} ms", out(50), out(99), out(100))
+        };
+        if let Some(members) = &self.members {
+            row("members at first", members.before.join(" "))?;
+            row("members in the end", members.after.join(" "))?;
+            row("joining", format!("max {} ms a server", percentile_ms(&members.joins, 100)))?;
+            row("leaders moved", format!("{} times, {} removed", members.moves, members.leaders_removed))?;
+            row(
+                "pause per hand-over",
+                format!("{} of {}", spread(&members.hand_overs), members.hand_overs.len()),
+            )?;
+            row("reads without leader", members.reads_leaderless.to_string())?;
+            row("reads failed", members.reads_failed.to_string())?;
+        } else {
+            row("kill -9", format!("{}, {} groups moved", self.kills, self.groups_moved))?;
+            row("failover", spread(&self.failovers))?;
+            row("catch-up", format!("max {} ms", percentile_ms(&self.catch_ups, 100)))?;
+        }
         row("counters checked", self.counters.to_string())?;
         row("lost / diverged", format!("{} / {}", self.lost, self.diverged))?;
         row("threads a server", format!("{} for {} groups", self.threads, self.groups))?;
@@ -193,7 +267,14 @@ mod tests {
         assert!(good.ok());
         assert!(!Report { lost: 1, ..good.clone() }.ok());
         assert!(!Report { diverged: 1, ..good.clone() }.ok());
-        assert!(!Report { acked: 0, ..good }.ok());
+        assert!(!Report { acked: 0, ..good.clone() }.ok());
+        let members = Members { hand_overs: vec![Duration::from_millis(1)], ..Members::default() };
+        let with = |members: Members| Report { members: Some(members), ..good.clone() };
+        assert!(with(members.clone()).ok());
+        assert!(with(Members { reads_leaderless: 1, ..members.clone() }).ok());
+        assert!(!with(Members { reads_failed: 1, ..members.clone() }).ok());
+        assert!(!with(Members::default()).ok(), "nothing was handed over");
+        assert_eq!(with(members).to_json()["hand_over_ms_max"], 1);
     }
 
     #[test]
