@@ -64,7 +64,8 @@ fn the_demo_grows_moves_its_leaders_and_shrinks_to_other_members() {
     }
     assert_eq!(report["moves"], 10);
     assert!(report["leaders_removed"].as_u64().unwrap() >= 2, "{report}");
-    assert!(report["hand_overs"].as_u64().unwrap() >= 20, "{report}");
+    // Ten rounds of both groups, and the leaders that were removed.
+    assert!(report["hand_overs"].as_u64().unwrap() >= 22, "{report}");
     let members = |key: &str| -> Vec<String> {
         report[key].as_array().unwrap().iter().map(|peer| peer.as_str().unwrap().to_owned()).collect()
     };

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use ringraft::{Configuration, PeerId};
+
 use super::demo::{PATIENCE, describe_all, leaders};
 use crate::demo::board::Board;
 use crate::demo::cluster::{Cluster, SERVERS};
@@ -55,10 +57,12 @@ pub fn change_all(
 
     for round in 1..=MOVES {
         for group in 0..groups {
+            let leader = change.leader(group)?;
             // In the last round to those that leave, so that removing them removes leaders.
             let to = match round {
-                MOVES => leaving[group % leaving.len()],
-                _ => (change.leader(group)? + 1) % (SERVERS + SPARE),
+                MOVES if leader == leaving[group % SPARE] => leaving[(group + 1) % SPARE],
+                MOVES => leaving[group % SPARE],
+                _ => (leader + 1) % (SERVERS + SPARE),
             };
             change.transfer(group, to)?;
         }
@@ -76,7 +80,7 @@ pub fn change_all(
     progress.say(&format!("the two servers that left led {led} of {groups} groups at first"));
     members.after = change.members()?;
     if members.after.len() != SERVERS
-        || members.after.iter().any(|peer| leaving.iter().any(|l| *peer == change.peer(*l)))
+        || members.after.iter().any(|peer| leaving.iter().any(|l| *peer == change.peer(*l).to_string()))
     {
         return Err(format!("the members should be three others, and are {}", members.after.join(",")));
     }
@@ -91,12 +95,8 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    fn peer(&self, server: usize) -> String {
-        self.cluster.peers()[server].to_string()
-    }
-
-    fn group_name(group: usize) -> String {
-        format!("atomic_{group}")
+    fn peer(&self, server: usize) -> PeerId {
+        self.cluster.peers()[server].clone()
     }
 
     fn leaders(&mut self) -> Result<Vec<usize>, String> {
@@ -141,18 +141,17 @@ impl Change<'_> {
     }
 
     /// Whether a server is a member of a group, as the group's leader has it committed.
-    fn is_member(&mut self, group: usize, peer: &str) -> Result<bool, String> {
+    fn is_member(&mut self, group: usize, peer: &PeerId) -> Result<bool, String> {
         let leader = self.leaders()?[group];
         let conf =
             self.cluster.describe(leader).and_then(|server| Some(server.groups.get(group)?.conf.clone()));
-        Ok(conf.is_some_and(|conf| members_of(&conf).iter().any(|member| member == peer)))
+        Ok(conf.is_some_and(|conf| members_of(&conf).iter().any(|member| *member == peer.to_string())))
     }
 
     fn add(&mut self, group: usize, server: usize) -> Result<(), String> {
         let (peer, deadline) = (self.peer(server), Deadline::after(PATIENCE));
         loop {
-            let leader = self.leaders()?[group];
-            let last = self.ask(leader, group, Ask::Add(&peer))?;
+            let last = self.ask(group, Ask::Add(&peer))?;
             if self.is_member(group, &peer)? {
                 return Ok(());
             }
@@ -171,7 +170,7 @@ impl Change<'_> {
                 led = true;
                 self.board.hands_over(group, leader);
             }
-            let last = self.ask(leader, group, Ask::Remove(&peer))?;
+            let last = self.ask(group, Ask::Remove(&peer))?;
             let left = !self.is_member(group, &peer)?;
             if left && self.leaders()?[group] != server {
                 self.wait_for_another(group, server)?;
@@ -190,7 +189,7 @@ impl Change<'_> {
                 return Ok(());
             }
             self.board.hands_over(group, leader);
-            let last = self.ask(leader, group, Ask::Transfer(&peer))?;
+            let last = self.ask(group, Ask::Transfer(&peer))?;
             if self.wait_for_another(group, leader).is_ok() {
                 // Whoever it is: a transfer to one that lags is given up, and an election may be quicker.
                 return Ok(());
@@ -210,8 +209,11 @@ impl Change<'_> {
     }
 
     /// What was said, for people.
-    fn ask(&self, leader: usize, group: usize, ask: Ask<'_>) -> Result<String, String> {
-        match self.admin.ask(&self.peer(leader), &Change::group_name(group), ask)? {
+    fn ask(&self, group: usize, ask: Ask<'_>) -> Result<String, String> {
+        let peers = self.cluster.peers();
+        let running = self.cluster.running().into_iter().map(|server| peers[server].clone());
+        let servers = Configuration::of_peers(running.collect());
+        match self.admin.ask(&servers, &format!("atomic_{group}"), ask) {
             Answer::Done => Ok("done".to_owned()),
             Answer::Later(why) => Ok(why),
             Answer::Refused(why) => Err(format!("{ask:?} of group {group} was refused: {why}")),

@@ -1,33 +1,32 @@
 //! Changes of members and transfers, asked for over the network as an operator asks for them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use protobuf::Message;
-use ringraft::{RaftError, RpcClient, RpcClientOptions, RpcError};
-use ringraft_proto::class;
-use ringraft_proto::generated::cli as proto;
+use ringraft::{
+    CliError, CliOptions, CliService, Configuration, PeerId, RaftError, RpcClient, RpcClientOptions,
+};
 
-/// How long one request may take: a new member must catch up.
-const CALL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long one call may take, in milliseconds: a new member must catch up.
+const CALL_TIMEOUT_MS: u64 = 30_000;
 
 /// What is asked of the leader of a group.
 #[derive(Clone, Copy, Debug)]
 pub enum Ask<'a> {
     /// A new voter.
-    Add(&'a str),
+    Add(&'a PeerId),
     /// One voter less.
-    Remove(&'a str),
+    Remove(&'a PeerId),
     /// Another leader.
-    Transfer(&'a str),
+    Transfer(&'a PeerId),
 }
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done, or (a transfer) has begun.
+    /// It was done.
     Done,
-    /// Not now, or not here; or nobody knows. Look again before asking again.
+    /// Not now; or nobody knows. Look again before asking again.
     Later(String),
     /// It will not be done.
     Refused(String),
@@ -35,7 +34,8 @@ pub enum Answer {
 
 /// Asks leaders.
 pub struct Admin {
-    client: RpcClient,
+    client: Arc<RpcClient>,
+    cli: CliService,
 }
 
 impl Admin {
@@ -45,16 +45,18 @@ impl Admin {
     /// What went wrong, for people.
     pub fn start() -> Result<Admin, String> {
         let client = RpcClient::new(RpcClientOptions::default()).map_err(|error| error.to_string())?;
-        Ok(Admin { client })
+        let client = Arc::new(client);
+        let options = CliOptions { timeout_ms: CALL_TIMEOUT_MS, ..CliOptions::default() };
+        Ok(Admin { cli: CliService::new(Arc::clone(&client), options), client })
     }
 
-    /// Asks `leader` (`ip:port`) about a group.
-    ///
-    /// # Errors
-    /// When the request cannot be written.
-    pub fn ask(&self, leader: &str, group: &str, ask: Ask<'_>) -> Result<Answer, String> {
-        let (class, content) = encode(leader, group, ask).map_err(|error| error.to_string())?;
-        Ok(judge(self.client.call(leader, class, content, CALL_PATIENCE).map(drop)))
+    /// Asks the leader of a group, which one of `servers` names.
+    pub fn ask(&self, servers: &Configuration, group: &str, ask: Ask<'_>) -> Answer {
+        judge(match ask {
+            Ask::Add(peer) => self.cli.add_peer(group, servers, peer).map(drop),
+            Ask::Remove(peer) => self.cli.remove_peer(group, servers, peer).map(drop),
+            Ask::Transfer(peer) => self.cli.transfer_leader(group, servers, Some(peer)),
+        })
     }
 }
 
@@ -64,35 +66,10 @@ impl Drop for Admin {
     }
 }
 
-fn encode(leader: &str, group: &str, ask: Ask<'_>) -> protobuf::Result<(&'static str, Bytes)> {
-    let (group_id, leader_id) = (Some(group.to_owned()), Some(leader.to_owned()));
-    let (class, written) = match ask {
-        Ask::Add(peer) => {
-            let peer_id = Some(peer.to_owned());
-            let message = proto::AddPeerRequest { group_id, leader_id, peer_id, ..Default::default() };
-            (class::ADD_PEER_REQUEST, message.write_to_bytes())
-        }
-        Ask::Remove(peer) => {
-            let peer_id = Some(peer.to_owned());
-            let message = proto::RemovePeerRequest { group_id, leader_id, peer_id, ..Default::default() };
-            (class::REMOVE_PEER_REQUEST, message.write_to_bytes())
-        }
-        Ask::Transfer(peer) => {
-            let peer_id = Some(peer.to_owned());
-            let message = proto::TransferLeaderRequest { group_id, leader_id, peer_id, ..Default::default() };
-            (class::TRANSFER_LEADER_REQUEST, message.write_to_bytes())
-        }
-    };
-    Ok((class, written?.into()))
-}
-
-/// Says what an answer means. What changes members is never asked again before somebody has looked who they are.
-fn judge(answer: Result<(), RpcError>) -> Answer {
-    match answer {
+fn judge(outcome: Result<(), CliError>) -> Answer {
+    match outcome {
         Ok(()) => Answer::Done,
-        Err(RpcError::Remote { status, .. })
-            if matches!(status.error, RaftError::Invalid | RaftError::Request) =>
-        {
+        Err(CliError::Refused(status)) if status.error == RaftError::Invalid => {
             Answer::Refused(status.to_string())
         }
         Err(error) => Answer::Later(error.to_string()),
@@ -129,21 +106,14 @@ mod tests {
 
     #[test]
     fn only_what_will_never_be_done_ends_the_tries() {
-        let remote = |error| RpcError::Remote { endpoint: "a:1".into(), status: Status::new(error, "x") };
         assert_eq!(judge(Ok(())), Answer::Done);
-        for error in [RaftError::NotPermitted, RaftError::Busy, RaftError::CatchUp, RaftError::Cancelled] {
-            assert!(matches!(judge(Err(remote(error))), Answer::Later(_)), "{error:?}");
+        for error in [RaftError::NotPermitted, RaftError::Busy, RaftError::CatchUp, RaftError::Exists] {
+            let refused = CliError::Refused(Status::new(error, "x"));
+            assert!(matches!(judge(Err(refused)), Answer::Later(_)), "{error:?}");
         }
-        assert!(matches!(judge(Err(remote(RaftError::Invalid))), Answer::Refused(_)));
-        let lost = RpcError::Lost { endpoint: "a:1".into(), reason: "x".into() };
-        assert!(matches!(judge(Err(lost)), Answer::Later(_)));
-    }
-
-    #[test]
-    fn requests_name_group_leader_and_peer() {
-        let (class, content) = encode("l:1", "g_0", Ask::Remove("p:2")).unwrap();
-        assert_eq!(class, class::REMOVE_PEER_REQUEST);
-        let message = proto::RemovePeerRequest::parse_from_bytes(&content).unwrap();
-        assert_eq!((message.group_id(), message.leader_id(), message.peer_id()), ("g_0", "l:1", "p:2"));
+        let unknown = CliError::Unknown(Status::new(RaftError::TimedOut, "x"));
+        assert!(matches!(judge(Err(unknown)), Answer::Later(_)));
+        let invalid = CliError::Refused(Status::new(RaftError::Invalid, "x"));
+        assert!(matches!(judge(Err(invalid)), Answer::Refused(_)));
     }
 }
