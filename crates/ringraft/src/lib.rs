@@ -33,9 +33,10 @@
 //! # Metrics
 //! Recorded through the `metrics` facade, per batch and never per entry, under SOFAJRaft's names: histograms `append-logs` (ms),
 //! `append-logs-count`, `append-logs-bytes`, `replicate-entries-count`, `replicate-entries-bytes`, `handle-append-entries-count`,
-//! `fsm-apply-tasks` (ms), `fsm-apply-tasks-count`, `handle-read-index-entries`; the counters `apply-task-overload-times`, `read-index-overload-times` and `heartbeat-times`; gauges `.buffer-size` and
-//! `.remaining-capacity` of `jraft-node-impl-disruptor` (size only), `jraft-log-manager-disruptor` and
-//! `jraft-fsm-caller-disruptor`. Without a recorder they cost next to nothing.
+//! `fsm-apply-tasks` (ms), `fsm-apply-tasks-count`, `handle-read-index-entries`; the counters `apply-task-overload-times`,
+//! `read-index-overload-times` and `heartbeat-times`; gauges `.buffer-size` and `.remaining-capacity` of
+//! `jraft-node-impl-disruptor` (size only), `jraft-log-manager-disruptor` and `jraft-fsm-caller-disruptor`. Without a recorder they
+//! cost next to nothing.
 #![deny(missing_docs)]
 
 #[cfg(shuttle)]
