@@ -35,10 +35,10 @@ fn tests_of(text: &str) -> BTreeSet<String> {
     for line in text.lines().map(str::trim) {
         if line.starts_with("#[test]") {
             is_test = true;
-        } else if let Some(rest) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("pub fn ")) {
-            if std::mem::take(&mut is_test) {
-                names.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
-            }
+        } else if let Some(rest) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("pub fn "))
+            && std::mem::take(&mut is_test)
+        {
+            names.insert(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
         }
     }
     names
@@ -55,7 +55,9 @@ fn exists(name: &str, scripts: &BTreeSet<String>, tests: &BTreeSet<String>) -> b
 fn faults(page: &str, scripts: &BTreeSet<String>, tests: &BTreeSet<String>) -> Vec<String> {
     let mut faults = Vec::new();
     let mut seen = BTreeSet::new();
-    for row in page.lines().filter(|l| l.starts_with('|') && !l.starts_with("|---") && !l.starts_with("| Line")) {
+    for row in
+        page.lines().filter(|l| l.starts_with('|') && !l.starts_with("|---") && !l.starts_with("| Line"))
+    {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         let [line, scenario, shown] = cells[..] else {
             faults.push(format!("{row}: not three cells"));
@@ -73,11 +75,16 @@ fn faults(page: &str, scripts: &BTreeSet<String>, tests: &BTreeSet<String>) -> V
             faults.push(format!("{line} has neither a script, nor a test, nor a reason"));
         }
         faults.extend(
-            names.iter().filter(|n| !exists(n, scripts, tests)).map(|n| format!("{line} names {n}, which does not exist")),
+            names
+                .iter()
+                .filter(|n| !exists(n, scripts, tests))
+                .map(|n| format!("{line} names {n}, which does not exist")),
         );
     }
     faults.extend(
-        (1..=NODE_TEST_LINES).filter(|n| !seen.contains(&n.to_string())).map(|n| format!("line {n} of NodeTest is missing")),
+        (1..=NODE_TEST_LINES)
+            .filter(|n| !seen.contains(&n.to_string()))
+            .map(|n| format!("line {n} of NodeTest is missing")),
     );
     faults
 }
@@ -107,9 +114,16 @@ fn a_page_that_rots_is_found() {
         assert!(page.contains(from), "{from}");
         faults(&page.replacen(from, to, 1), &scripts, &tests)
     };
-    assert_eq!(broken("`append_term.txt`", "`append_terms.txt`"), ["A1 names append_terms.txt, which does not exist"]);
+    assert_eq!(
+        broken("`append_term.txt`", "`append_terms.txt`"),
+        ["A1 names append_terms.txt, which does not exist"]
+    );
     assert!(broken("`learners_do_not_count()`", "`learners_count()`")[0].contains("learners_count()"));
-    assert!(broken("`shutdown.txt` `a_host_without_groups_ends()`", "").iter().any(|f| f.starts_with("1 has neither")));
+    assert!(
+        broken("`shutdown.txt` `a_host_without_groups_ends()`", "")
+            .iter()
+            .any(|f| f.starts_with("1 has neither"))
+    );
     assert!(broken("| 45 | ", "| 44 | ").iter().any(|f| f == "line 45 of NodeTest is missing"));
     assert!(broken("out of scope: metrics |", "out of scope: |").iter().any(|f| f.contains("neither")));
 }

@@ -27,11 +27,11 @@ fn heartbeats(voters: u32, turn: usize) -> usize {
     assert_eq!(world.node(1).unwrap().state(), NodeState::Leader);
     let (mut begun, mut heartbeats) = (0, 0);
     for step in 0.. {
-        if begun - world.open_calls() >= READS {
+        if begun - world.open_calls(1) >= READS {
             break;
         }
         assert!(step < READS, "reads are answered");
-        let idle = (READERS - world.open_calls()).min(turn);
+        let idle = (READERS - world.open_calls(1)).min(turn);
         if idle > 0 {
             begun += idle;
             world.read(1, idle, ReadOnlyOption::Safe).unwrap();

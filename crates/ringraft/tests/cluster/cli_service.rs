@@ -240,8 +240,9 @@ fn one_replica_is_told_who_is_left() {
     write(&cluster.members, 5);
     converge(&cluster.members, 5);
     let left = cluster.conf.peers[0].clone();
-    for peer in cluster.conf.peers[1..].to_vec() {
-        cluster.lose(&peer);
+    let others = cluster.conf.peers[1..].to_vec();
+    for peer in &others {
+        cluster.lose(peer);
     }
     let alone = std::slice::from_ref(&left);
     cli.reset_peer("g", &left, alone).expect("forced");
