@@ -1,7 +1,7 @@
 //! Reads, changes of members, transfers, forced members.
 
 use ringraft_core::{Configuration, MembershipChange, NodeImpl, NodeState, PeerId, ReadOnlyOption};
-use ringraft_sim::script::{NodeName, Settings, World, WorldError};
+use ringraft_sim::script::{Link, NodeName, Settings, World, WorldError};
 
 use crate::Run;
 use crate::random::Random;
@@ -17,6 +17,10 @@ pub(crate) struct Calls {
     rates: [u64; 4],
     /// Whether all but one are lost at the end.
     disaster: bool,
+    /// A leader that is cut off and stands still, while the others go on.
+    pub(crate) stranded: Option<NodeName>,
+    /// What the seed's trouble is after that; nothing else.
+    trouble: u64,
 }
 
 impl Calls {
@@ -28,7 +32,7 @@ impl Calls {
         settings.max_pending_reads = [2, 1000][random.below(2) as usize];
         // A lease is 90 percent of the promise: rates may differ by less than 10.
         let rates = std::array::from_fn(|_| 970 + random.below(61));
-        Calls { leases, rates, disaster: random.chance(15) }
+        Calls { leases, rates, disaster: random.chance(15), stranded: None, trouble: 0 }
     }
 
     /// Microseconds of this node's clock in a millisecond.
@@ -77,6 +81,49 @@ impl Run {
                     self.world.reset_peers(name, conf.conf.clone())
                 }
             }
+        }
+    }
+
+    /// Now and then a leader is cut off and stands still for some time: what was on its way to it still comes, and reads are asked of
+    /// it while the others elect another. Gives what happens instead of something else, if so.
+    pub(crate) fn strand_a_leader(&mut self) -> Option<Result<(), WorldError>> {
+        let stranded = self.calls.as_ref()?.stranded;
+        match stranded {
+            Some(name) if self.random.below(500) == 0 || !self.world.is_running(name) => {
+                self.isolate(name, false);
+            }
+            Some(name) => {
+                return match self.random.below(100) {
+                    0..8 => Some(self.read(name)),
+                    8..16 => Some(self.propose()),
+                    _ => None,
+                };
+            }
+            None if self.trouble > 0 && self.random.below(200) == 0 => {
+                let leads = |n: &NodeName| self.world.node(*n).is_ok_and(NodeImpl::is_leader);
+                let leaders: Vec<NodeName> = self.running().into_iter().filter(leads).collect();
+                if let Some(name) = self.random.pick(&leaders) {
+                    self.isolate(name, true);
+                }
+            }
+            None => {}
+        }
+        None
+    }
+
+    fn isolate(&mut self, name: NodeName, cut: bool) {
+        for other in self.world.names() {
+            for link in [Link { from: name, to: other }, Link { from: other, to: name }] {
+                match cut {
+                    true => self.world.network_mut().cut(link),
+                    false => self.world.network_mut().heal(link),
+                }
+            }
+        }
+        if let Some(calls) = &mut self.calls {
+            calls.stranded = cut.then_some(name);
+            // Nothing else goes wrong meanwhile: the others are to get far.
+            std::mem::swap(&mut self.trouble, &mut calls.trouble);
         }
     }
 
