@@ -2,7 +2,7 @@
 //!
 //! SOFAJRaft's `AppendEntriesRequestProcessor`, `RequestVoteRequestProcessor`, `TimeoutNowRequestProcessor`,
 //! `ReadIndexRequestProcessor` and `PingRequestProcessor`; all but the last differ only in their message and share
-//! [`process_raft_request`](Processors::process_raft_request). Those of the `CliService` are in [`cli`](super::cli).
+//! [`process_raft_request`](Processors::process_raft_request). Those of the `CliService` are in [`cli`].
 
 use std::collections::VecDeque;
 use std::fmt;

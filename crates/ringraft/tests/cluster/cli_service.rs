@@ -240,10 +240,8 @@ fn one_replica_is_told_who_is_left() {
     write(&cluster.members, 5);
     converge(&cluster.members, 5);
     let left = cluster.conf.peers[0].clone();
-    let others = cluster.conf.peers[1..].to_vec();
-    for peer in &others {
-        cluster.lose(peer);
-    }
+    let lost = cluster.conf.peers[1..].to_vec();
+    lost.iter().for_each(|peer| cluster.lose(peer));
     let alone = std::slice::from_ref(&left);
     cli.reset_peer("g", &left, alone).expect("forced");
     assert_eq!(code(&cli.reset_peer("g", &left, &[]).unwrap_err()), Some(RaftError::Invalid));
