@@ -24,6 +24,15 @@ impl Ballot {
 
     /// Whether a majority of the configuration, and of the old one while joint, granted.
     pub(crate) fn is_granted(&self, conf: &ConfigurationEntry) -> bool {
+        if Mutant::C5VotesOfTheNewHalf.is_active() {
+            let new = ConfigurationEntry { conf: conf.conf.clone(), ..ConfigurationEntry::default() };
+            return has_quorum(&new, |peer| self.granted.contains(peer));
+        }
+        if Mutant::C10LearnersVote.is_active() {
+            let granted = |p: &&PeerId| self.granted.contains(p);
+            let more = conf.learners().filter(granted).count();
+            return conf.conf.peers.iter().filter(granted).count() + more > conf.conf.peers.len() / 2;
+        }
         has_quorum(conf, |peer| self.granted.contains(peer))
     }
 }
@@ -40,8 +49,10 @@ pub(crate) fn quorum_value<T: Ord + Copy + Default>(
     conf: &ConfigurationEntry,
     value: impl Fn(&PeerId) -> T,
 ) -> T {
+    let learners = Mutant::C10LearnersCount.is_active();
     let reached = |peers: &[PeerId]| {
-        let mut values: Vec<T> = peers.iter().map(&value).collect();
+        let more = conf.learners().filter(|_| learners);
+        let mut values: Vec<T> = peers.iter().chain(more).map(&value).collect();
         values.sort_unstable_by(|a, b| b.cmp(a));
         values.get(peers.len() / 2).copied().unwrap_or_default()
     };

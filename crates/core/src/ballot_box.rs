@@ -60,14 +60,16 @@ impl BallotBox {
         if self.pending_index == 0 {
             return Counted::Nothing;
         }
-        let mut index = self.quorum_index(&conf.conf.peers, &mut held);
+        let learners = conf.learners().filter(|_| Mutant::C10LearnersCount.is_active()).cloned().collect();
+        let mut index = self.quorum_index(&conf.conf.peers, learners, &mut held);
         if conf.is_joint() {
-            index = index.min(self.quorum_index(&conf.old_conf.peers, &mut held));
+            index = index.min(self.quorum_index(&conf.old_conf.peers, Vec::new(), &mut held));
         }
         debug_assert!(
             index == naive_quorum_index(conf, &mut held)
                 || Mutant::F5MajorityIsOneShort.is_active()
                 || Mutant::D14QuorumOfUnsorted.is_active()
+                || Mutant::C10LearnersCount.is_active()
                 || Mutant::C12CommitsWhatOneHolds.is_active(),
             "fast and naive counting agree"
         );
@@ -89,9 +91,14 @@ impl BallotBox {
         advanced
     }
 
-    fn quorum_index(&mut self, peers: &[PeerId], held: &mut impl FnMut(&PeerId) -> LogIndex) -> LogIndex {
+    fn quorum_index(
+        &mut self,
+        peers: &[PeerId],
+        more: Vec<PeerId>,
+        held: &mut impl FnMut(&PeerId) -> LogIndex,
+    ) -> LogIndex {
         self.scratch.clear();
-        self.scratch.extend(peers.iter().map(held));
+        self.scratch.extend(peers.iter().chain(&more).map(held));
         if !Mutant::D14QuorumOfUnsorted.is_active() {
             self.scratch.sort_unstable_by(|a, b| b.cmp(a));
         }

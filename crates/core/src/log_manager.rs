@@ -247,6 +247,10 @@ impl LogManager {
             }
         }
         self.terms.retain(|t| t.0 < from);
+        if Mutant::C15TruncationKeepsConfigurations.is_active() {
+            let gone = self.configurations.iter_mut().filter(|c| c.id.index >= from);
+            gone.for_each(|c| c.id.index = keep);
+        }
         self.configurations.retain(|c| c.id.index < from);
         self.last = self.terms.last().map_or(self.before_first, |t| LogId::new(keep, t.1));
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use ringraft_core::Mutant;
 use ringraft_core::mutants::choose;
-use ringraft_sim::cluster::{Profile, SimOptions, SimReport, SimViolation, run as simulate};
+use ringraft_sim::cluster::{Length, Profile, SimOptions, SimReport, SimViolation, run as simulate};
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
@@ -35,6 +35,7 @@ pub fn hunt(
     mutants: &[Mutant],
     start: u64,
     seeds: Option<u64>,
+    length: Length,
     world: impl Fn(Mutant) -> Profile,
     as_json: bool,
 ) -> Exit {
@@ -42,7 +43,7 @@ pub fn hunt(
     let limit = seeds.unwrap_or(ENOUGH);
     let (mut found, mut rows) = (0, Vec::new());
     for mutant in mutants {
-        let result = find(*mutant, start, limit, world(*mutant));
+        let result = find(*mutant, start, limit, length, world(*mutant));
         found += usize::from(result.is_some());
         let row = match &result {
             Some(Found { seeds, violation, .. }) => format!("{seeds:>5}  {}", violation.checker),
@@ -75,7 +76,7 @@ pub fn hunt(
 }
 
 /// The first seed that shows the mutant; the same however many run side by side.
-fn find(mutant: Mutant, start: u64, limit: u64, profile: Profile) -> Option<Found> {
+fn find(mutant: Mutant, start: u64, limit: u64, length: Length, profile: Profile) -> Option<Found> {
     choose(Some(mutant));
     let (next, best) = (AtomicU64::new(0), AtomicU64::new(limit));
     let found: Mutex<Option<(u64, SimReport)>> = Mutex::new(None);
@@ -89,7 +90,7 @@ fn find(mutant: Mutant, start: u64, limit: u64, profile: Profile) -> Option<Foun
                         break;
                     }
                     let seed = start.wrapping_add(number);
-                    let report = simulate(&SimOptions { seed, profile, ..SimOptions::default() });
+                    let report = simulate(&SimOptions { seed, profile, length, ..SimOptions::default() });
                     let mut found = found.lock();
                     if report.violation.is_some() && found.as_ref().is_none_or(|(at, _)| number < *at) {
                         best.fetch_min(number, Ordering::Relaxed);

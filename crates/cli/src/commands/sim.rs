@@ -284,14 +284,18 @@ fn put_back(args: &SimArgs, name: &str) -> Option<Exit> {
     let world = |mutant| args.profile.unwrap_or_else(|| WorldProfile::suiting(mutant)).world();
     match name {
         "list" => Some(list()),
-        "all" => Some(hunt(Mutant::ALL, args.start, args.seeds, world, args.json)),
-        "canary" => Some(hunt(&[Mutant::CANARY], args.start, args.seeds, world, args.json)),
+        "all" => Some(hunt(Mutant::ALL, args.start, args.seeds, args.length.length(), world, args.json)),
+        "canary" => {
+            Some(hunt(&[Mutant::CANARY], args.start, args.seeds, args.length.length(), world, args.json))
+        }
         names => match names.split(',').map(Mutant::named).collect::<Option<Vec<_>>>().as_deref() {
             Some([mutant]) => {
                 ringraft_core::mutants::choose(Some(*mutant));
                 None
             }
-            Some(several) => Some(hunt(several, args.start, args.seeds, world, args.json)),
+            Some(several) => {
+                Some(hunt(several, args.start, args.seeds, args.length.length(), world, args.json))
+            }
             None => {
                 Some(Exit::Usage.say(&format!("no mutant is called {name}; --mutant list names them all")))
             }

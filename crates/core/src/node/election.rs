@@ -21,6 +21,12 @@ impl NodeImpl {
     /// committed may have reached nobody else, and then nobody could be elected without it (thesis §4.2.2).
     fn may_campaign(&self) -> bool {
         let rejoining = self.rejoining && !Mutant::H10RejoiningPeerVotes.is_active();
+        if Mutant::B15ExcludedMemberGivesUp.is_active() {
+            return !rejoining && self.log.configuration().is_voter(&self.options.server_id);
+        }
+        if Mutant::B15RemovedMemberCampaigns.is_active() && self.log.last_id().index > 0 {
+            return !rejoining;
+        }
         !rejoining && self.log.may_decide(&self.options.server_id, self.committed_index())
     }
 
@@ -126,7 +132,10 @@ impl NodeImpl {
         self.prev_vote_ctx.init();
         let own = self.options.server_id.clone();
         self.prev_vote_ctx.grant(&own);
-        if self.prev_vote_ctx.is_granted(self.log.configuration()) {
+        let removed = !self.log.may_decide(&own, self.committed_index());
+        if removed && Mutant::B15RemovedMemberCampaigns.is_active()
+            || self.prev_vote_ctx.is_granted(self.log.configuration())
+        {
             self.elect_self(false, fx);
             return;
         }
@@ -157,8 +166,11 @@ impl NodeImpl {
     fn send_vote_requests(&mut self, term: Term, pre_vote: bool, fx: &mut Effects) {
         self.vote_round = Ticket(self.last_ticket + 1);
         let own = self.options.server_id.clone();
-        let peers: Vec<PeerId> = self.log.configuration().voters().filter(|p| **p != own).cloned().collect();
-        let transfer = self.ordered_to_campaign && self.options.lease_reads && !pre_vote;
+        let conf = self.log.configuration();
+        let learners = conf.learners().filter(|_| Mutant::C10LearnersVote.is_active());
+        let peers: Vec<PeerId> = conf.voters().chain(learners).filter(|p| **p != own).cloned().collect();
+        let marks = !Mutant::B11NoTransferMark.is_active();
+        let transfer = marks && self.ordered_to_campaign && self.options.lease_reads && !pre_vote;
         let request = RequestVoteRequest { term, last_log: self.log.last_id(), pre_vote, transfer };
         for to in peers {
             let ticket = self.next_ticket();
@@ -347,12 +359,15 @@ impl NodeImpl {
             self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
         }
         let votes = self.may_campaign();
-        let accepts = request.term == self.hard_state.term
+        let stale = Mutant::G3StaleOrderIsObeyed.is_active();
+        let accepts = (request.term == self.hard_state.term || stale)
             && self.state == NodeState::Follower
-            && self.leader_id.as_ref() == Some(from)
+            && (self.leader_id.as_ref() == Some(from) || stale)
             && votes;
         let term = if accepts { request.term + 1 } else { self.hard_state.term };
-        if accepts {
+        if accepts && Mutant::B14TransferAsksForPreVotes.is_active() {
+            self.pre_vote(now, fx);
+        } else if accepts {
             self.elect_self(true, fx);
         }
         let response = RaftResponse::TimeoutNow(TimeoutNowResponse { term, success: accepts });

@@ -499,7 +499,10 @@ impl NodeImpl {
         let held = |peer: &PeerId| {
             if peer == own { stable } else { replicators.get(peer).map_or(0, Replicator::counts_for) }
         };
-        if self.ballot_box.commit_at(self.log.configuration(), held) == Counted::OldTerm {
+        let conf = self.log.configuration();
+        let new = || crate::peer::ConfigurationEntry { conf: conf.conf.clone(), ..Default::default() };
+        let half = Mutant::C12CommitsByTheNewHalf.is_active().then(new);
+        if self.ballot_box.commit_at(half.as_ref().unwrap_or(conf), held) == Counted::OldTerm {
             fx.marks.set(Mark::OldTermHeldBack);
         }
         debug_assert!(

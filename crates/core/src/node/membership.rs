@@ -152,6 +152,7 @@ impl NodeImpl {
         let busy = |what: String| Err(Status::new(RaftError::Busy, what));
         match self.state {
             NodeState::Leader => {}
+            NodeState::Transferring if Mutant::G2ChangeDuringTransfer.is_active() => {}
             NodeState::Transferring => return busy("leadership is being transferred".to_owned()),
             _ => return Err(self.not_leader()),
         }
@@ -355,7 +356,9 @@ impl NodeImpl {
     /// Leadership is over, or the change has failed. What is logged may be finished by another leader.
     pub(super) fn abandon_change(&mut self, status: &Status, fx: &mut Effects) {
         let ctx = std::mem::take(&mut self.conf_ctx);
-        let Some(call) = ctx.call else { return };
+        let Some(call) = ctx.call.filter(|_| !Mutant::C23AbandonedChangeTellsNobody.is_active()) else {
+            return;
+        };
         let failure = match ctx.stage {
             Stage::Joint | Stage::Stable => CallFailure::Unknown(status.clone()),
             Stage::None | Stage::CatchingUp => CallFailure::Failed(status.clone()),
@@ -366,6 +369,9 @@ impl NodeImpl {
     /// A new leader finishes the change that it finds in its log; its first entry carries it on. One that its own removal left no
     /// other choice than to lead steps down when that is committed.
     pub(super) fn adopt_change(&mut self) {
+        if Mutant::C4NewLeaderStaysJoint.is_active() {
+            return;
+        }
         let entry = self.log.configuration();
         let stage = match (entry.is_joint(), entry.is_voter(&self.options.server_id)) {
             (true, _) => Stage::Joint,

@@ -110,6 +110,10 @@ impl NodeImpl {
             self.begin_read(now, calls, None, mode, fx);
             return;
         }
+        if Mutant::F6FollowerAsksNobody.is_active() {
+            self.reads.confirmed.push((self.committed_index(), now, calls));
+            return;
+        }
         if self.reads.waiting.is_empty() || mode == ReadOnlyOption::Safe {
             self.reads.waiting_mode = mode;
         }
@@ -152,7 +156,10 @@ impl NodeImpl {
             self.begin_read(now, Vec::new(), Some(token), request.mode, fx);
             return;
         }
-        let response = RaftResponse::Error(self.not_leader());
+        let mut response = RaftResponse::Error(self.not_leader());
+        if Mutant::F7AnswersWithoutLeading.is_active() {
+            response = RaftResponse::ReadIndex(ReadIndexResponse { index: self.committed_index() });
+        }
         fx.replies.push(Reply { token, response, after_durable: false });
     }
 
@@ -187,7 +194,9 @@ impl NodeImpl {
         match self.reads.rounds.back_mut() {
             Some(last) if last.after == after => {
                 last.index = last.index.max(index);
-                last.calls.extend(round.calls);
+                if !Mutant::F7ReadOfABatchIsLost.is_active() {
+                    last.calls.extend(round.calls);
+                }
                 last.replies.extend(round.replies);
             }
             _ => self.reads.rounds.push_back(round),
@@ -376,7 +385,7 @@ impl NodeImpl {
 
     /// Leadership is over: what no quorum has confirmed never will be.
     pub(super) fn abandon_rounds(&mut self, fx: &mut Effects) {
-        if self.reads.rounds.is_empty() {
+        if self.reads.rounds.is_empty() || Mutant::F7ReadsOutliveLeadership.is_active() {
             return;
         }
         let status =
@@ -403,9 +412,17 @@ impl NodeImpl {
 
     /// Whether a quorum has promised, for long enough from now, to elect nobody else. Counted from when the requests were *sent*.
     fn lease_is_valid(&self, now: Time) -> bool {
-        let over = self.lease_is_over && !Mutant::B12LeaseOutlivesTransfer.is_active();
-        if !self.options.lease_reads || self.state != NodeState::Leader || over {
+        let mut over = self.lease_is_over && !Mutant::B12LeaseOutlivesTransfer.is_active();
+        if Mutant::B13LeaseDuringTransfer.is_active() && self.state == NodeState::Transferring {
+            over = false;
+        } else if self.state != NodeState::Leader {
             return false;
+        }
+        if !self.options.lease_reads || over {
+            return false;
+        }
+        if Mutant::B7LeaseUntilStepDown.is_active() {
+            return true;
         }
         let conf = self.log.configuration();
         // A voter of which it is known that it promises nothing, such as a Java peer.
@@ -420,7 +437,9 @@ impl NodeImpl {
             self.replicators.get(peer).and_then(|r| r.promised_at).filter(|_| !self.peer_is_rejoining(peer))
         };
         let lease = self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio;
-        quorum_value(conf, promised).is_some_and(|since| now.since(since) < lease)
+        let new = || crate::peer::ConfigurationEntry { conf: conf.conf.clone(), ..Default::default() };
+        let half = Mutant::F8LeaseOfTheNewHalf.is_active().then(new);
+        quorum_value(half.as_ref().unwrap_or(conf), promised).is_some_and(|since| now.since(since) < lease)
     }
 
     /// A voter's side of the lease: within one election time-out of a leader's message, and of its own start, which may have made

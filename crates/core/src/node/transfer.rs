@@ -182,7 +182,8 @@ impl NodeImpl {
 
     /// Leadership is over: another leads in `term`, or will, when that is higher.
     pub(super) fn end_transfer(&mut self, term: Term, status: &Status, fx: &mut Effects) {
-        let Some(transfer) = self.transfer.take() else { return };
+        let told = !Mutant::G3EndedTransferTellsNobody.is_active();
+        let Some(transfer) = self.transfer.take().filter(|_| told) else { return };
         let result = if term > self.hard_state.term {
             Ok(CallDone::Transferred { term })
         } else {

@@ -2,6 +2,7 @@
 //! what they say, and remember across crashes.
 
 mod applied_stable;
+mod change_in_order;
 mod commit_rule;
 mod election_safety;
 mod leader_append_only;
@@ -23,6 +24,7 @@ use ringraft_core::{CallToken, Configuration, EntryChunk, LogIndex, NodeImpl, Pe
 use crate::log_image::LogImage;
 
 pub use applied_stable::AppliedStable;
+pub use change_in_order::ChangeInOrder;
 pub use commit_rule::CommitRule;
 pub use election_safety::ElectionSafety;
 pub use leader_append_only::LeaderAppendOnly;
@@ -165,6 +167,7 @@ impl Default for Checkers {
                 Box::new(LogMatching::default()),
                 Box::new(LeaderAppendOnly::default()),
                 Box::new(QuorumOverlap::default()),
+                Box::new(ChangeInOrder::default()),
                 Box::new(OneChangeAtATime::default()),
                 Box::new(OneOutcome::default()),
                 Box::new(LinearizableReads::default()),

@@ -1,6 +1,8 @@
 //! Every checker fires: histories that only a broken node, a wiped disk or made-up messages can bring forth.
 
-use ringraft_core::HardState;
+use std::sync::Arc;
+
+use ringraft_core::{HardState, LogId, LogOp};
 
 use super::*;
 use crate::script::{ScriptError, World, run};
@@ -199,4 +201,31 @@ fn a_call_that_ends_twice_or_elsewhere() {
     assert!(ends(&a, 1).is_ok());
     assert!(ends(&a, 1).unwrap_err().contains("twice"));
     assert!(ends(&b, 2).unwrap_err().contains("made at a:1"));
+}
+
+#[test]
+fn a_change_of_members_before_the_one_before_is_committed() {
+    let mut world = World::new();
+    world.add_nodes(&[1], &[]).unwrap();
+    let node = world.node(1).unwrap();
+    let (old, new, none) = ("a:1,b:1", "a:1,c:1", "");
+    let log = |entries: &[(&str, &str)]| {
+        let mut log = LogImage::default();
+        for (at, (conf, old_conf)) in entries.iter().enumerate() {
+            let id = LogId::new(at as u64 + 1, node.term());
+            let chunk = EntryChunk::configuration(id, conf.parse().unwrap(), old_conf.parse().unwrap());
+            log.apply(&LogOp::Append(Arc::new(chunk)));
+        }
+        log
+    };
+    let mut checker = ChangeInOrder::default();
+    let mut step = |log: LogImage| checker.observe(&Event::Stepped { node, log: &log, disks: &NoDisks });
+    assert_eq!(step(log(&[(old, none)])), Ok(()));
+    assert_eq!(step(log(&[(old, none), (old, none)])), Ok(()), "carried on");
+    let changed = [(old, none), (old, none), (new, old), (new, none)];
+    assert!(step(log(&changed)).unwrap_err().contains("is not committed"));
+    let mut fresh = ChangeInOrder::default();
+    let carried = log(&[(new, old), (new, old), (new, none)]);
+    let event = Event::Stepped { node, log: &carried, disks: &NoDisks };
+    assert!(fresh.observe(&event).unwrap_err().contains("is not committed"), "left by a new leader");
 }

@@ -48,6 +48,14 @@ pub enum FaultKind {
     StageStall,
     /// A group's leader works with a bare majority for a while, and then it is cut off, paused, killed or loses power.
     LeaderLost,
+    /// What others say reaches a group's leader late, and then the leader is heard by nobody.
+    LeaderMuffled,
+    /// A candidate that does not hear the leader gets help while the leader, which hears nothing, may have a lease.
+    LeaseStrained,
+    /// The order of a transfer comes when the leader has given the transfer up.
+    LateOrder,
+    /// A leader is lost in the middle of a change of members.
+    ChangeCutShort,
     /// Connections between two hosts break.
     Reset,
     /// One end of the connections between two hosts is gone, and the other is not told.
@@ -64,7 +72,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 25] = [
+    pub const ALL: [FaultKind; 29] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerCut,
@@ -84,6 +92,10 @@ impl FaultKind {
         FaultKind::ClockLeap,
         FaultKind::StageStall,
         FaultKind::LeaderLost,
+        FaultKind::LeaderMuffled,
+        FaultKind::LeaseStrained,
+        FaultKind::LateOrder,
+        FaultKind::ChangeCutShort,
         FaultKind::Reset,
         FaultKind::HalfOpen,
         FaultKind::Clog,
@@ -114,6 +126,10 @@ impl FaultKind {
             FaultKind::ClockLeap => "clock_leap",
             FaultKind::StageStall => "stage_stall",
             FaultKind::LeaderLost => "leader_lost",
+            FaultKind::LeaderMuffled => "leader_muffled",
+            FaultKind::LeaseStrained => "lease_strained",
+            FaultKind::LateOrder => "late_order",
+            FaultKind::ChangeCutShort => "change_cut_short",
             FaultKind::Reset => "reset",
             FaultKind::HalfOpen => "half_open",
             FaultKind::Clog => "clog",
@@ -126,6 +142,12 @@ impl FaultKind {
     /// Whether it changes what the disk holds without a word.
     pub(super) fn damages(self) -> bool {
         matches!(self, FaultKind::BitFlip | FaultKind::MisdirectedWrite | FaultKind::LostDirEntry)
+    }
+
+    /// Whether it aims at a leader.
+    pub(super) fn aims(self) -> bool {
+        use FaultKind::{ChangeCutShort, LateOrder, LeaderLost, LeaderMuffled, LeaseStrained};
+        matches!(self, LeaderLost | LeaderMuffled | LeaseStrained | LateOrder | ChangeCutShort)
     }
 
     /// Whether it can happen in such a world.
@@ -148,6 +170,10 @@ impl FaultKind {
                 | FaultKind::Clog
                 | FaultKind::OneWayCut
                 | FaultKind::Partition
+                | FaultKind::LeaderMuffled
+                | FaultKind::LeaseStrained
+                | FaultKind::LateOrder
+                | FaultKind::ChangeCutShort
         );
         match (profile, store) {
             (_, StoreKind::Memory) if disk => false,
@@ -217,7 +243,7 @@ impl World {
             }
             FaultKind::SlowDisk => {
                 let until = self.now + away;
-                let delay = r.sized((timeout / 8).min(1000 * MS), (4 * timeout).min(10_000 * MS));
+                let delay = r.sized((timeout / 8).min(1000 * MS), (8 * timeout).min(10_000 * MS));
                 self.hosts[host].slow_disk = Some((until, delay));
             }
             FaultKind::ShortReads => self.hosts[host].disk.short_reads(true),
@@ -241,6 +267,10 @@ impl World {
             }
             FaultKind::StageStall => self.hosts[host].stall = r.sized(MS, 4 * timeout),
             FaultKind::LeaderLost => return self.lag_behind_leader(r),
+            FaultKind::LeaderMuffled
+            | FaultKind::LeaseStrained
+            | FaultKind::LateOrder
+            | FaultKind::ChangeCutShort => return self.strain(kind, r),
             FaultKind::Wipe => return self.wipe(host, away, r),
             FaultKind::Reset => {
                 let other = r.index(self.plan.hosts);
@@ -276,7 +306,7 @@ impl World {
     }
 
     /// The host that leads a group.
-    fn leader_of(&self, group: usize) -> Option<usize> {
+    pub(super) fn leader_of(&self, group: usize) -> Option<usize> {
         let leads = |host: &&usize| self.node(group, **host).is_some_and(|node| node.is_leader());
         self.plan.groups[group].iter().find(leads).copied()
     }

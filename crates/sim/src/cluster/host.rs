@@ -240,6 +240,7 @@ impl World {
         options.lease_reads = plan.operators.lease_reads;
         options.read_index_timeout_ms = plan.rpc_timeout_ms;
         options.catchup_margin = plan.operators.catchup_margin;
+        options.disk_stall_timeout_ms = plan.operators.disk_stall_ms;
         options.election_timeout_ms = plan.election_timeout_ms;
         options.max_election_delay_ms = plan.election_delay_ms;
         options.election_heartbeat_factor = plan.heartbeat_factor;

@@ -86,6 +86,7 @@ impl World {
         if self.led_since.is_some() {
             match self.unsettled() {
                 None if self.stays_quiet() => return Ok(()),
+                None if self.call_at_rest()? => return Ok(()),
                 None => return self.finish(),
                 Some((what, group))
                     if passed > grace + self.plan.operators.rounds() * round + CONVERGENCE =>

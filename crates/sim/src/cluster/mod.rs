@@ -8,6 +8,7 @@ mod disk_stage;
 mod faults;
 mod fsm_stage;
 mod host;
+mod last_calls;
 mod liveness;
 mod machine;
 mod network;
@@ -16,8 +17,10 @@ mod oracle;
 mod patience;
 mod plan;
 mod random;
+mod readers;
 mod recovery;
 mod run;
+mod strain;
 #[cfg(test)]
 mod tests;
 mod trace;

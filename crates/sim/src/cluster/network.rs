@@ -343,6 +343,14 @@ impl World {
         self.after(away, Event::Heal(ways));
     }
 
+    /// Cuts these ways for a while. Connections hold what is sent meanwhile.
+    pub(super) fn cut_ways(&mut self, ways: Vec<(usize, usize)>, away: u64) {
+        for (from, to) in &ways {
+            self.network.cuts[*from][*to] += 1;
+        }
+        self.after(away, Event::Heal(ways));
+    }
+
     pub(super) fn heal(&mut self, ways: &[(usize, usize)]) {
         for (from, to) in ways {
             let cuts = &mut self.network.cuts[*from][*to];

@@ -29,6 +29,12 @@ pub(super) struct OperatorPlan {
     /// Election priority of each host.
     pub(super) priorities: Vec<i32>,
     pub(super) catchup_margin: u64,
+    /// Most faults aim at leaders.
+    pub(super) aims: bool,
+    /// Candidates wait for little more than the election time-out.
+    pub(super) quick: bool,
+    /// A write that takes so long counts as stalled, in milliseconds; 0 is the default.
+    pub(super) disk_stall_ms: u64,
 }
 
 impl OperatorPlan {
@@ -65,13 +71,30 @@ impl OperatorPlan {
                 .map(|_| if prefers { [-1, 10, 40, 100][r.index(4)] } else { -1 })
                 .collect(),
             catchup_margin: r.sized(1, 64),
+            aims: r.chance(250),
+            quick: r.chance(300),
+            disk_stall_ms: if r.chance(500) {
+                r.range(election_timeout_ms / 2, 3 * election_timeout_ms)
+            } else {
+                0
+            },
         }
     }
 
     /// Rounds of election that a group may need for a leader. Who waits for a member of higher priority waits long: from 100 to 10
     /// the priority that it waits for decays in eight steps of two election time-outs.
     pub(super) fn rounds(&self) -> u64 {
-        if self.priorities.iter().any(|priority| *priority >= 0) { 40 } else { 10 }
+        match (self.priorities.iter().any(|priority| *priority >= 0), self.quick) {
+            (true, _) => 40,
+            // Rounds are short, and candidates come in each other's way more often.
+            (false, true) => 30,
+            (false, false) => 10,
+        }
+    }
+
+    /// Whether there are readers, and whether there are operators.
+    pub(super) fn watch(&self) -> (bool, bool) {
+        (self.read_index > 0, self.acts())
     }
 
     fn acts(&self) -> bool {
@@ -92,6 +115,8 @@ struct OpenCall {
 #[derive(Default)]
 pub(super) struct Operators {
     open: Vec<OpenCall>,
+    /// The last transfer that did not come about, by group.
+    kept: Option<(usize, String)>,
 }
 
 impl World {
@@ -137,12 +162,19 @@ impl World {
             Some(leader) if self.random.chance(900) => leader,
             _ => hosts[self.random.index(hosts.len())],
         };
+        self.ask_node(group, host);
+        Ok(())
+    }
+
+    /// An operator asks a host to change members or to hand leadership over.
+    pub(super) fn ask_node(&mut self, group: usize, host: usize) {
+        let hosts = self.plan.groups[group].clone();
         // Operators wait until a lost disk is made up for: two members of whom one has lost its disk decide nothing.
         let whole = !hosts.iter().any(|host| self.may_rejoin(*host));
         let members = self.plan.operators.members && whole;
         let transfers = self.plan.operators.transfers;
         if !members && !transfers {
-            return Ok(());
+            return;
         }
         let call = if members && (!transfers || self.random.chance(650)) {
             let change = self.draw_change(group);
@@ -158,7 +190,6 @@ impl World {
             NodeCall::TransferLeadership { to: to.map(|to| self.member(to)) }
         };
         self.call_node(host, group, call);
-        Ok(())
     }
 
     fn draw_change(&mut self, group: usize) -> MembershipChange {
@@ -185,7 +216,7 @@ impl World {
         }
     }
 
-    fn call_node(&mut self, host: usize, group: usize, call: NodeCall) {
+    pub(super) fn call_node(&mut self, host: usize, group: usize, call: NodeCall) {
         let life = self.hosts[host].life;
         let Some(process) = &mut self.hosts[host].process else { return };
         let Some(handle) = process.handles[group] else { return };
@@ -215,9 +246,19 @@ impl World {
             match (&call, result) {
                 (NodeCall::ChangeMembers { .. }, Ok(CallDone::Changed { old, new })) => {
                     self.mark(if old == new { "members are so already" } else { "members changed" });
+                    // Some change them again at once.
+                    if self.chaos && self.random.chance(200) {
+                        self.ask_node(group, host);
+                    }
                 }
                 (NodeCall::TransferLeadership { .. }, Ok(CallDone::Transferred { .. })) => {
                     self.mark("leadership transferred");
+                }
+                (NodeCall::TransferLeadership { .. }, Err(failure)) => {
+                    let (CallFailure::Failed(why) | CallFailure::Unknown(why)) = &failure;
+                    self.operators.kept = Some((group, why.to_string()));
+                    let doubt = matches!(failure, CallFailure::Unknown(_));
+                    self.mark(if doubt { "operator left in doubt" } else { "operator refused" });
                 }
                 (_, Err(CallFailure::Failed(_))) => self.mark("operator refused"),
                 (_, Err(CallFailure::Unknown(_))) => self.mark("operator left in doubt"),
@@ -227,6 +268,12 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether the transfers at rest are over, and which of them, if any, came to nothing.
+    pub(super) fn transfers_failed(&mut self) -> Result<Option<Option<(usize, String)>>, Violation> {
+        self.end_calls()?;
+        Ok(self.operators.open.is_empty().then(|| self.operators.kept.take()))
     }
 
     /// At rest no call is without its outcome.
@@ -260,7 +307,7 @@ impl World {
     }
 
     /// Whether a host has lost its disk, and a group on it may not have caught up: what a crash may bring back counts.
-    fn may_rejoin(&self, host: usize) -> bool {
+    pub(super) fn may_rejoin(&self, host: usize) -> bool {
         let rejoins = |image: &crate::LogImage| {
             image.hard_state().voted_for.as_ref().is_none_or(PeerId::is_empty) && image.last_index() == 0
                 || image.hard_state().voted_for.as_ref().is_some_and(PeerId::is_empty)

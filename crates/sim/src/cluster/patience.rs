@@ -1,7 +1,7 @@
 //! Rules about terms and time: who hears of a term is in it, and a leader that everybody hears stays.
 
 use ringraft::handler::{GroupHandle, LaneEvent};
-use ringraft_core::{NodeImpl, RaftRequest, Term};
+use ringraft_core::{LogIndex, NodeImpl, NodeState, RaftRequest, Term};
 
 use super::host::Process;
 use super::plan::MS;
@@ -15,6 +15,9 @@ const QUIET_GROUPS: usize = 4;
 pub(super) struct Quiet {
     terms: Vec<Term>,
 }
+
+/// Term, index and moment of the oldest entry that a leader was seen waiting to write.
+pub(super) type Unwritten = Option<(Term, LogIndex, u64)>;
 
 /// Terms that a turn is told of by others, with the group: in answers, and in requests for votes, unless voters may keep their
 /// term for the sake of a `promise`.
@@ -52,6 +55,67 @@ impl World {
         Ok(())
     }
 
+    /// A leader whose oldest write stands still for far longer than the stall time-out leads no more, where another can.
+    ///
+    /// # Errors
+    /// It leads on.
+    pub(super) fn leader_can_write(
+        &mut self,
+        group: usize,
+        host: usize,
+        node: &NodeImpl,
+    ) -> Result<(), Violation> {
+        let (stable, last) = (node.stable_index(), node.last_log_id().index);
+        let unwritten = &mut self.unwritten[host][group];
+        if !node.is_leader() || stable >= last {
+            *unwritten = None;
+            return Ok(());
+        }
+        let (term, index, since) = match *unwritten {
+            Some((term, index, since)) if term == node.term() && stable < index => (term, index, since),
+            _ => (node.term(), last, self.now),
+        };
+        *unwritten = Some((term, index, since));
+        let conf = node.configuration();
+        let others = conf.voters().any(|peer| *peer != node.options().server_id);
+        let whole = !self.plan.groups[group].iter().any(|host| self.may_rejoin(*host));
+        // It looks every half election time-out; clocks may run at other rates.
+        let patience = (node.options().disk_stall_ms() + node.options().election_timeout_ms) * MS * 11 / 10;
+        if others && whole && self.now - since > patience {
+            let what = format!(
+                "host {host} leads group {group} in term {term}, and its write of entry {index} is under way for {} ms",
+                (self.now - since) / MS
+            );
+            return Err(broken("a leader that cannot write steps down", what));
+        }
+        Ok(())
+    }
+
+    /// Who is ordered to campaign by a transfer holds the whole log (thesis §3.10).
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn order_waits_for_log(
+        &self,
+        group: usize,
+        node: &NodeImpl,
+        to: &str,
+    ) -> Result<(), Violation> {
+        let Some(target) = self.hosts.iter().position(|host| host.peer.to_string() == to) else {
+            return Ok(());
+        };
+        let held = self.oracle.groups[group].logs[target].stable.last_index();
+        let excused = self.hosts[target].wiped || self.is_damaged(target);
+        if node.state() == NodeState::Transferring && held < node.last_log_id().index && !excused {
+            let what = format!(
+                "host {target} is ordered to campaign for group {group} with {held} of {} entries",
+                node.last_log_id().index
+            );
+            return Err(broken("a transfer waits for the log", what));
+        }
+        Ok(())
+    }
+
     /// The groups have come to rest. Says whether they are to be watched for a while before all is over.
     pub(super) fn stays_quiet(&mut self) -> bool {
         if self.quiet.is_some() || self.plan.groups.len() > QUIET_GROUPS {
@@ -61,6 +125,13 @@ impl World {
         let round = (self.plan.election_timeout_ms + self.plan.election_delay_ms) * MS;
         self.after(3 * round, Event::Check);
         true
+    }
+
+    /// From now on somebody moves the leaders.
+    pub(super) fn leaders_may_change(&mut self) {
+        if let Some(quiet) = &mut self.quiet {
+            quiet.terms.clear();
+        }
     }
 
     /// A group at rest, its leader in reach of all, elects no other.

@@ -160,6 +160,16 @@ impl Plan {
             // What a lease stands on: a clock that leaps would break every promise (`docs/testing.md`).
             faults.retain(|kind| *kind != FaultKind::ClockLeap);
         }
+        if hosts > 1 && operators.aims && options.profile != Profile::Disk {
+            // Little but what aims at leaders.
+            faults.retain(|kind| kind.aims() || r.chance(150));
+            faults.extend([
+                FaultKind::LeaderMuffled,
+                FaultKind::LeaseStrained,
+                FaultKind::ChangeCutShort,
+                FaultKind::LateOrder,
+            ]);
+        }
         let limits = LaneLimits {
             chunk_entries: r.sized(1, 64) as usize,
             chunk_bytes: r.sized(64, 4096) as usize,
@@ -217,7 +227,11 @@ impl Plan {
                 window: if r.chance(300) { r.sized(1, 64) as usize } else { 1 << 16 },
             },
             election_timeout_ms,
-            election_delay_ms: election_timeout_ms / 2 + r.range(10, election_timeout_ms),
+            // Where it is small, another may be elected before the leader gives up.
+            election_delay_ms: match operators.quick {
+                true => r.range(5, election_timeout_ms / 4),
+                false => election_timeout_ms / 2 + r.range(10, election_timeout_ms),
+            },
             heartbeat_factor: r.range(3, 10),
             step_down_when_vote_timedout: r.chance(700),
             entries_size,

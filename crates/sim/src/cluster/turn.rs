@@ -218,6 +218,7 @@ impl World {
                 self.note_role(group, host, node);
             }
             self.oracle.stepped(group, host, node, self.now)?;
+            self.leader_can_write(group, host, node)?;
         }
         self.report.trace_hash = hash;
         Ok(())
@@ -323,6 +324,9 @@ impl World {
             if let Some(group) = p.by_handle.get(&handle) {
                 self.note_send(*group, host, send);
                 self.oracle.sending(*group, host, send)?;
+                if let (RaftRequest::TimeoutNow(_), Some(node)) = (&send.request, p.lane.node(handle)) {
+                    self.order_waits_for_log(*group, node, &send.to)?;
+                }
             }
         }
         for reply in replies {

@@ -23,12 +23,24 @@ pub(super) struct Workload {
     refused: Vec<u32>,
 }
 
+/// What is asked of a host.
+#[derive(Clone, Copy)]
+pub(super) struct Question {
+    pub(super) key: u64,
+    pub(super) op: RegisterOp,
+    /// A read goes by read index instead of through the log.
+    pub(super) by_index: bool,
+    /// It is for the host's term only.
+    pub(super) expects: bool,
+}
+
 impl Workload {
     pub(super) fn new(clients: usize, groups: usize) -> Workload {
         Workload {
             tasks: Tasks::new(groups),
-            leaders: vec![vec![0; groups]; clients],
-            refused: vec![0; clients],
+            // One more for the readers.
+            leaders: vec![vec![0; groups]; clients + 1],
+            refused: vec![0; clients + 1],
         }
     }
 }
@@ -76,9 +88,16 @@ impl World {
                 RegisterOp::CompareAndSet { expected: self.random.range(id.saturating_sub(20), id), new: id }
             }
         };
-        let filling = self.random.below(self.plan.value_bytes) as usize;
         let expects = self.random.chance(50);
         let by_index = op == RegisterOp::Read && self.random.chance(self.plan.operators.read_index);
+        self.ask(client, group, host, Question { key, op, by_index, expects })
+    }
+
+    /// Gives a command to a host, or asks it for a read by read index.
+    pub(super) fn ask(&mut self, client: usize, group: usize, host: usize, question: Question) -> bool {
+        let Question { key, op, by_index, expects } = question;
+        let id = self.workload.tasks.next_id();
+        let filling = self.random.below(self.plan.value_bytes) as usize;
         let leased = self.plan.operators.lease_reads && self.random.chance(700);
         let Some(process) = &mut self.hosts[host].process else { return false };
         let Some(handle) = process.handles[group] else { return false };

@@ -11,13 +11,16 @@ use ringraft_proto::Frame;
 
 use super::clock::HostClock;
 use super::host::Host;
+use super::last_calls::LastCalls;
 use super::machine::Outbox;
 use super::network::Network;
 use super::operators::Operators;
 use super::oracle::Oracle;
-use super::patience::Quiet;
+use super::patience::{Quiet, Unwritten};
 use super::plan::{MS, Plan};
 use super::random::Random;
+use super::readers::Watch;
+use super::strain::Act;
 use super::trace::Trace;
 use super::transport::ConnectionId;
 use super::workload::Workload;
@@ -58,6 +61,10 @@ pub(super) enum Event {
         group: usize,
         random: Random,
     },
+    /// The next act of a fault.
+    Act(Act),
+    /// Readers look for somebody to ask.
+    Readers,
     /// A disk stage tells the lane what is durable.
     Told(usize, u32),
     /// An operator ends a process whose store has failed.
@@ -83,6 +90,7 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     pub(super) workload: Workload,
     pub(super) operators: Operators,
+    pub(super) watch: Watch,
     pub(super) outbox: Arc<Outbox>,
     pub(super) sink: SinkId,
     pub(super) report: SimReport,
@@ -95,6 +103,9 @@ pub(super) struct World {
     pub(super) calm_since: u64,
     pub(super) led_since: Option<u64>,
     pub(super) quiet: Option<Quiet>,
+    pub(super) last_calls: LastCalls,
+    /// What leaders wait to write, by host and group.
+    pub(super) unwritten: Vec<Vec<Unwritten>>,
     pub(super) trace: Trace,
     /// Kept from turn to turn so that turns do not allocate.
     pub(super) scratch_events: Vec<ringraft::handler::LaneEvent>,
@@ -131,6 +142,7 @@ impl World {
             oracle: Oracle::new(&peers, plan.groups.len(), plan.bounds()),
             workload: Workload::new(plan.clients, plan.groups.len()),
             operators: Operators::default(),
+            watch: Watch::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
             outbox,
             report: SimReport { seed: options.seed, ..SimReport::default() },
@@ -141,6 +153,8 @@ impl World {
             calm_since: 0,
             led_since: None,
             quiet: None,
+            last_calls: LastCalls::default(),
+            unwritten: vec![vec![None; plan.groups.len()]; plan.hosts],
             trace: Trace::new(options.trace),
             scratch_events: Vec::new(),
             core_marks: [0; Mark::ALL.len()],
@@ -156,6 +170,7 @@ impl World {
             world.after(delay, Event::Client(client));
         }
         world.start_operators();
+        world.start_readers();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
         let chaos = world.plan.chaos;
@@ -271,6 +286,12 @@ impl World {
                 self.lose_leader(group, random);
                 self.drain_outcomes()
             }
+            Event::Act(act) => {
+                self.report.events += 1;
+                self.act(act);
+                self.drain_outcomes()
+            }
+            Event::Readers => self.readers(),
             Event::Told(host, life) => {
                 self.told(host, life);
                 Ok(())

@@ -1,0 +1,196 @@
+//! Faults in several acts that aim at a leader: at its lease, at its orders, at its change of the members. They bring about what
+//! single faults rarely do: two hosts that believe to lead, for as long as the rules allow it.
+
+use ringraft::handler::NodeCall;
+use ringraft_core::{Configuration, MembershipChange};
+
+use super::faults::FaultKind;
+use super::plan::{MS, StoreKind};
+use super::random::Random;
+use super::world::{Event, World};
+
+/// A way from one host to another.
+type Way = (usize, usize);
+
+/// One act of such a fault.
+pub(super) enum Act {
+    /// Nothing passes on these ways for so long.
+    Cut { ways: Vec<Way>, away: u64 },
+    /// A process is killed, or its machine loses power when there is a seed for that, and is back so long after.
+    Restart { host: usize, power: Option<u64>, away: u64 },
+}
+
+/// The ways from each of `from` to each of `to`.
+fn ways(from: &[usize], to: &[usize]) -> Vec<Way> {
+    let pairs = from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b)));
+    pairs.filter(|(a, b)| a != b).collect()
+}
+
+impl World {
+    /// The act of a fault is due.
+    pub(super) fn act(&mut self, act: Act) {
+        if !self.chaos {
+            return;
+        }
+        match act {
+            Act::Cut { ways, away } => self.cut_ways(ways, away),
+            Act::Restart { host, power, away } => {
+                let mut r = self.random.fork(self.now ^ 7);
+                self.crash(host, power, away, &mut r);
+            }
+        }
+    }
+
+    fn slow_ways(&mut self, ways: &[Way], until: u64, delay: u64) {
+        for (from, to) in ways {
+            self.clog_way(*from, *to, until, delay);
+        }
+    }
+
+    /// Aims a fault at the leader of a group. Says whether it could.
+    pub(super) fn strain(&mut self, kind: FaultKind, r: &mut Random) -> bool {
+        let group = r.index(self.plan.groups.len());
+        let Some(leader) = self.leader_of(group) else { return false };
+        let mut others: Vec<usize> =
+            self.plan.groups[group].iter().copied().filter(|host| *host != leader).collect();
+        if others.is_empty() {
+            return false;
+        }
+        let candidate = others.remove(r.index(others.len()));
+        match kind {
+            FaultKind::LeaderMuffled => self.muffle_leader(leader, candidate, others, r),
+            FaultKind::LeaseStrained => self.strain_lease(leader, candidate, others, r),
+            FaultKind::LateOrder => return self.delay_order(group, leader, candidate, others, r),
+            FaultKind::ChangeCutShort => return self.cut_change_short(group, leader, candidate, others, r),
+            _ => return false,
+        }
+        true
+    }
+
+    /// What others say reaches the leader late, and soon it is heard by nobody: old answers arrive when another leads.
+    fn muffle_leader(&mut self, leader: usize, candidate: usize, mut others: Vec<usize>, r: &mut Random) {
+        let timeout = self.plan.election_timeout_ms * MS;
+        others.push(candidate);
+        let (late, soon) = (r.range(timeout / 4, 3 * timeout), r.range(0, timeout / 2));
+        let until = self.now + soon + 4 * timeout;
+        self.slow_ways(&ways(&others, &[leader]), until, late);
+        let away = r.range(2 * timeout, 5 * timeout);
+        self.after(soon, Event::Act(Act::Cut { ways: ways(&[leader], &others), away }));
+    }
+
+    /// A candidate that does not hear the leader is helped by voters that have just started again, or that hear the leader again
+    /// since they promised their vote; the leader hears nothing meanwhile.
+    fn strain_lease(&mut self, leader: usize, candidate: usize, others: Vec<usize>, r: &mut Random) {
+        let timeout = self.plan.election_timeout_ms * MS;
+        let round = timeout + self.plan.election_delay_ms * MS;
+        let mut all = others.clone();
+        all.push(candidate);
+        let deaf = Act::Cut { ways: ways(&all, &[leader]), away: r.range(timeout, 2 * timeout) };
+        if r.chance(500) || others.is_empty() {
+            self.cut_ways(ways(&[leader], &[candidate]), r.range(3 * timeout, 6 * timeout));
+            let soon = r.range(timeout, 3 * timeout);
+            for host in &others {
+                let power = matches!(self.plan.store, StoreKind::Segment(_)).then(|| r.next());
+                let power = power.filter(|_| r.chance(300));
+                let away = r.sized(MS, timeout / 16 + MS);
+                if r.chance(800) {
+                    self.after(soon, Event::Act(Act::Restart { host: *host, power, away }));
+                }
+            }
+            if r.chance(800) {
+                let cut = Act::Cut { ways: ways(&[leader], &others), away: r.range(timeout, 2 * timeout) };
+                self.after(soon, Event::Act(cut));
+            }
+            self.after(soon, Event::Act(deaf));
+            return;
+        }
+        let silence = r.range(timeout, timeout + round / 2);
+        self.cut_ways(ways(&[leader], &others), silence);
+        self.cut_ways(ways(&[leader], &[candidate]), silence + 4 * timeout);
+        let delay = r.range(timeout / 32, timeout / 5);
+        let until = self.now + silence + 3 * timeout;
+        self.slow_ways(&ways(&others, &[candidate]), until, delay);
+        if r.chance(700) {
+            self.slow_ways(&ways(&[candidate], &others), until, delay);
+        }
+        let heard = silence + r.range(timeout / 16, timeout / 3);
+        self.after(heard, Event::Act(deaf));
+    }
+
+    /// A transfer's order comes when its leader has given the transfer up, and hears nothing.
+    fn delay_order(
+        &mut self,
+        group: usize,
+        leader: usize,
+        candidate: usize,
+        others: Vec<usize>,
+        r: &mut Random,
+    ) -> bool {
+        if !self.plan.operators.transfers {
+            return false;
+        }
+        let timeout = self.plan.election_timeout_ms * MS;
+        let delay = r.range(timeout / 4, timeout * 3 / 2);
+        let to = Some(self.member(candidate));
+        // Only the order is late; what the leader says later is on time, where nothing keeps the order of frames.
+        self.slow_ways(&[(leader, candidate)], self.now + r.range(MS, timeout / 8), delay);
+        self.call_node(leader, group, NodeCall::TransferLeadership { to });
+        let mut all = others;
+        all.push(candidate);
+        let deaf = delay.saturating_sub(r.range(timeout / 16, timeout * 3 / 4));
+        let away = r.range(timeout, 2 * timeout);
+        self.after(deaf, Event::Act(Act::Cut { ways: ways(&all, &[leader]), away }));
+        true
+    }
+
+    /// The leader begins a change of the members, and is lost for some of them, or for all, before it is over.
+    fn cut_change_short(
+        &mut self,
+        group: usize,
+        leader: usize,
+        candidate: usize,
+        mut others: Vec<usize>,
+        r: &mut Random,
+    ) -> bool {
+        let whole = !self.plan.groups[group].iter().any(|host| self.may_rejoin(*host));
+        if !self.plan.operators.members || !whole {
+            return false;
+        }
+        let timeout = self.plan.election_timeout_ms * MS;
+        others.push(candidate);
+        let mut conf = Configuration::default();
+        if r.chance(850) {
+            conf.peers.push(self.member(leader));
+        }
+        let stay = [100, 400, 700][r.index(3)];
+        for host in &others {
+            match r.chance(stay) {
+                true => conf.peers.push(self.member(*host)),
+                false if r.chance(300) => conf.learners.push(self.member(*host)),
+                false => {}
+            }
+        }
+        if conf.peers.is_empty() {
+            conf.peers.push(self.member(leader));
+        }
+        let change = MembershipChange::ChangePeers(conf);
+        self.call_node(leader, group, NodeCall::ChangeMembers { change, prev_index: None });
+        let soon = if r.chance(400) { 0 } else { r.sized(1, timeout / 4) };
+        let away = r.range(timeout, 5 * timeout);
+        if r.chance(200) {
+            let power = matches!(self.plan.store, StoreKind::Segment(_)).then(|| r.next());
+            let power = power.filter(|_| r.chance(500));
+            self.after(soon, Event::Act(Act::Restart { host: leader, power, away }));
+            return true;
+        }
+        let far: Vec<usize> = others.iter().copied().filter(|_| r.chance(700)).collect();
+        let near: Vec<usize> =
+            self.plan.groups[group].iter().copied().filter(|host| !far.contains(host)).collect();
+        let mut cut = ways(&near, &far);
+        if r.chance(700) {
+            cut.extend(ways(&far, &near));
+        }
+        self.after(soon, Event::Act(Act::Cut { ways: cut, away }));
+        true
+    }
+}
