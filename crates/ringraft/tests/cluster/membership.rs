@@ -170,8 +170,8 @@ fn a_leader_that_is_removed_hands_over() {
 fn members_forced_upon_a_blank_node_elect_it() {
     let network = Network::new();
     let conf: Configuration = "127.0.0.1:1".parse().expect("a configuration");
-    let mut cluster = Cluster { conf: conf.clone(), members: Vec::new() };
-    cluster.join(&network, "127.0.0.1:1");
+    // Not by rejoin: who has lost its memory leads nobody, whatever it is told.
+    let cluster = Cluster::of(&network, "127.0.0.1:1", |node| node.initial_conf = Configuration::default());
     let node = &cluster.members[0].node;
     assert_eq!(
         node.reset_peers(Configuration::default())
