@@ -169,7 +169,7 @@ fn demonstrate(
     };
     cluster.sleep(share)?;
     if args.members {
-        report.members = Some(demo_members::change_all(&mut cluster, &board, groups, progress)?);
+        report.members = Some(demo_members::change_all(&mut cluster, &board, &load, groups, progress)?);
     }
     let kills = if args.members { 0 } else { args.kills };
     for round in 1..=kills {

@@ -7,6 +7,7 @@ use ringraft::{Configuration, PeerId};
 use super::demo::{PATIENCE, describe_all, leaders};
 use crate::demo::board::Board;
 use crate::demo::cluster::{Cluster, SERVERS};
+use crate::demo::load::Load;
 use crate::demo::members::{Admin, Answer, Ask, Deadline};
 use crate::demo::progress::Progress;
 use crate::demo::verdict::Members;
@@ -27,6 +28,7 @@ const TRANSFER_PATIENCE: Duration = Duration::from_secs(2);
 pub fn change_all(
     cluster: &mut Cluster,
     board: &Board,
+    load: &Load,
     groups: usize,
     progress: &Progress,
 ) -> Result<Members, String> {
@@ -56,6 +58,7 @@ pub fn change_all(
     }
 
     for round in 1..=MOVES {
+        let before = load.failovers().len();
         for group in 0..groups {
             let leader = change.leader(group)?;
             // In the last round to those that leave, so that removing them removes leaders.
@@ -66,16 +69,21 @@ pub fn change_all(
             };
             change.transfer(group, to)?;
         }
-        progress.say(&format!("move {round}: every group has another leader"));
+        let pause = longest_ms(&load.failovers()[before..]);
+        progress
+            .say(&format!("move {round}: every group has another leader; the longest pause took {pause} ms"));
         change.cluster.sleep(PAUSE)?;
     }
 
     for server in &leaving {
+        let before = load.failovers().len();
         for group in 0..groups {
             members.leaders_removed += usize::from(change.remove(group, *server)?);
         }
         change.cluster.kill(*server)?;
-        progress.say(&format!("server {} has left every group and has ended", server + 1));
+        let pause = longest_ms(&load.failovers()[before..]);
+        progress
+            .say(&format!("server {} has left every group; the longest pause took {pause} ms", server + 1));
     }
     progress.say(&format!("the two servers that left led {led} of {groups} groups at first"));
     members.after = change.members()?;
@@ -219,6 +227,10 @@ impl Change<'_> {
             Answer::Refused(why) => Err(format!("{ask:?} of group {group} was refused: {why}")),
         }
     }
+}
+
+fn longest_ms(pauses: &[Duration]) -> u128 {
+    pauses.iter().max().map_or(0, Duration::as_millis)
 }
 
 /// The voters of a configuration's text, in order.
