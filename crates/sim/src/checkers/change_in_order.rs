@@ -1,4 +1,4 @@
-use ringraft_core::{ChunkKind, LogIndex, NodeState, Term};
+use ringraft_core::{ChunkKind, Configuration, LogIndex, NodeState, Term};
 
 use super::per_node::PerNode;
 use super::{Checker, Event, leads, name};
@@ -9,6 +9,8 @@ use super::{Checker, Event, leads, name};
 pub struct ChangeInOrder {
     /// Term, its first index, and end of the log when the node was last seen leading.
     seen: PerNode<Option<(Term, LogIndex, LogIndex)>>,
+    /// What was forced upon any node.
+    forced: Vec<Configuration>,
 }
 
 impl Checker for ChangeInOrder {
@@ -17,7 +19,14 @@ impl Checker for ChangeInOrder {
     }
 
     fn observe(&mut self, event: &Event<'_>) -> Result<(), String> {
-        let Event::Stepped { node, log, .. } = event else { return Ok(()) };
+        let (node, log) = match event {
+            Event::Stepped { node, log, .. } => (node, log),
+            Event::Forced { conf } => {
+                self.forced.push((*conf).clone());
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         let seen = self.seen.entry(name(node), || None);
         if !leads(node) {
             *seen = None;
@@ -42,7 +51,8 @@ impl Checker for ChangeInOrder {
             });
             let Some((at, conf_before, old_before)) = before else { continue };
             // The first entry of a leader carries on what it found, or was made to find.
-            let forced = index == start && old_before.is_empty();
+            let was_forced = || old_conf.is_empty() && self.forced.contains(conf);
+            let forced = index == start && (old_before.is_empty() || was_forced());
             if (conf_before, old_before) == (conf, old_conf) || forced {
                 continue;
             }
