@@ -43,6 +43,8 @@ pub(crate) struct Rejoining {
     pub(crate) number: u64,
     /// The last entry when the leader learned of it: what comes behind was made since.
     pub(crate) behind: LogIndex,
+    /// The request that told the peer that it has caught up, once there is one.
+    pub(crate) told: Option<Ticket>,
 }
 
 /// One peer of a leader. Lives for one term of leadership.
@@ -182,12 +184,13 @@ impl Replicator {
         }
     }
 
-    /// Takes note of whether the peer has lost its disk: what it held before is gone.
-    pub(crate) fn note_rejoining(&mut self, number: u64, last_index: LogIndex) {
+    /// Takes note of whether the peer has lost its disk: what it held before is gone. That it has caught up only answers say that were
+    /// asked for after it was told so: others may be of the process that still had the disk.
+    pub(crate) fn note_rejoining(&mut self, number: u64, ticket: Ticket, last_index: LogIndex) {
         if number == 0 {
-            self.rejoining = None;
+            self.rejoining.take_if(|known| known.told.is_some_and(|told| ticket >= told));
         } else if self.rejoining.is_none_or(|known| known.number != number) {
-            self.rejoining = Some(Rejoining { number, behind: last_index });
+            self.rejoining = Some(Rejoining { number, behind: last_index, told: None });
             self.match_index = 0;
             self.acknowledged = None;
             self.promised_at = None;
@@ -362,6 +365,22 @@ mod tests {
         options.max_replicator_inflight_bytes = 100;
         r.sent(inflight(2, 12));
         assert!(!r.window_open(&options));
+    }
+
+    #[test]
+    fn who_has_lost_its_disk_counts_when_it_was_told_so() {
+        let mut r = replicator();
+        r.match_index = 7;
+        r.note_rejoining(5, Ticket(3), 9);
+        assert_eq!((r.match_index, r.counts_for()), (0, 0));
+        r.match_index = 9;
+        r.note_rejoining(0, Ticket(2), 9);
+        assert_eq!(r.counts_for(), 0, "an answer of the process that had the disk");
+        r.rejoining.as_mut().unwrap().told = Some(Ticket(4));
+        r.note_rejoining(0, Ticket(3), 9);
+        assert_eq!(r.counts_for(), 0);
+        r.note_rejoining(0, Ticket(4), 9);
+        assert_eq!(r.counts_for(), 9);
     }
 
     #[test]

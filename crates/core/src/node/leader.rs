@@ -240,6 +240,9 @@ impl NodeImpl {
         };
         let caught_up = |of: &Rejoining| committed_index.min(r.match_index) > of.behind;
         let rejoined = r.rejoining.filter(caught_up).map_or(0, |rejoining| rejoining.number);
+        if let Some(rejoining) = r.rejoining.as_mut().filter(|_| rejoined != 0) {
+            rejoining.told.get_or_insert(ticket);
+        }
         let request = AppendEntriesRequest {
             kind,
             term,
@@ -320,7 +323,7 @@ impl NodeImpl {
         let (of_this_term, promise) = (response.term == self.hard_state.term, response.lease_promise);
         let (rejoining, last_index) = (response.rejoining, self.log.last_id().index);
         if of_this_term && (r.heartbeat_awaits(ticket) || r.awaits(ticket)) {
-            r.note_rejoining(rejoining, last_index);
+            r.note_rejoining(rejoining, ticket, last_index);
         }
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
             if of_this_term {
