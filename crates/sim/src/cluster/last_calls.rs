@@ -20,8 +20,8 @@ pub(super) enum LastCalls {
     Before,
     /// Reads from this number on wait for their outcome; the try is the second number.
     Reads(u64, u32),
-    /// Leadership is being handed over, for so many times.
-    Transfers(u32),
+    /// Leadership is being handed over since this moment, for so many times.
+    Transfers(u64, u32),
     /// Every call has its outcome.
     Over,
 }
@@ -38,7 +38,7 @@ impl World {
             LastCalls::Before => {
                 self.check_calls()?;
                 self.leaders_may_change();
-                self.transfers_failed()?;
+                self.transfers_failed(0)?;
                 self.read_everywhere(1);
             }
             LastCalls::Reads(first, tries) => {
@@ -54,8 +54,8 @@ impl World {
                     }
                 }
             }
-            LastCalls::Transfers(tries) => {
-                let failed = self.transfers_failed()?;
+            LastCalls::Transfers(since, tries) => {
+                let failed = self.transfers_failed(since)?;
                 match failed {
                     None => {}
                     Some(None) => self.last_calls = LastCalls::Over,
@@ -85,7 +85,8 @@ impl World {
     }
 
     fn hand_over_everywhere(&mut self, tries: u32) {
-        self.last_calls = LastCalls::Transfers(tries);
+        self.last_calls = LastCalls::Transfers(self.now, tries);
+        self.operators.heirs.clear();
         for group in 0..self.plan.groups.len() {
             let Some(leader) = self.leader_of(group) else { continue };
             let live = self.live(group);
@@ -98,6 +99,7 @@ impl World {
                 continue;
             }
             let to = others[self.random.index(others.len())];
+            self.operators.heirs.push((group, to));
             let to = Some(self.member(to));
             self.call_node(leader, group, NodeCall::TransferLeadership { to });
         }

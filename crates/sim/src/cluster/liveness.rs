@@ -34,6 +34,7 @@ impl World {
             }
         }
         self.heal_all();
+        self.hushed.fill(0);
         self.plan.disk_delay = (10, 200);
         // Enough to see that every group serves; the load was before.
         self.plan.think = self.plan.think.max(self.plan.election_timeout_ms * MS / 10);
@@ -181,7 +182,21 @@ impl World {
             let busy = held || queued > 0 || p.writing.is_some() || p.fsm_busy || p.read_busy;
             if busy || p.board.is_marked() {
                 if self.now - self.calm_since > 2 * CONVERGENCE + 100 * self.plan.election_timeout_ms * MS {
-                    let what = format!("host {number} never comes to rest");
+                    let what = format!(
+                        "host {number} never comes to rest: output {}, deferred {}, ring {}, failed {}, disk {} {}, state machine {} {}, \
+                         reads {} {}, progress {}",
+                        !p.out.is_empty(),
+                        p.lane.has_deferred(),
+                        p.ring.len(),
+                        p.failed.len(),
+                        p.disk_ring.len(),
+                        p.writing.is_some(),
+                        p.fsm_ring.len(),
+                        p.fsm_busy,
+                        p.read_ring.len(),
+                        p.read_busy,
+                        p.board.is_marked()
+                    );
                     return Err(broken("quotas are zero at rest", what));
                 }
                 self.after(MS, Event::Check);

@@ -60,19 +60,20 @@ impl OperatorPlan {
         let days = options.profile == Profile::Days;
         let timeout = election_timeout_ms * MS;
         let prefers = r.chance(150);
+        let aims = r.chance(250);
         OperatorPlan {
             members,
             transfers: r.chance(400),
             initial,
             gap: if days { 100 * timeout } else { r.sized(timeout / 8, 8 * timeout) },
-            read_index: if r.chance(600) { r.range(100, 1000) } else { 0 },
-            lease_reads: r.chance(300),
+            read_index: if aims || r.chance(500) { r.range(100, 1000) } else { 0 },
+            lease_reads: r.chance(if aims { 650 } else { 200 }),
             priorities: (0..hosts)
                 .map(|_| if prefers { [-1, 10, 40, 100][r.index(4)] } else { -1 })
                 .collect(),
             catchup_margin: r.sized(1, 64),
-            aims: r.chance(250),
-            quick: r.chance(300),
+            aims,
+            quick: r.chance(if aims { 600 } else { 150 }),
             disk_stall_ms: if r.chance(500) {
                 r.range(election_timeout_ms / 2, 3 * election_timeout_ms)
             } else {
@@ -117,6 +118,8 @@ pub(super) struct Operators {
     open: Vec<OpenCall>,
     /// The last transfer that did not come about, by group.
     kept: Option<(usize, String)>,
+    /// Who must lead which group when the transfers at rest are over.
+    pub(super) heirs: Vec<(usize, usize)>,
 }
 
 impl World {
@@ -271,9 +274,23 @@ impl World {
     }
 
     /// Whether the transfers at rest are over, and which of them, if any, came to nothing.
-    pub(super) fn transfers_failed(&mut self) -> Result<Option<Option<(usize, String)>>, Violation> {
+    pub(super) fn transfers_failed(
+        &mut self,
+        since: u64,
+    ) -> Result<Option<Option<(usize, String)>>, Violation> {
         self.end_calls()?;
-        Ok(self.operators.open.is_empty().then(|| self.operators.kept.take()))
+        if !self.operators.open.is_empty() {
+            return Ok(None);
+        }
+        let kept = self.operators.kept.take();
+        // It takes no election time-out, or followers might as well have waited for that (thesis §3.10).
+        let patience = self.plan.election_timeout_ms * MS;
+        let leads = |(group, heir): &&(usize, usize)| {
+            self.leader_of(*group) == Some(*heir) && self.oracle.groups[*group].led_at <= since + patience
+        };
+        let missed = self.operators.heirs.iter().find(|heir| !leads(heir));
+        let why = |(group, heir): &(usize, usize)| (*group, format!("host {heir} does not lead in time"));
+        Ok(Some(kept.or_else(|| missed.map(why))))
     }
 
     /// At rest no call is without its outcome.

@@ -35,7 +35,7 @@ pub(super) struct GroupOracle {
     pub(super) led: u64,
     last_led: u64,
     /// When the leader of the latest term was first seen, in microseconds.
-    led_at: u64,
+    pub(super) led_at: u64,
     /// Which term each host leads, and since when.
     leads: Vec<Option<(Term, u64)>>,
 }

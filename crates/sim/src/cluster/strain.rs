@@ -18,6 +18,8 @@ pub(super) enum Act {
     Cut { ways: Vec<Way>, away: u64 },
     /// A process is killed, or its machine loses power when there is a seed for that, and is back so long after.
     Restart { host: usize, power: Option<u64>, away: u64 },
+    /// The leader is asked to hand over, and its order is late.
+    Order { group: usize, leader: usize, candidate: usize, random: Random },
 }
 
 /// The ways from each of `from` to each of `to`.
@@ -37,6 +39,11 @@ impl World {
             Act::Restart { host, power, away } => {
                 let mut r = self.random.fork(self.now ^ 7);
                 self.crash(host, power, away, &mut r);
+            }
+            Act::Order { group, leader, candidate, random } => {
+                if self.leader_of(group) == Some(leader) {
+                    self.order_late(group, leader, candidate, random);
+                }
             }
         }
     }
@@ -59,36 +66,57 @@ impl World {
         let candidate = others.remove(r.index(others.len()));
         match kind {
             FaultKind::LeaderMuffled => self.muffle_leader(leader, candidate, others, r),
-            FaultKind::LeaseStrained => self.strain_lease(leader, candidate, others, r),
-            FaultKind::LateOrder => return self.delay_order(group, leader, candidate, others, r),
+            FaultKind::LeaseStrained => self.strain_lease(group, leader, candidate, others, r),
+            FaultKind::LateOrder if self.plan.operators.transfers => {
+                // Nobody proposes: the order leaves at once.
+                let timeout = self.plan.election_timeout_ms * MS;
+                self.hushed[group] = self.now + 4 * timeout;
+                let order = Act::Order { group, leader, candidate, random: r.clone() };
+                self.after(r.range(0, timeout / 2), Event::Act(order));
+            }
             FaultKind::ChangeCutShort => return self.cut_change_short(group, leader, candidate, others, r),
             _ => return false,
         }
         true
     }
 
-    /// What others say reaches the leader late, and soon it is heard by nobody: old answers arrive when another leads.
+    /// The leader is heard by nobody, and hears nobody, or hears late what was said before: old answers arrive when another leads.
     fn muffle_leader(&mut self, leader: usize, candidate: usize, mut others: Vec<usize>, r: &mut Random) {
         let timeout = self.plan.election_timeout_ms * MS;
         others.push(candidate);
-        let (late, soon) = (r.range(timeout / 4, 3 * timeout), r.range(0, timeout / 2));
-        let until = self.now + soon + 4 * timeout;
-        self.slow_ways(&ways(&others, &[leader]), until, late);
-        let away = r.range(2 * timeout, 5 * timeout);
-        self.after(soon, Event::Act(Act::Cut { ways: ways(&[leader], &others), away }));
+        let (soon, away) = (r.range(0, timeout / 2), r.range(2 * timeout, 5 * timeout));
+        let mut cut = ways(&[leader], &others);
+        if r.chance(500) {
+            cut.extend(ways(&others, &[leader]));
+        } else {
+            let late = r.range(timeout / 4, timeout * 9 / 10);
+            let until = self.now + soon + 4 * timeout;
+            self.slow_ways(&ways(&others, &[leader]), until, late);
+        }
+        self.after(soon, Event::Act(Act::Cut { ways: cut, away }));
     }
 
     /// A candidate that does not hear the leader is helped by voters that have just started again, or that hear the leader again
-    /// since they promised their vote; the leader hears nothing meanwhile.
-    fn strain_lease(&mut self, leader: usize, candidate: usize, others: Vec<usize>, r: &mut Random) {
+    /// since they promised their vote; the leader hears nothing meanwhile. Nobody proposes, so that the candidate lacks nothing.
+    fn strain_lease(
+        &mut self,
+        group: usize,
+        leader: usize,
+        candidate: usize,
+        others: Vec<usize>,
+        r: &mut Random,
+    ) {
         let timeout = self.plan.election_timeout_ms * MS;
-        let round = timeout + self.plan.election_delay_ms * MS;
         let mut all = others.clone();
         all.push(candidate);
+        let begin = r.range(timeout / 8, timeout / 2);
         let deaf = Act::Cut { ways: ways(&all, &[leader]), away: r.range(timeout, 2 * timeout) };
+        self.hushed[group] = self.now + 5 * timeout;
         if r.chance(500) || others.is_empty() {
-            self.cut_ways(ways(&[leader], &[candidate]), r.range(3 * timeout, 6 * timeout));
-            let soon = r.range(timeout, 3 * timeout);
+            let cut =
+                Act::Cut { ways: ways(&[leader], &[candidate]), away: r.range(3 * timeout, 6 * timeout) };
+            self.after(begin, Event::Act(cut));
+            let soon = begin + r.range(timeout / 2, 3 * timeout);
             for host in &others {
                 let power = matches!(self.plan.store, StoreKind::Segment(_)).then(|| r.next());
                 let power = power.filter(|_| r.chance(300));
@@ -104,43 +132,33 @@ impl World {
             self.after(soon, Event::Act(deaf));
             return;
         }
-        let silence = r.range(timeout, timeout + round / 2);
-        self.cut_ways(ways(&[leader], &others), silence);
-        self.cut_ways(ways(&[leader], &[candidate]), silence + 4 * timeout);
-        let delay = r.range(timeout / 32, timeout / 5);
-        let until = self.now + silence + 3 * timeout;
+        // Whom the others promise their vote, they answer late; the leader is heard again before that.
+        let delay = r.range(timeout / 32, timeout / 8);
+        let silence = timeout + r.range(0, self.plan.election_delay_ms * MS + timeout / 5);
+        let until = self.now + begin + silence + 3 * timeout;
+        self.after(begin, Event::Act(Act::Cut { ways: ways(&[leader], &others), away: silence }));
+        let longer = Act::Cut { ways: ways(&[leader], &[candidate]), away: silence + 4 * timeout };
+        self.after(begin, Event::Act(longer));
         self.slow_ways(&ways(&others, &[candidate]), until, delay);
         if r.chance(700) {
             self.slow_ways(&ways(&[candidate], &others), until, delay);
         }
-        let heard = silence + r.range(timeout / 16, timeout / 3);
+        let heard = begin + silence + r.range(timeout / 16, timeout / 2);
         self.after(heard, Event::Act(deaf));
     }
 
-    /// A transfer's order comes when its leader has given the transfer up, and hears nothing.
-    fn delay_order(
-        &mut self,
-        group: usize,
-        leader: usize,
-        candidate: usize,
-        others: Vec<usize>,
-        r: &mut Random,
-    ) -> bool {
-        if !self.plan.operators.transfers {
-            return false;
-        }
+    /// The order of a transfer is late: the leader may have given it up by then, and hears nothing.
+    fn order_late(&mut self, group: usize, leader: usize, candidate: usize, mut r: Random) {
         let timeout = self.plan.election_timeout_ms * MS;
-        let delay = r.range(timeout / 4, timeout * 3 / 2);
+        let delay = r.range(timeout / 2, timeout * 3 / 2);
         let to = Some(self.member(candidate));
         // Only the order is late; what the leader says later is on time, where nothing keeps the order of frames.
         self.slow_ways(&[(leader, candidate)], self.now + r.range(MS, timeout / 8), delay);
         self.call_node(leader, group, NodeCall::TransferLeadership { to });
-        let mut all = others;
-        all.push(candidate);
+        let all = self.plan.groups[group].clone();
         let deaf = delay.saturating_sub(r.range(timeout / 16, timeout * 3 / 4));
         let away = r.range(timeout, 2 * timeout);
         self.after(deaf, Event::Act(Act::Cut { ways: ways(&all, &[leader]), away }));
-        true
     }
 
     /// The leader begins a change of the members, and is lost for some of them, or for all, before it is over.

@@ -78,6 +78,9 @@ impl World {
 
     /// Gives one command to a host, as `Node::apply` does. Says whether the host took it.
     fn call(&mut self, client: usize, group: usize, host: usize) -> bool {
+        if self.hushed[group] > self.now {
+            return false;
+        }
         let key = group as u64 * 1000 + self.random.below(self.plan.keys);
         let id = self.workload.tasks.next_id();
         let op = match self.random.below(10) {

@@ -104,6 +104,8 @@ pub(super) struct World {
     pub(super) led_since: Option<u64>,
     pub(super) quiet: Option<Quiet>,
     pub(super) last_calls: LastCalls,
+    /// Until when clients ask nothing of a group.
+    pub(super) hushed: Vec<u64>,
     /// What leaders wait to write, by host and group.
     pub(super) unwritten: Vec<Vec<Unwritten>>,
     pub(super) trace: Trace,
@@ -154,6 +156,7 @@ impl World {
             led_since: None,
             quiet: None,
             last_calls: LastCalls::default(),
+            hushed: vec![0; plan.groups.len()],
             unwritten: vec![vec![None; plan.groups.len()]; plan.hosts],
             trace: Trace::new(options.trace),
             scratch_events: Vec::new(),
