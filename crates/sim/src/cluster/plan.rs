@@ -191,8 +191,8 @@ impl Plan {
         // Some clients are at the limits all the time; others leave time for many faults and elections.
         let think = match (days, r.chance(350)) {
             (true, _) => 600_000 * MS,
-            (false, true) => r.sized(timeout / 1000, timeout / 8),
-            (false, false) => r.sized(slow_net / 8, 4 * slow_net),
+            (false, true) => r.sized(timeout / 2000, timeout / 16),
+            (false, false) => r.sized(slow_net / 16, slow_net),
         };
         // Datagrams in a thousand: often many, sometimes few or none.
         let rate = |r: &mut Random| match r.below(10) {

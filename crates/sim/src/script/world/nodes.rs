@@ -119,9 +119,12 @@ impl World {
     /// It is running.
     pub fn wipe(&mut self, name: NodeName) -> Result<(), WorldError> {
         self.set_disk(name, LogImage::default())?;
-        // What it promised is forgotten with it, and must be harmless.
-        let peer = self.host(name)?.peer.clone();
-        self.observe(&Event::Wiped { node: &peer });
+        let host = self.host(name)?;
+        // The promises of a member that knows that it lost its disk are harmless. Of any other they are not.
+        if host.settings.rejoin {
+            let peer = host.peer.clone();
+            self.observe(&Event::Wiped { node: &peer });
+        }
         Ok(())
     }
 
