@@ -1,4 +1,4 @@
-use ringraft_core::{Configuration, LogIndex};
+use ringraft_core::{ChunkKind, Configuration, LogIndex};
 
 use super::per_node::PerNode;
 use super::{Checker, Event, leads, name};
@@ -7,7 +7,8 @@ use super::{Checker, Event, leads, name};
 /// term (Raft §5.4.2).
 #[derive(Default)]
 pub struct CommitRule {
-    seen: PerNode<LogIndex>,
+    /// Commit index and end of the log when the node was last seen.
+    seen: PerNode<(LogIndex, LogIndex)>,
 }
 
 impl Checker for CommitRule {
@@ -25,7 +26,8 @@ impl Checker for CommitRule {
             _ => return Ok(()),
         };
         let committed = node.committed_index();
-        let before = std::mem::replace(self.seen.entry(name(node), || 0), committed);
+        let seen = self.seen.entry(name(node), || (0, committed));
+        let (before, end) = std::mem::replace(seen, (committed, log.last_index()));
         if committed < before {
             return Err(format!("{} took its commit index back from {before} to {committed}", name(node)));
         }
@@ -45,8 +47,22 @@ impl Checker for CommitRule {
                 half.peers.iter().filter(|p| disks.stable(p).is_some_and(|l| l.chain_at(committed) == chain));
             holders.count() > half.peers.len() / 2
         };
-        let conf = node.configuration();
-        if !majority(&conf.conf) || (conf.is_joint() && !majority(&conf.old_conf)) {
+        // Between two looks it may have committed first and then logged another configuration: any that was in force will do.
+        let conf = |kind: &ChunkKind| match kind {
+            ChunkKind::Configuration { conf, old_conf } => Some((conf.clone(), old_conf.clone())),
+            _ => None,
+        };
+        let mut in_force: Vec<_> =
+            log.entries_from(end + 1).filter_map(|(_, entry)| conf(&entry.kind)).collect();
+        in_force.extend(log.entries_until(end + 1).find_map(|(_, entry)| conf(&entry.kind)));
+        if in_force.is_empty() {
+            let entry = node.configuration();
+            in_force.push((entry.conf.clone(), entry.old_conf.clone()));
+        }
+        let decides = |(new, old): &(Configuration, Configuration)| {
+            majority(new) && (old.peers.is_empty() || majority(old))
+        };
+        if !in_force.iter().any(decides) {
             return Err(format!("{} commits {committed}, which no majority holds durably", name(node)));
         }
         Ok(())

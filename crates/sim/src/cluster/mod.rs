@@ -141,6 +141,10 @@ const WORLD_MARKS: &[&str] = &[
     "full disk ring",
     "full state-machine ring",
     "history checked",
+    "two hosts lead",
+    "members changed",
+    "leadership transferred",
+    "read by read index",
 ];
 
 /// Names of everything that a full run must reach at least once: marks of the world, and branches of the core

@@ -46,7 +46,8 @@ impl OperatorPlan {
         // A stream of its own: what else a seed draws does not depend on this.
         let mut r = Random::new(options.seed).fork(5);
         let hosts = groups.iter().flatten().max().map_or(1, |last| last + 1);
-        let members = hosts > 1 && r.chance(400);
+        let aims = hosts > 1 && options.profile != Profile::Disk && r.chance(200);
+        let members = hosts > 1 && r.chance(if aims { 650 } else { 400 });
         let initial = groups
             .iter()
             .map(|all| {
@@ -60,10 +61,9 @@ impl OperatorPlan {
         let days = options.profile == Profile::Days;
         let timeout = election_timeout_ms * MS;
         let prefers = r.chance(150);
-        let aims = r.chance(250);
         OperatorPlan {
             members,
-            transfers: r.chance(400),
+            transfers: r.chance(if aims { 650 } else { 400 }),
             initial,
             gap: if days { 100 * timeout } else { r.sized(timeout / 8, 8 * timeout) },
             read_index: if aims || r.chance(500) { r.range(100, 1000) } else { 0 },

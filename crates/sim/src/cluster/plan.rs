@@ -160,7 +160,7 @@ impl Plan {
             // What a lease stands on: a clock that leaps would break every promise (`docs/testing.md`).
             faults.retain(|kind| *kind != FaultKind::ClockLeap);
         }
-        if hosts > 1 && operators.aims && options.profile != Profile::Disk {
+        if operators.aims {
             // Little but what aims at leaders.
             faults.retain(|kind| kind.aims() || r.chance(150));
             faults.extend([
@@ -178,14 +178,21 @@ impl Plan {
             group_backlog: r.sized(1, 64) as usize,
             deferred: r.sized(1, 64) as usize,
         };
-        let fault_gap = election_timeout_ms * MS * r.sized(1, 32) / 8;
+        // Faults in several acts take their time, and what they are about comes between them.
+        let fault_gap = match operators.aims {
+            true => election_timeout_ms * MS * r.range(3, 8),
+            false => election_timeout_ms * MS * r.sized(1, 32) / 8,
+        };
         let timeout = election_timeout_ms * MS;
         // Electing leaders takes a share of the events, too.
         let elections = 100 * (hosts * group_count) as u64;
         let (budget, chaos) = match options.length {
             _ if days => (20_000_000, 60 * 86_400_000 * MS),
             Length::Any => (elections + r.sized(8_000, 100_000), timeout * r.range(20, 80)),
-            Length::Short => (elections + r.range(8_000, 20_000), timeout * r.range(20, 80)),
+            Length::Short => {
+                let longer = if operators.aims { 2 } else { 1 };
+                (elections + longer * r.range(8_000, 20_000), longer * timeout * r.range(20, 80))
+            }
             Length::Long => (elections + r.range(150_000, 350_000), timeout * r.range(400, 1600)),
         };
         // Some clients are at the limits all the time; others leave time for many faults and elections.

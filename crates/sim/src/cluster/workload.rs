@@ -52,6 +52,11 @@ impl World {
             return Ok(());
         }
         let group = self.random.index(self.plan.groups.len());
+        if self.hushed[group] > self.now {
+            let pause = self.plan.think.max(self.plan.election_timeout_ms * MS / 8);
+            self.after(pause, Event::Client(client));
+            return Ok(());
+        }
         let members = self.plan.groups[group].clone();
         let believed = self.workload.leaders[client][group];
         let host = if self.random.chance(850) && members.contains(&believed) {
@@ -78,9 +83,6 @@ impl World {
 
     /// Gives one command to a host, as `Node::apply` does. Says whether the host took it.
     fn call(&mut self, client: usize, group: usize, host: usize) -> bool {
-        if self.hushed[group] > self.now {
-            return false;
-        }
         let key = group as u64 * 1000 + self.random.below(self.plan.keys);
         let id = self.workload.tasks.next_id();
         let op = match self.random.below(10) {
