@@ -60,9 +60,11 @@ impl World {
         let Some(leader) = self.leader_of(group) else { return false };
         let mut others: Vec<usize> =
             self.plan.groups[group].iter().copied().filter(|host| *host != leader).collect();
-        if others.is_empty() {
+        // One at a time: they would undo each other's work, and leave clients nothing.
+        if others.is_empty() || self.strained > self.now {
             return false;
         }
+        self.strained = self.now + 6 * self.plan.election_timeout_ms * MS;
         let candidate = others.remove(r.index(others.len()));
         match kind {
             FaultKind::LeaderMuffled => self.muffle_leader(leader, candidate, others, r),

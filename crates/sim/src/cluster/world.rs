@@ -104,6 +104,8 @@ pub(super) struct World {
     pub(super) led_since: Option<u64>,
     pub(super) quiet: Option<Quiet>,
     pub(super) last_calls: LastCalls,
+    /// Until when no other fault in several acts begins.
+    pub(super) strained: u64,
     /// Until when clients ask nothing of a group.
     pub(super) hushed: Vec<u64>,
     /// What leaders wait to write, by host and group.
@@ -156,6 +158,7 @@ impl World {
             led_since: None,
             quiet: None,
             last_calls: LastCalls::default(),
+            strained: 0,
             hushed: vec![0; plan.groups.len()],
             unwritten: vec![vec![None; plan.groups.len()]; plan.hosts],
             trace: Trace::new(options.trace),
