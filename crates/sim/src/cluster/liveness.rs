@@ -24,11 +24,13 @@ impl World {
         for host in 0..self.plan.hosts {
             self.hosts[host].left_dead |= self.is_damaged(host) || self.hosts[host].disk.has_lost_names();
         }
+        // New voters may be about to catch up: the group then needs some that it does not need yet.
+        let changing = self.members_are_changing();
         for host in order {
             if std::mem::replace(&mut self.hosts[host].left_dead, true) {
                 continue;
             }
-            let healthy = self.majorities_live();
+            let healthy = !changing && self.majorities_live();
             if !healthy || self.random.chance(500) {
                 self.hosts[host].left_dead = false;
             }

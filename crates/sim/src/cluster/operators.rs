@@ -46,7 +46,7 @@ impl OperatorPlan {
         // A stream of its own: what else a seed draws does not depend on this.
         let mut r = Random::new(options.seed).fork(5);
         let hosts = groups.iter().flatten().max().map_or(1, |last| last + 1);
-        let aims = hosts > 1 && options.profile != Profile::Disk && r.chance(200);
+        let aims = hosts > 1 && options.profile != Profile::Disk && r.chance(250);
         let members = hosts > 1 && r.chance(if aims { 650 } else { 400 });
         let initial = groups
             .iter()
@@ -67,15 +67,15 @@ impl OperatorPlan {
             initial,
             gap: if days { 100 * timeout } else { r.sized(timeout / 8, 8 * timeout) },
             read_index: if aims || r.chance(500) { r.range(100, 1000) } else { 0 },
-            lease_reads: r.chance(if aims { 650 } else { 200 }),
+            lease_reads: r.chance(if aims { 700 } else { 200 }),
             priorities: (0..hosts)
                 .map(|_| if prefers { [-1, 10, 40, 100][r.index(4)] } else { -1 })
                 .collect(),
             catchup_margin: r.sized(1, 64),
             aims,
             quick: r.chance(if aims { 600 } else { 150 }),
-            disk_stall_ms: if r.chance(500) {
-                r.range(election_timeout_ms / 2, 3 * election_timeout_ms)
+            disk_stall_ms: if r.chance(200) {
+                r.range(election_timeout_ms, 3 * election_timeout_ms)
             } else {
                 0
             },
@@ -337,20 +337,21 @@ impl World {
             })
     }
 
-    /// The disk of a host is lost, if the groups can bear that now: others hold what it held.
-    pub(super) fn wipe(&mut self, host: usize, away: u64, r: &mut Random) -> bool {
-        // Damage may take a host away for good at any time; a change of members that is under way may need this one.
+    /// Whether a change of members is under way, or asked for: it may come to need any host.
+    pub(super) fn members_are_changing(&self) -> bool {
         let changing = |group: usize| {
             let hosts = self.plan.groups[group].iter();
             hosts.filter_map(|host| self.node(group, *host)).any(|node| node.describe().change.is_some())
         };
-        let asked = self.operators.open.iter().any(|o| matches!(o.call, NodeCall::ChangeMembers { .. }));
-        let damage = self.plan.atlas.contains(&true);
-        if damage
-            || asked
+        self.operators.open.iter().any(|o| matches!(o.call, NodeCall::ChangeMembers { .. }))
             || (0..self.plan.groups.len()).any(changing)
-            || !self.majorities_live_without(&[host])
-        {
+    }
+
+    /// The disk of a host is lost, if the groups can bear that now: others hold what it held.
+    pub(super) fn wipe(&mut self, host: usize, away: u64, r: &mut Random) -> bool {
+        // Damage may take a host away for good at any time.
+        let damage = self.plan.atlas.contains(&true);
+        if damage || self.members_are_changing() || !self.majorities_live_without(&[host]) {
             return false;
         }
         self.crash(host, Some(r.next()), away, r);

@@ -169,6 +169,9 @@ impl Plan {
                 FaultKind::ChangeCutShort,
                 FaultKind::LateOrder,
             ]);
+            if operators.lease_reads {
+                faults.extend([FaultKind::LeaseStrained; 3]);
+            }
         }
         let limits = LaneLimits {
             chunk_entries: r.sized(1, 64) as usize,
@@ -180,7 +183,7 @@ impl Plan {
         };
         // Faults in several acts take their time, and what they are about comes between them.
         let fault_gap = match operators.aims {
-            true => election_timeout_ms * MS * r.range(3, 8),
+            true => election_timeout_ms * MS * r.range(3, 6),
             false => election_timeout_ms * MS * r.sized(1, 32) / 8,
         };
         let timeout = election_timeout_ms * MS;

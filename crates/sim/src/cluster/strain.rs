@@ -64,7 +64,7 @@ impl World {
         if others.is_empty() || self.strained > self.now {
             return false;
         }
-        self.strained = self.now + 6 * self.plan.election_timeout_ms * MS;
+        self.strained = self.now + 5 * self.plan.election_timeout_ms * MS;
         let candidate = others.remove(r.index(others.len()));
         match kind {
             FaultKind::LeaderMuffled => self.muffle_leader(leader, candidate, others, r),

@@ -59,5 +59,6 @@ fn most_seeds_have_traffic() {
     let enough = (0..seeds)
         .filter(|seed| run(&SimOptions { seed: *seed, ..SimOptions::default() }).commits >= MIN_COMMITS)
         .count();
+    // Worlds whose leaders are lost all the time have little.
     assert!(enough as u64 * 2 > seeds, "{enough} of {seeds}");
 }
