@@ -175,6 +175,10 @@ impl World {
 
     /// Everything is at rest: what must be empty is empty, and what was acknowledged is there.
     fn finish(&mut self) -> Result<(), Violation> {
+        // Progress that is not urgent wakes nobody, and who is no member has no timer that would.
+        let marked = |host: &usize| self.hosts[*host].process.as_ref().is_some_and(|p| p.board.is_marked());
+        let asleep: Vec<usize> = (0..self.hosts.len()).filter(marked).collect();
+        asleep.into_iter().for_each(|host| self.wake(host, 0));
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(p) = &host.process else { continue };
             let held =

@@ -67,7 +67,8 @@ impl World {
     ) -> Result<(), Violation> {
         let (stable, last) = (node.stable_index(), node.last_log_id().index);
         let unwritten = &mut self.unwritten[host][group];
-        if !node.is_leader() || stable >= last {
+        let others = node.configuration().voters().any(|peer| *peer != node.options().server_id);
+        if !node.is_leader() || stable >= last || !others {
             *unwritten = None;
             return Ok(());
         }
@@ -76,12 +77,10 @@ impl World {
             _ => (node.term(), last, self.now),
         };
         *unwritten = Some((term, index, since));
-        let conf = node.configuration();
-        let others = conf.voters().any(|peer| *peer != node.options().server_id);
         let whole = !self.plan.groups[group].iter().any(|host| self.may_rejoin(*host));
         // It looks every half election time-out; clocks may run at other rates.
         let patience = (node.options().disk_stall_ms() + node.options().election_timeout_ms) * MS * 11 / 10;
-        if others && whole && self.now - since > patience {
+        if whole && self.now - since > patience {
             let what = format!(
                 "host {host} leads group {group} in term {term}, and its write of entry {index} is under way for {} ms",
                 (self.now - since) / MS
