@@ -94,10 +94,10 @@ sim: build ## The long simulation: 40,000 short seeds, 1,500 long ones, eight ti
 
 # The parts that make test and .ci/run can afford: 20 million events, and more than 100 million.
 sim-test: build-sim
-	$(SIM) sim --seeds 1300 --length short
+	$(SIM) sim --seeds 600 --length short
 
 sim-ci: build-sim
-	$(SIM) sim --seeds 7000 --start 10001 --length short --full
+	$(SIM) sim --seeds 3000 --start 10001 --length short --full
 
 bench: build bench-ring ## Throughput and latency of this machine
 	benches/run.sh
