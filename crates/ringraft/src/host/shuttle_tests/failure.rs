@@ -91,6 +91,7 @@ fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Ar
         handle,
         apply_task_mode: options.apply_task_mode,
         max_task_bytes: inner.max_task_bytes,
+        disable_cli: options.disable_cli,
         status,
     };
     leads.pass();

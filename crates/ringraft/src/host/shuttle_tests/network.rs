@@ -30,6 +30,7 @@ fn entries(before: u64, tags: std::ops::Range<u64>, committed_index: u64) -> App
         term: 1,
         prev_log,
         committed_index,
+        rejoined: 0,
         entries: vec![Arc::new(chunk)],
         extensions,
     }
