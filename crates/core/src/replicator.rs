@@ -74,6 +74,8 @@ pub(crate) struct Replicator {
     pub(crate) refuses_promise: bool,
     pub(crate) heartbeat_timer: RepeatedTimer,
     heartbeat: Option<(Ticket, Time)>,
+    /// The last heartbeat could not be delivered: the next goes out when it is due, however many reads wait.
+    pub(crate) heartbeat_failed: bool,
     /// A log read that is under way for this peer.
     pub(crate) reading: Option<Ticket>,
     /// Entries that were read from the store and not sent yet.
@@ -99,6 +101,7 @@ impl Replicator {
             refuses_promise: false,
             heartbeat_timer: RepeatedTimer::default(),
             heartbeat: None,
+            heartbeat_failed: false,
             reading: None,
             read_entries: Vec::new(),
         }
@@ -200,6 +203,7 @@ impl Replicator {
     /// The peer answered, in this term, a request that was sent at `sent_at`.
     pub(crate) fn alive(&mut self, ticket: Ticket, sent_at: Time, promise: bool) {
         self.consecutive_errors = 0;
+        self.heartbeat_failed = false;
         self.last_rpc_send_timestamp = self.last_rpc_send_timestamp.max(sent_at);
         self.acknowledged = self.acknowledged.max(Some(ticket));
         self.refuses_promise = !promise;

@@ -56,3 +56,29 @@ fn a_thousand_readers_share_heartbeats() {
         }
     }
 }
+
+/// How many heartbeats a leader with waiting reads sends to a peer that cannot be reached, when every one fails at once.
+fn heartbeats_to_nobody(voters: u32) -> usize {
+    let mut world = World::without_trace();
+    let names: Vec<u32> = (1..=voters).collect();
+    world.add_nodes(&names, &[]).unwrap();
+    world.campaign(1).unwrap();
+    world.stabilize(&[]).unwrap();
+    let away = Link { from: 1, to: 2 };
+    let before = world.clock(1).unwrap();
+    let mut heartbeats = 0;
+    for _ in 0..1000 {
+        world.read(1, 1, ReadOnlyOption::Safe).unwrap();
+        heartbeats += world.break_connection(away, Filter::default()).unwrap();
+    }
+    assert_eq!(world.clock(1).unwrap(), before, "no time has passed");
+    heartbeats
+}
+
+/// A peer that cannot be reached refuses as fast as it is asked: it is asked when its next heartbeat is due, and not for every read.
+#[test]
+fn an_unreachable_peer_is_not_asked_without_end() {
+    for voters in [2, 3] {
+        assert!(heartbeats_to_nobody(voters) <= 2, "of {voters} voters");
+    }
+}

@@ -27,8 +27,10 @@ the one command that shows it again. docs/testing.md says what is simulated.";
 
 /// Every this many seeds one is run twice, and both runs must be bit-equal.
 const TWICE: u64 = 50;
-/// Violations that are shrunk and printed; more are counted only.
-const PRINTED: usize = 5;
+/// Violations that are made smaller; of more the seed is told as it was.
+const SHRUNK: usize = 5;
+/// Violations after which a run ends.
+const ENOUGH: usize = 100;
 /// Simulations that shrinking one violation may cost.
 const SHRINK_RUNS: usize = 200;
 
@@ -181,7 +183,6 @@ struct Totals {
     marks: BTreeMap<&'static str, u64>,
     trace_hash: u64,
     found: Vec<Found>,
-    violations: u64,
 }
 
 impl Totals {
@@ -243,7 +244,7 @@ pub fn run(args: &SimArgs) -> Exit {
                     if let Some(bar) = &bar {
                         tell_progress(bar, args, &totals.lock(), begin.elapsed());
                     }
-                    if totals.lock().violations >= 100 {
+                    if totals.lock().found.len() >= ENOUGH {
                         stop.store(true, Ordering::Relaxed);
                     }
                 }
@@ -255,7 +256,7 @@ pub fn run(args: &SimArgs) -> Exit {
     }
     let totals = totals.into_inner();
     let missed = args.full && !(totals.faults_missed().is_empty() && totals.marks_missed().is_empty());
-    let ok = totals.violations == 0 && !missed;
+    let ok = totals.found.is_empty() && !missed;
     tell(args, &totals, begin.elapsed(), ok);
     if ok { Exit::Fine } else { Exit::Failed }
 }
@@ -273,7 +274,7 @@ fn tell_progress(bar: &ProgressBar, args: &SimArgs, totals: &Totals, took: Durat
     bar.set_message(format!(
         "{:.1} million events, {faults} faults, {} violations",
         totals.events as f64 / 1e6,
-        totals.violations
+        totals.found.len()
     ));
 }
 
@@ -325,9 +326,9 @@ fn one_seed(args: &SimArgs, seed: u64, number: u64, totals: &Mutex<Totals>) {
     let options = options(args, seed);
     let report = simulate(&options);
     let mut found = report.violation.as_ref().map(|violation| {
-        let printed = totals.lock().found.len() < PRINTED;
+        let first = totals.lock().found.len() < SHRUNK;
         let (small, shown) =
-            if printed { shrink(&options, &report, SHRINK_RUNS) } else { (options.clone(), report.clone()) };
+            if first { shrink(&options, &report, SHRINK_RUNS) } else { (options.clone(), report.clone()) };
         let violation = shown.violation.clone().unwrap_or_else(|| violation.clone());
         let trace = if args.trace {
             simulate(&SimOptions { trace: true, ..small.clone() }).trace
@@ -361,12 +362,7 @@ fn one_seed(args: &SimArgs, seed: u64, number: u64, totals: &Mutex<Totals>) {
     }
     let mut totals = totals.lock();
     totals.add(&report);
-    if let Some(found) = found {
-        totals.violations += 1;
-        if totals.found.len() < PRINTED {
-            totals.found.push(found);
-        }
-    }
+    totals.found.extend(found);
 }
 
 /// The one command that shows a violation again.
@@ -417,7 +413,7 @@ fn tell(args: &SimArgs, totals: &Totals, took: Duration, ok: bool) {
                 "virtual_s": totals.virtual_us / 1_000_000, "faults": totals.faults, "faults_total": faults,
                 "faults_missed": faults_missed, "marks": totals.marks, "marks_missed": marks_missed,
                 "trace_hash": format!("{:016x}", totals.trace_hash),
-                "violations_found": totals.violations, "violations": violations})
+                "violations_found": totals.found.len(), "violations": violations})
         );
         return;
     }
@@ -429,7 +425,7 @@ fn tell(args: &SimArgs, totals: &Totals, took: Duration, ok: bool) {
         totals.commits,
         totals.answered,
         totals.virtual_us / 1_000_000,
-        totals.violations
+        totals.found.len()
     );
     println!("{} seeds are void: they have fewer than {MIN_COMMITS} commits", totals.void);
     println!("faults: {}", list(&totals.faults));

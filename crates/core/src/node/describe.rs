@@ -66,6 +66,8 @@ pub struct ReplicatorDescription {
     pub inflights: usize,
     /// Errors since the last answer.
     pub consecutive_errors: u32,
+    /// It has lost its disk and not caught up since: it counts in no quorum.
+    pub rejoining: bool,
 }
 
 /// The members as their leader sees them (SOFAJRaft's `listPeers`, `listAlivePeers`, `listLearners`, `listAliveLearners`).
@@ -136,6 +138,7 @@ impl NodeImpl {
                 match_index: r.match_index,
                 inflights: r.inflight_count(),
                 consecutive_errors: r.consecutive_errors,
+                rejoining: r.rejoining.is_some(),
             }
         });
         NodeDescription {
@@ -202,6 +205,9 @@ impl fmt::Display for NodeDescription {
                 "\n  peer {} {} next={} match={} inflight={} errors={}",
                 r.peer, r.state, r.next_index, r.match_index, r.inflights, r.consecutive_errors
             )?;
+            if r.rejoining {
+                write!(f, " rejoining")?;
+            }
         }
         if let Some(error) = &self.last_error {
             write!(f, "\n  error {error}")?;

@@ -419,6 +419,7 @@ impl NodeImpl {
         }
         self.reset_leader_id(status, fx);
         self.vote_timer.stop();
+        let followed = self.state == NodeState::Follower && self.may_campaign();
         self.state = NodeState::Follower;
         self.end_vote_round();
         if term > self.hard_state.term {
@@ -429,7 +430,11 @@ impl NodeImpl {
             self.vote_sequence = 0;
             self.persist_hard_state(fx);
         }
-        self.restart_election_timer(now);
+        // A follower's patience goes on until it grants a vote or hears of a leader (Raft §5.2): a candidate that cannot win must not
+        // keep it from trying.
+        if !followed || self.election_timer.deadline().is_none() {
+            self.restart_election_timer(now);
+        }
     }
 
     /// Late grants count for nothing: those of a candidacy are no pre-votes, and pre-votes that come when a leader

@@ -384,6 +384,7 @@ impl NodeImpl {
         let heartbeat_ms = self.options.heartbeat_ms();
         let Some(r) = self.replicators.get_mut(from) else { return };
         if r.heartbeat_answered(ticket).is_some() {
+            r.heartbeat_failed = true;
             return;
         }
         // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
@@ -398,6 +399,7 @@ impl NodeImpl {
     pub(super) fn handle_peer_connected(&mut self, now: Time, peer: &PeerId, fx: &mut Effects) {
         let Some(position) = self.replicators.position(peer) else { return };
         let Some(r) = self.replicators.at(position) else { return };
+        r.heartbeat_failed = false;
         if r.block_timer.deadline().is_some() {
             r.block_timer.stop();
             fx.marks.set(Mark::ProbeOnConnect);

@@ -221,7 +221,8 @@ impl NodeImpl {
         quorum_value(conf, acknowledged)
     }
 
-    /// Sends a heartbeat to every voter that has none under way, if reads wait for it.
+    /// Sends a heartbeat to every voter that has none under way, if reads wait for it. One to which the last could not be delivered
+    /// is left to its next regular heartbeat: asked again at once, it would be asked as fast as the network can refuse.
     fn solicit_acknowledgements(&mut self, now: Time, fx: &mut Effects) {
         let Some(after) = self.reads.rounds.back().map(|round| round.after) else { return };
         for position in 0..self.replicators.len() {
@@ -229,7 +230,8 @@ impl NodeImpl {
                 node.log.configuration().is_voter(&r.peer)
             };
             let Some(r) = self.replicators.iter().nth(position) else { return };
-            if votes(r, self) && r.heartbeat_in_flight().is_none() && r.acknowledged <= Some(after) {
+            let asked = r.heartbeat_in_flight().is_some() || r.heartbeat_failed;
+            if votes(r, self) && !asked && r.acknowledged <= Some(after) {
                 self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
             }
         }

@@ -1,10 +1,16 @@
-use ringraft_core::{ChunkKind, Configuration, LogIndex};
+use ringraft_core::{ChunkKind, Configuration, LogIndex, PeerId};
+
+use crate::LogImage;
 
 use super::per_node::PerNode;
 use super::{Checker, Event, leads, name};
 
 /// A leader commits only what a majority (of each half while joint) holds durably, and only by an entry of its own
 /// term (Raft §5.4.2).
+///
+/// What a voter held when its disk was lost counts as long as the leader does not know of the loss: its acknowledgement may be on
+/// its way. No candidate that lacks the entry can be elected for that, because who has lost its disk votes again only when it holds an
+/// entry that the others committed since.
 #[derive(Default)]
 pub struct CommitRule {
     /// Commit index and end of the log when the node was last seen.
@@ -42,11 +48,14 @@ impl Checker for CommitRule {
             ));
         }
         let chain = log.chain_at(committed);
-        let majority = |half: &Configuration| {
-            let holders =
-                half.peers.iter().filter(|p| disks.stable(p).is_some_and(|l| l.chain_at(committed) == chain));
-            holders.count() > half.peers.len() / 2
+        let holds = |log: &LogImage| log.chain_at(committed) == chain;
+        let known_to_rejoin =
+            |peer: &PeerId| node.describe().replicators.iter().any(|r| r.peer == *peer && r.rejoining);
+        let held = |peer: &&PeerId| {
+            disks.stable(peer).is_some_and(holds)
+                || disks.lost(peer).iter().any(holds) && !known_to_rejoin(peer)
         };
+        let majority = |half: &Configuration| half.peers.iter().filter(held).count() > half.peers.len() / 2;
         // Between two looks it may have committed first and then logged another configuration: any that was in force will do.
         let conf = |kind: &ChunkKind| match kind {
             ChunkKind::Configuration { conf, old_conf } => Some((conf.clone(), old_conf.clone())),

@@ -10,7 +10,6 @@ mod leader_completeness;
 mod lease_safety;
 mod linearizable_reads;
 mod log_matching;
-mod one_change;
 mod one_outcome;
 mod per_node;
 mod quorum_overlap;
@@ -32,7 +31,6 @@ pub use leader_completeness::LeaderCompleteness;
 pub use lease_safety::LeaseSafety;
 pub use linearizable_reads::LinearizableReads;
 pub use log_matching::LogMatching;
-pub use one_change::OneChangeAtATime;
 pub use one_outcome::OneOutcome;
 pub use quorum_overlap::QuorumOverlap;
 pub use state_machine_safety::StateMachineSafety;
@@ -42,6 +40,11 @@ pub use vote_once::VoteOnce;
 pub trait Disks {
     /// The durable log of a node, running or not; `None` for a node that never existed.
     fn stable(&self, node: &PeerId) -> Option<&LogImage>;
+
+    /// The durable logs that a node had when its disk was lost, each time that this happened.
+    fn lost(&self, _node: &PeerId) -> &[LogImage] {
+        &[]
+    }
 }
 
 /// Something that happened at one node.
@@ -168,7 +171,6 @@ impl Default for Checkers {
                 Box::new(LeaderAppendOnly::default()),
                 Box::new(QuorumOverlap::default()),
                 Box::new(ChangeInOrder::default()),
-                Box::new(OneChangeAtATime::default()),
                 Box::new(OneOutcome::default()),
                 Box::new(LinearizableReads::default()),
                 Box::new(LeaseSafety::default()),

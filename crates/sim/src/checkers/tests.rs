@@ -134,14 +134,6 @@ fn a_change_of_voters_without_a_joint_configuration() {
     assert_eq!(broken_rule(text), "quorum overlap");
 }
 
-#[test]
-fn a_second_change_before_the_first_is_committed() {
-    let text = "add-nodes 1 2 3\n\
-                inject append from=1 to=2 term=1 entries=1:conf=1+2+3,1:conf=1+2|1+2+3,1:conf=1|1+2\n\
-                campaign 2\nstabilize 1 2\n";
-    assert_eq!(broken_rule(text), "one change at a time");
-}
-
 /// A single voter that leads term 1 and has committed its first entry.
 fn leader() -> World {
     let mut world = World::new();

@@ -36,7 +36,6 @@ impl World {
             // Worlds that are not watched at rest have small bounds and many groups.
             LastCalls::Before if self.quiet.is_none() => return Ok(false),
             LastCalls::Before => {
-                self.check_calls()?;
                 self.leaders_may_change();
                 self.transfers_failed(0)?;
                 self.read_everywhere(1);

@@ -89,6 +89,10 @@ impl World {
         self.leaders_kept()?;
         if self.led_since.is_some() {
             match self.unsettled() {
+                None if self.calls_are_open()? => {
+                    self.after(20 * MS, Event::Check);
+                    return Ok(());
+                }
                 None if self.stays_quiet() => return Ok(()),
                 None if self.call_at_rest()? => return Ok(()),
                 None => return self.finish(),
@@ -234,7 +238,6 @@ impl World {
                     .map_err(|what| broken("acknowledged entries stay", format!("host {host} {what}")))?;
             }
         }
-        self.check_calls()?;
         self.check_histories()?;
         let led: u64 = self.oracle.groups.iter().map(|group| group.led).sum();
         *self.report.marks.entry("leader elected").or_default() += led;

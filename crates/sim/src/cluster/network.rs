@@ -46,6 +46,8 @@ pub(super) struct Network {
     cuts: [[u32; 8]; 8],
     /// Until when the way from a host to another is slow, and by how much a frame.
     clogs: [[(u64, u64); 8]; 8],
+    /// When the last frame arrives that was slower than usual.
+    pub(super) late_until: u64,
 }
 
 impl Network {
@@ -124,6 +126,13 @@ impl World {
         self.random.range(low, high)
     }
 
+    /// Takes note of a frame that is late.
+    fn arrives(&mut self, at: u64) {
+        if at > self.now + self.plan.net.delay.1 {
+            self.network.late_until = self.network.late_until.max(at);
+        }
+    }
+
     fn send(&mut self, id: ConnectionId, direction: usize, frame: Frame) {
         let Some(connection) = self.network.connections.get(id as usize) else { return };
         let ends = [connection.client, connection.server];
@@ -138,9 +147,11 @@ impl World {
             if self.chaos && self.random.chance(duplication) {
                 self.count("datagram_doubled");
                 let delay = 2 * self.frame_delay();
+                self.arrives(self.now + delay);
                 self.after(delay, Event::Deliver(id, direction, Box::new(frame.clone())));
             }
             let at = self.now + self.frame_delay() + self.clog(from, to);
+            self.arrives(at);
             let last = &mut self.network.connections[id as usize].last[direction];
             if at < *last {
                 self.count("datagram_reordered");
@@ -164,6 +175,7 @@ impl World {
         connection.unread[direction] += 1;
         let at = at.max(connection.last[direction]);
         connection.last[direction] = at;
+        self.arrives(at);
         self.at(at, Event::Deliver(id, direction, Box::new(frame)));
     }
 

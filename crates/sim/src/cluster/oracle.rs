@@ -24,6 +24,8 @@ pub(super) struct ReplicaLog {
     delivered: u64,
     /// What may or may not have survived a crash.
     on_the_way: Vec<LogOp>,
+    /// What was durable when the disk was lost, each time.
+    lost: Vec<LogImage>,
 }
 
 /// Every replica of one group.
@@ -49,6 +51,11 @@ impl Disks for Stable<'_> {
     fn stable(&self, node: &PeerId) -> Option<&LogImage> {
         let at = self.peers.iter().position(|peer| peer == node)?;
         self.logs.get(at).map(|log| &log.stable)
+    }
+
+    fn lost(&self, node: &PeerId) -> &[LogImage] {
+        let at = self.peers.iter().position(|peer| peer == node);
+        at.and_then(|at| self.logs.get(at)).map_or(&[], |log| &log.lost)
     }
 }
 
@@ -113,7 +120,9 @@ impl Oracle {
     /// A disk was lost with everything on it.
     pub(super) fn wiped(&mut self, host: usize) {
         for oracle in &mut self.groups {
-            oracle.logs[host] = ReplicaLog::default();
+            let mut before = std::mem::take(&mut oracle.logs[host]);
+            before.lost.push(before.stable);
+            oracle.logs[host].lost = before.lost;
             let wiped = oracle.checkers.observe(&Event::Wiped { node: &oracle.peers[host] });
             debug_assert!(wiped.is_ok(), "a lost disk breaks no rule by itself");
         }

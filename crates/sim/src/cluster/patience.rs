@@ -120,6 +120,11 @@ impl World {
         if self.quiet.is_some() || self.plan.groups.len() > QUIET_GROUPS {
             return false;
         }
+        // What was said long ago may still depose a leader, such as the order of a transfer that was given up.
+        if self.now <= self.network.late_until {
+            self.after(20 * MS, Event::Check);
+            return true;
+        }
         self.quiet = Some(Quiet { terms: self.terms() });
         let round = (self.plan.election_timeout_ms + self.plan.election_delay_ms) * MS;
         self.after(3 * round, Event::Check);

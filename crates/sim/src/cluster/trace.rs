@@ -17,8 +17,8 @@ use super::transport::ConnectionId;
 use super::world::World;
 use crate::script::{Kind, What, format};
 
-/// Lines that are kept.
-const LINES: usize = 4000;
+/// Lines that are kept: those of a short seed, all of them.
+const LINES: usize = 400_000;
 
 /// Bits of a context's ticket that are the node's own.
 const TICKET: u64 = (1 << 48) - 1;
