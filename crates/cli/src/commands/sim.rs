@@ -91,6 +91,8 @@ enum WorldProfile {
     Disk,
     /// Sixty days of virtual time
     Days,
+    /// Members, transfers and reads, and faults of network, clock and disk, all in every world
+    All,
 }
 
 /// How long each seed's faults go on.
@@ -132,6 +134,7 @@ impl WorldProfile {
             WorldProfile::Network => Profile::Network,
             WorldProfile::Disk => Profile::Disk,
             WorldProfile::Days => Profile::Days,
+            WorldProfile::All => Profile::All,
         }
     }
 
@@ -141,6 +144,7 @@ impl WorldProfile {
             WorldProfile::Network => "network",
             WorldProfile::Disk => "disk",
             WorldProfile::Days => "days",
+            WorldProfile::All => "all",
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::message::AppendKind;
 use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::{Configuration, PeerId};
-use crate::replicator::ReplicatorState;
+use crate::replicator::{Replicator, ReplicatorState};
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Time};
 
@@ -247,6 +247,11 @@ impl NodeImpl {
     fn advance_catch_up(&mut self, now: Time, fx: &mut Effects) {
         let (last_index, margin) = (self.log.last_id().index, self.options.catchup_margin);
         let patience = self.options.election_timeout_ms;
+        let has_caught_up = |r: &Replicator| {
+            r.state == ReplicatorState::Replicate
+                && r.rejoining.is_none()
+                && last_index.saturating_sub(r.match_index) <= margin
+        };
         let mut given_up = None;
         for c in &mut self.conf_ctx.catching_up {
             let Some(r) = self.replicators.get(&c.peer) else { continue };
@@ -255,8 +260,8 @@ impl NodeImpl {
             }
             let answers =
                 r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= 2 * patience * 1000;
-            c.rounds_without_progress =
-                if r.match_index > c.held { 0 } else { c.rounds_without_progress + 1 };
+            let comes_nearer = r.match_index > c.held || has_caught_up(r);
+            c.rounds_without_progress = if comes_nearer { 0 } else { c.rounds_without_progress + 1 };
             (c.held, c.deadline) = (r.match_index, now.after_millis(patience));
             if !answers || c.rounds_without_progress >= ROUNDS_WITHOUT_PROGRESS {
                 let why = if answers {
@@ -272,18 +277,13 @@ impl NodeImpl {
             self.fail_change(now, Status::new(RaftError::CatchUp, what), fx);
             return;
         }
-        let replicators = &self.replicators;
-        let caught_up = |peer: &PeerId| {
-            replicators.get(peer).is_some_and(|r| {
-                r.state == ReplicatorState::Replicate
-                    && r.rejoining.is_none()
-                    && last_index.saturating_sub(r.match_index) <= margin
-            })
-        };
-        self.conf_ctx.catching_up.retain(|c| !caught_up(&c.peer));
-        if !self.conf_ctx.catching_up.is_empty() && !Mutant::C24NobodyCatchesUp.is_active() {
+        // All of them at once: who has been near and fell behind while another caught up would get a vote that helps nobody.
+        let caught_up = |c: &CatchUp| self.replicators.get(&c.peer).is_some_and(has_caught_up);
+        let all = self.conf_ctx.catching_up.iter().all(caught_up);
+        if !all && !Mutant::C24NobodyCatchesUp.is_active() {
             return;
         }
+        self.conf_ctx.catching_up.clear();
         let (old, new) = (self.conf_ctx.old.clone(), self.conf_ctx.new.clone());
         if same(&old.peers, &new.peers) || Mutant::C3ChangeWithoutJoint.is_active() {
             self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);

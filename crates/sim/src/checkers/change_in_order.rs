@@ -1,10 +1,11 @@
-use ringraft_core::{ChunkKind, Configuration, LogIndex, NodeState, Term};
+use ringraft_core::{ChunkKind, Configuration, LogIndex, NodeState, PeerId, Term};
 
 use super::per_node::PerNode;
 use super::{Checker, Event, leads, name};
+use crate::LogImage;
 
 /// A leader changes the members one step at a time: the configuration before is committed, and so is an entry of its own term
-/// (Raft §6; Ongaro, raft-dev 2015), and it does not hand leadership over meanwhile.
+/// (Raft §6; Ongaro, raft-dev 2015), who gets a vote has caught up (thesis §4.2.1), and it does not hand leadership over meanwhile.
 #[derive(Default)]
 pub struct ChangeInOrder {
     /// Term, its first index, and end of the log when the node was last seen leading.
@@ -19,8 +20,8 @@ impl Checker for ChangeInOrder {
     }
 
     fn observe(&mut self, event: &Event<'_>) -> Result<(), String> {
-        let (node, log) = match event {
-            Event::Stepped { node, log, .. } => (node, log),
+        let (node, log, disks) = match event {
+            Event::Stepped { node, log, disks } => (*node, *log, *disks),
             Event::Forced { conf } => {
                 self.forced.push((*conf).clone());
                 return Ok(());
@@ -65,6 +66,18 @@ impl Checker for ChangeInOrder {
             }
             if node.state() == NodeState::Transferring {
                 return Err(format!("{changes} while it hands leadership over"));
+            }
+            let voted = |peer: &PeerId| conf_before.contains(peer) || old_before.contains(peer);
+            let holds = |held: &LogImage| held.last_index() + node.options().catchup_margin >= index - 1;
+            // A later leader may have cut off what it held, and its disk may be lost.
+            let excused = |held: &LogImage| held.hard_state().term > term;
+            let behind = |peer: &&PeerId| {
+                let now = disks.stable(peer).is_none_or(|held| !holds(held) && !excused(held));
+                let lost = disks.lost(peer).iter().any(holds);
+                **peer != *name(node) && !voted(peer) && now && !lost
+            };
+            if let Some(peer) = conf.peers.iter().find(behind) {
+                return Err(format!("{changes}, and {peer}, which gets a vote, has not caught up"));
             }
         }
         Ok(())

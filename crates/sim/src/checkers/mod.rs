@@ -4,6 +4,7 @@
 mod applied_stable;
 mod change_in_order;
 mod commit_rule;
+mod configuration_of_log;
 mod election_safety;
 mod leader_append_only;
 mod leader_completeness;
@@ -25,6 +26,7 @@ use crate::log_image::LogImage;
 pub use applied_stable::AppliedStable;
 pub use change_in_order::ChangeInOrder;
 pub use commit_rule::CommitRule;
+pub use configuration_of_log::ConfigurationOfLog;
 pub use election_safety::ElectionSafety;
 pub use leader_append_only::LeaderAppendOnly;
 pub use leader_completeness::LeaderCompleteness;
@@ -171,6 +173,7 @@ impl Default for Checkers {
                 Box::new(LeaderAppendOnly::default()),
                 Box::new(QuorumOverlap::default()),
                 Box::new(ChangeInOrder::default()),
+                Box::new(ConfigurationOfLog::default()),
                 Box::new(OneOutcome::default()),
                 Box::new(LinearizableReads::default()),
                 Box::new(LeaseSafety::default()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringraft_core::{HardState, LogId, LogOp};
 
 use super::*;
+use crate::script::format::peer_of;
 use crate::script::{ScriptError, World, run};
 
 /// The rule that a script breaks.
@@ -201,15 +202,7 @@ fn a_change_of_members_before_the_one_before_is_committed() {
     world.add_nodes(&[1], &[]).unwrap();
     let node = world.node(1).unwrap();
     let (old, new, none) = ("a:1,b:1", "a:1,c:1", "");
-    let log = |entries: &[(&str, &str)]| {
-        let mut log = LogImage::default();
-        for (at, (conf, old_conf)) in entries.iter().enumerate() {
-            let id = LogId::new(at as u64 + 1, node.term());
-            let chunk = EntryChunk::configuration(id, conf.parse().unwrap(), old_conf.parse().unwrap());
-            log.apply(&LogOp::Append(Arc::new(chunk)));
-        }
-        log
-    };
+    let log = |entries: &[(&str, &str)]| configurations(node, entries);
     let mut checker = ChangeInOrder::default();
     let mut step = |log: LogImage| checker.observe(&Event::Stepped { node, log: &log, disks: &NoDisks });
     assert_eq!(step(log(&[(old, none)])), Ok(()));
@@ -220,4 +213,81 @@ fn a_change_of_members_before_the_one_before_is_committed() {
     let carried = log(&[(new, old), (new, old), (new, none)]);
     let event = Event::Stepped { node, log: &carried, disks: &NoDisks };
     assert!(fresh.observe(&event).unwrap_err().contains("is not committed"), "left by a new leader");
+}
+
+/// A log of configurations, each with its old half, all of the node's term.
+fn configurations(node: &NodeImpl, entries: &[(&str, &str)]) -> LogImage {
+    let mut log = LogImage::default();
+    for (at, (conf, old_conf)) in entries.iter().enumerate() {
+        let id = LogId::new(at as u64 + 1, node.term());
+        let chunk = EntryChunk::configuration(id, conf.parse().unwrap(), old_conf.parse().unwrap());
+        log.apply(&LogOp::Append(Arc::new(chunk)));
+    }
+    log
+}
+
+#[test]
+fn a_vote_for_somebody_who_has_not_caught_up() {
+    struct Newcomer(LogImage);
+    impl Disks for Newcomer {
+        fn stable(&self, _: &PeerId) -> Option<&LogImage> {
+            Some(&self.0)
+        }
+    }
+    let mut world = World::new();
+    world.settings.catchup_margin = 0;
+    world.add_nodes(&[1], &[]).unwrap();
+    let node = world.node(1).unwrap();
+    let (own, both) = (name(node).to_string(), format!("{},b:1", name(node)));
+    let before = configurations(node, &[(&own, "")]);
+    let after = configurations(node, &[(&own, ""), (&both, &own)]);
+    let observe = |held: &LogImage| {
+        let (mut checker, disks) = (ChangeInOrder::default(), Newcomer(held.clone()));
+        checker.observe(&Event::Stepped { node, log: &before, disks: &disks })?;
+        checker.observe(&Event::Stepped { node, log: &after, disks: &disks })
+    };
+    assert_eq!(observe(&before), Ok(()));
+    assert!(observe(&LogImage::default()).unwrap_err().contains("has not caught up"));
+}
+
+#[test]
+fn a_configuration_that_is_cut_off_and_goes_on() {
+    let world = leader();
+    let node = world.node(1).unwrap();
+    assert_eq!(node.configuration().id.index, 1);
+    let step = |log: &LogImage| {
+        ConfigurationOfLog::default().observe(&Event::Stepped { node, log, disks: &NoDisks })
+    };
+    assert_eq!(step(&configurations(node, &[("a:1", "")])), Ok(()));
+    assert!(step(&configurations(node, &[("a:1", ""), ("b:1", "")])).unwrap_err().contains("entry 2"));
+    assert!(step(&LogImage::preset(HardState::default(), &[1])).unwrap_err().contains("entry 0"));
+}
+
+#[test]
+fn what_a_voter_acknowledged_before_its_disk_was_lost() {
+    struct Lost(LogImage, [LogImage; 1]);
+    impl Disks for Lost {
+        fn stable(&self, node: &PeerId) -> Option<&LogImage> {
+            (*node == peer_of(1)).then_some(&self.0)
+        }
+
+        fn lost(&self, node: &PeerId) -> &[LogImage] {
+            if *node == peer_of(2) { &self.1 } else { &[] }
+        }
+    }
+    let committed = |lost: fn(&LogImage) -> LogImage| {
+        let (mut world, mut checker) = (World::new(), CommitRule::default());
+        world.add_nodes(&[1, 2, 3], &[]).unwrap();
+        let (node, log) = (world.node(1).unwrap(), LogImage::default());
+        checker.observe(&Event::Stepped { node, log: &log, disks: &NoDisks }).unwrap();
+        world.campaign(1).unwrap();
+        world.stabilize(&[]).unwrap();
+        let node = world.node(1).unwrap();
+        assert_eq!(node.committed_index(), 1);
+        let log = configurations(node, &[(&node.configuration().conf.to_string(), "")]);
+        let disks = Lost(log.clone(), [lost(&log)]);
+        checker.observe(&Event::Stepped { node, log: &log, disks: &disks })
+    };
+    assert_eq!(committed(LogImage::clone), Ok(()), "its acknowledgement may be on its way");
+    assert!(committed(|_| LogImage::default()).unwrap_err().contains("no majority"));
 }

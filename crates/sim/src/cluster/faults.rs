@@ -56,6 +56,8 @@ pub enum FaultKind {
     LateOrder,
     /// A leader is lost in the middle of a change of members.
     ChangeCutShort,
+    /// Two hosts lead, and a voter that elected the newer one comes back with a blank disk to the older one.
+    VoterForgets,
     /// Connections between two hosts break.
     Reset,
     /// One end of the connections between two hosts is gone, and the other is not told.
@@ -72,7 +74,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 29] = [
+    pub const ALL: [FaultKind; 30] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerCut,
@@ -96,6 +98,7 @@ impl FaultKind {
         FaultKind::LeaseStrained,
         FaultKind::LateOrder,
         FaultKind::ChangeCutShort,
+        FaultKind::VoterForgets,
         FaultKind::Reset,
         FaultKind::HalfOpen,
         FaultKind::Clog,
@@ -130,6 +133,7 @@ impl FaultKind {
             FaultKind::LeaseStrained => "lease_strained",
             FaultKind::LateOrder => "late_order",
             FaultKind::ChangeCutShort => "change_cut_short",
+            FaultKind::VoterForgets => "voter_forgets",
             FaultKind::Reset => "reset",
             FaultKind::HalfOpen => "half_open",
             FaultKind::Clog => "clog",
@@ -146,8 +150,8 @@ impl FaultKind {
 
     /// Whether it aims at a leader.
     pub(super) fn aims(self) -> bool {
-        use FaultKind::{ChangeCutShort, LateOrder, LeaderLost, LeaderMuffled, LeaseStrained};
-        matches!(self, LeaderLost | LeaderMuffled | LeaseStrained | LateOrder | ChangeCutShort)
+        use FaultKind::{ChangeCutShort, LateOrder, LeaderLost, LeaderMuffled, LeaseStrained, VoterForgets};
+        matches!(self, LeaderLost | LeaderMuffled | LeaseStrained | LateOrder | ChangeCutShort | VoterForgets)
     }
 
     /// Whether it can happen in such a world.
@@ -174,6 +178,7 @@ impl FaultKind {
                 | FaultKind::LeaseStrained
                 | FaultKind::LateOrder
                 | FaultKind::ChangeCutShort
+                | FaultKind::VoterForgets
         );
         match (profile, store) {
             (_, StoreKind::Memory) if disk => false,
@@ -270,7 +275,8 @@ impl World {
             FaultKind::LeaderMuffled
             | FaultKind::LeaseStrained
             | FaultKind::LateOrder
-            | FaultKind::ChangeCutShort => return self.strain(kind, r),
+            | FaultKind::ChangeCutShort
+            | FaultKind::VoterForgets => return self.strain(kind, r),
             FaultKind::Wipe => return self.wipe(host, away, r),
             FaultKind::Reset => {
                 let other = r.index(self.plan.hosts);

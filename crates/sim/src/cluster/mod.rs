@@ -46,6 +46,9 @@ pub enum Profile {
     Disk,
     /// Sixty days of virtual time with long time-outs and few faults.
     Days,
+    /// Members, transfers and reads, and faults of network, process, clock and disk, all in every world. Only silent damage to disks is
+    /// left out: where members change no host can be spared for good.
+    All,
 }
 
 /// How long a seed's faults go on.

@@ -47,7 +47,8 @@ impl OperatorPlan {
         let mut r = Random::new(options.seed).fork(5);
         let hosts = groups.iter().flatten().max().map_or(1, |last| last + 1);
         let aims = hosts > 1 && options.profile != Profile::Disk && r.chance(250);
-        let members = hosts > 1 && r.chance(if aims { 650 } else { 400 });
+        let all = options.profile == Profile::All;
+        let members = hosts > 1 && (r.chance(if aims { 650 } else { 400 }) || all);
         let initial = groups
             .iter()
             .map(|all| {
@@ -63,10 +64,10 @@ impl OperatorPlan {
         let prefers = r.chance(150);
         OperatorPlan {
             members,
-            transfers: r.chance(if aims { 650 } else { 400 }),
+            transfers: r.chance(if aims { 650 } else { 400 }) || all,
             initial,
             gap: if days { 100 * timeout } else { r.sized(timeout / 8, 8 * timeout) },
-            read_index: if aims || r.chance(500) { r.range(100, 1000) } else { 0 },
+            read_index: if aims || all || r.chance(500) { r.range(100, 1000) } else { 0 },
             lease_reads: r.chance(if aims { 700 } else { 200 }),
             priorities: (0..hosts)
                 .map(|_| if prefers { [-1, 10, 40, 100][r.index(4)] } else { -1 })

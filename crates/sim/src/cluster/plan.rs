@@ -102,7 +102,12 @@ impl Plan {
     pub(super) fn draw(options: &SimOptions) -> Plan {
         let mut r = Random::new(options.seed).fork(1);
         let days = options.profile == Profile::Days;
-        let sizes: &[usize] = if days { &[1, 3, 3, 3, 5] } else { &[1, 2, 3, 3, 3, 3, 5, 5, 5, 4, 7] };
+        let all = options.profile == Profile::All;
+        let sizes: &[usize] = match options.profile {
+            Profile::Days => &[1, 3, 3, 3, 5],
+            Profile::All => &[3, 3, 3, 4, 5, 5],
+            _ => &[1, 2, 3, 3, 3, 3, 5, 5, 5, 4, 7],
+        };
         let hosts = options.nodes.unwrap_or_else(|| sizes[r.index(sizes.len())]).clamp(1, 7);
         let group_count = if days { r.range(1, 2) } else { r.sized(1, 16) } as usize;
         let group_count = if !days && r.chance(20) { r.range(32, 200) as usize } else { group_count };
@@ -140,13 +145,13 @@ impl Plan {
         };
         let store = match options.profile {
             Profile::Network => StoreKind::Memory,
-            Profile::Disk => StoreKind::Segment(segment),
+            Profile::Disk | Profile::All => StoreKind::Segment(segment),
             _ if r.chance(200) => StoreKind::Memory,
             _ => StoreKind::Segment(segment),
         };
         let mut faults = Vec::new();
         for kind in FaultKind::ALL {
-            if kind.fits(options.profile, &store) && r.chance(500) {
+            if kind.fits(options.profile, &store) && (r.chance(500) || all) {
                 faults.push(kind);
             }
         }
@@ -155,6 +160,9 @@ impl Plan {
         if operators.members {
             // Who is a member changes: no host can be spared for good.
             atlas.fill(false);
+            if all {
+                faults.retain(|kind| !kind.damages());
+            }
         }
         if operators.lease_reads {
             // What a lease stands on: a clock that leaps would break every promise (`docs/testing.md`).
@@ -162,13 +170,16 @@ impl Plan {
         }
         if operators.aims {
             // Little but what aims at leaders.
-            faults.retain(|kind| kind.aims() || r.chance(150));
+            faults.retain(|kind| kind.aims() || all || r.chance(150));
             faults.extend([
                 FaultKind::LeaderMuffled,
                 FaultKind::LeaseStrained,
                 FaultKind::ChangeCutShort,
                 FaultKind::LateOrder,
             ]);
+            if !atlas.contains(&true) {
+                faults.push(FaultKind::VoterForgets);
+            }
             if operators.lease_reads {
                 faults.extend([FaultKind::LeaseStrained; 3]);
             }
@@ -254,7 +265,7 @@ impl Plan {
             unstable_entries: entries_size as u64 + r.sized(1, 256),
             unapplied_entries: entries_size as u64 + r.sized(1, 1024),
             tail_bytes: r.sized(1, 16 << 10) as usize,
-            clock_ppm: if r.chance(500) { r.sized(1, 10_000) } else { 0 },
+            clock_ppm: if r.chance(500) || all { r.sized(1, 10_000) } else { 0 },
             clients: r.sized(1, 12) as usize,
             keys: r.sized(1, 6),
             think,

@@ -54,9 +54,13 @@ pub(super) fn explain(
     })?;
     let mut next = image.first_index();
     while next <= image.last_index() {
-        let read = || reader.read(key, next, image.last_index(), 1 << 16);
-        let chunks = match read() {
-            Err(StorageError::Damaged { .. }) if damaged => match reader.read(key, next, next, 1) {
+        // A fault that was planned for a read happens once.
+        let read = |to, bytes| match reader.read(key, next, to, bytes) {
+            Err(StorageError::Io { .. }) => reader.read(key, next, to, bytes),
+            other => other,
+        };
+        let chunks = match read(image.last_index(), 1 << 16) {
+            Err(StorageError::Damaged { .. }) if damaged => match read(next, 1) {
                 // A reader that says so is as good as one that reads.
                 Err(StorageError::Damaged { .. }) => {
                     next += 1;
@@ -64,8 +68,6 @@ pub(super) fn explain(
                 }
                 other => other,
             },
-            // A fault that was planned for a read happens once.
-            Err(StorageError::Io { .. }) => read(),
             other => other,
         };
         let chunks = chunks.map_err(|error| format!("entry {next} cannot be read back: {error}"))?;
@@ -92,6 +94,8 @@ pub(super) fn explain(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use ringraft_core::HardState;
     use ringraft_storage::{GroupNumber, Incarnation};
 
@@ -99,8 +103,8 @@ mod tests {
 
     const KEY: GroupKey = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
 
-    /// Reads what an image holds; entries of a term from `damaged_term` on are damaged.
-    struct Reader(LogImage, u64);
+    /// Reads what an image holds; entries of a term from the second on are damaged, and one read of so many fails.
+    struct Reader(LogImage, u64, AtomicU32);
 
     impl LogReader for Reader {
         fn read(
@@ -110,6 +114,10 @@ mod tests {
             to: u64,
             max_bytes: usize,
         ) -> Result<Vec<Arc<ringraft_core::EntryChunk>>, StorageError> {
+            if self.2.fetch_sub(1, Ordering::Relaxed) == 1 {
+                let (message, full) = ("once".into(), false);
+                return Err(StorageError::Io { operation: "read", path: "f".into(), message, full });
+            }
             if self.0.entries_from(from).any(|(index, entry)| index <= to && entry.term >= self.1) {
                 return Err(StorageError::Damaged { path: "f".into(), offset: 0, what: "crc".into() });
             }
@@ -122,7 +130,14 @@ mod tests {
     }
 
     fn found(durable: &LogImage, on_the_way: &[LogOp], there: &LogImage) -> Result<LogImage, String> {
-        explain(durable, on_the_way, KEY, &there.recover(), &Reader(there.clone(), u64::MAX), false)
+        explain(
+            durable,
+            on_the_way,
+            KEY,
+            &there.recover(),
+            &Reader(there.clone(), u64::MAX, AtomicU32::new(0)),
+            false,
+        )
     }
 
     #[test]
@@ -143,20 +158,38 @@ mod tests {
     #[test]
     fn entries_that_read_back_differently() {
         let (durable, other) = (image(&[1, 1, 1]), LogImage::preset(HardState::default(), &[1, 1, 1]));
-        let reader = Reader(image(&[1, 2, 1]), u64::MAX);
+        let reader = Reader(image(&[1, 2, 1]), u64::MAX, AtomicU32::new(0));
         assert!(explain(&durable, &[], KEY, &durable.recover(), &reader, false).is_err());
-        let reader = Reader(image(&[1, 1]), u64::MAX);
+        let reader = Reader(image(&[1, 1]), u64::MAX, AtomicU32::new(0));
         assert!(explain(&durable, &[], KEY, &durable.recover(), &reader, false).is_err());
         assert!(
-            explain(&durable, &[], KEY, &other.recover(), &Reader(other.clone(), u64::MAX), false).is_err()
+            explain(
+                &durable,
+                &[],
+                KEY,
+                &other.recover(),
+                &Reader(other.clone(), u64::MAX, AtomicU32::new(0)),
+                false
+            )
+            .is_err()
         );
     }
 
     #[test]
     fn damage_may_be_refused_to_a_reader_of_a_damaged_disk_only() {
         let durable = image(&[1, 1, 5, 5]);
-        let reader = Reader(durable.clone(), 5);
+        let reader = Reader(durable.clone(), 5, AtomicU32::new(0));
         assert!(explain(&durable, &[], KEY, &durable.recover(), &reader, false).is_err());
         assert_eq!(explain(&durable, &[], KEY, &durable.recover(), &reader, true), Ok(durable));
+    }
+
+    #[test]
+    fn a_read_fails_once_beside_damage() {
+        let durable = image(&[1, 1, 5, 5]);
+        for failing in 1..8 {
+            let reader = Reader(durable.clone(), 5, AtomicU32::new(failing));
+            let explained = explain(&durable, &[], KEY, &durable.recover(), &reader, true);
+            assert_eq!(explained.as_ref(), Ok(&durable), "read {failing}");
+        }
     }
 }

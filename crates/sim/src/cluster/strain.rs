@@ -20,6 +20,10 @@ pub(super) enum Act {
     Restart { host: usize, power: Option<u64>, away: u64 },
     /// The leader is asked to hand over, and its order is late.
     Order { group: usize, leader: usize, candidate: usize, random: Random },
+    /// Whoever leads hears nothing for so long, unless it is the candidate.
+    Deafen { group: usize, candidate: usize, away: u64 },
+    /// When another leads as well, a voter of both loses its disk; looked for so many times more.
+    Forget { group: usize, leader: usize, tries: u32, random: Random },
 }
 
 /// The ways from each of `from` to each of `to`.
@@ -44,6 +48,14 @@ impl World {
                 if self.leader_of(group) == Some(leader) {
                     self.order_late(group, leader, candidate, random);
                 }
+            }
+            Act::Deafen { group, candidate, away } => {
+                if let Some(leader) = self.leader_of(group).filter(|leader| *leader != candidate) {
+                    self.cut_ways(ways(&self.plan.groups[group], &[leader]), away);
+                }
+            }
+            Act::Forget { group, leader, tries, random } => {
+                self.forget_between(group, leader, tries, random);
             }
         }
     }
@@ -77,6 +89,15 @@ impl World {
                 self.after(r.range(0, timeout / 2), Event::Act(order));
             }
             FaultKind::ChangeCutShort => return self.cut_change_short(group, leader, candidate, others, r),
+            FaultKind::VoterForgets => {
+                let timeout = self.plan.election_timeout_ms * MS;
+                others.push(candidate);
+                let mut cut = ways(&[leader], &others);
+                cut.extend(ways(&others, &[leader]));
+                self.cut_ways(cut, 2 * timeout);
+                let look = Act::Forget { group, leader, tries: 64, random: r.clone() };
+                self.after(timeout * 3 / 4, Event::Act(look));
+            }
             _ => return false,
         }
         true
@@ -149,9 +170,48 @@ impl World {
         self.after(heard, Event::Act(deaf));
     }
 
+    /// Two hosts lead a group: a voter that the newer one knows loses its disk, and then hears the older one only.
+    fn forget_between(&mut self, group: usize, older: usize, tries: u32, mut r: Random) {
+        let timeout = self.plan.election_timeout_ms * MS;
+        let all = self.plan.groups[group].clone();
+        let leads = |host: usize| self.node(group, host).is_some_and(|node| node.is_leader());
+        if !leads(older) || tries == 0 {
+            return;
+        }
+        let newer = all.iter().copied().find(|host| *host != older && leads(*host));
+        let has_committed = |host: usize| {
+            self.node(group, host).is_some_and(|node| {
+                let committed = node.committed_index();
+                node.term_at(committed) == Some(node.term())
+            })
+        };
+        let Some(newer) = newer.filter(|newer| has_committed(*newer)) else {
+            let look = Act::Forget { group, leader: older, tries: tries - 1, random: r };
+            self.after(timeout / 64, Event::Act(look));
+            return;
+        };
+        let voters: Vec<usize> = all.into_iter().filter(|host| ![older, newer].contains(host)).collect();
+        if voters.is_empty() {
+            return;
+        }
+        let voter = voters[r.index(voters.len())];
+        let away = r.sized(MS / 8, timeout / 64 + MS);
+        if self.wipe(voter, away, &mut r) {
+            let (mut near, mut far) = (ways(&[older], &[voter]), ways(&[newer], &[voter]));
+            near.extend(ways(&[voter], &[older]));
+            far.extend(ways(&[voter], &[newer]));
+            self.heal(&near);
+            self.cut_ways(far, 2 * timeout);
+        }
+    }
+
     /// The order of a transfer is late: the leader may have given it up by then, and hears nothing.
     fn order_late(&mut self, group: usize, leader: usize, candidate: usize, mut r: Random) {
         let timeout = self.plan.election_timeout_ms * MS;
+        if self.plan.operators.lease_reads && r.chance(500) {
+            self.order_after_another(group, leader, candidate, &mut r);
+            return;
+        }
         let delay = r.range(timeout / 2, timeout * 3 / 2);
         let to = Some(self.member(candidate));
         // Only the order is late; what the leader says later is on time, where nothing keeps the order of frames.
@@ -161,6 +221,36 @@ impl World {
         let deaf = delay.saturating_sub(r.range(timeout / 16, timeout * 3 / 4));
         let away = r.range(timeout, 2 * timeout);
         self.after(deaf, Event::Act(Act::Cut { ways: ways(&all, &[leader]), away }));
+    }
+
+    /// The order of a transfer comes when another leads, perhaps by leases, and hears nothing.
+    fn order_after_another(&mut self, group: usize, leader: usize, candidate: usize, r: &mut Random) {
+        let timeout = self.plan.election_timeout_ms * MS;
+        let delay = r.range(5 * timeout / 2, 5 * timeout);
+        let to = Some(self.member(candidate));
+        self.hushed[group] = self.now + delay + timeout;
+        self.slow_ways(&[(leader, candidate)], self.now + r.range(MS, timeout / 8), delay);
+        self.call_node(leader, group, NodeCall::TransferLeadership { to });
+        let others: Vec<usize> =
+            self.plan.groups[group].iter().copied().filter(|host| *host != leader).collect();
+        let mut gone = ways(&[leader], &others);
+        gone.extend(ways(&others, &[leader]));
+        let away = r.range(3 * timeout / 2, 2 * timeout);
+        self.after(timeout / 8, Event::Act(Act::Cut { ways: gone, away }));
+        let deaf = delay.saturating_sub(r.range(1, timeout / 8));
+        let deafen = Act::Deafen { group, candidate, away: r.range(timeout, 2 * timeout) };
+        self.after(deaf, Event::Act(deafen));
+    }
+
+    /// The leader hears nobody any more when it is asked to be the only voter: by the new members alone it would decide everything.
+    fn shrink_alone(&mut self, group: usize, leader: usize, others: &[usize], r: &mut Random) {
+        let timeout = self.plan.election_timeout_ms * MS;
+        let mut cut = ways(&[leader], others);
+        cut.extend(ways(others, &[leader]));
+        self.cut_ways(cut, r.range(2 * timeout, 4 * timeout));
+        let alone = Configuration::of_peers(vec![self.member(leader)]);
+        let change = MembershipChange::ChangePeers(alone);
+        self.call_node(leader, group, NodeCall::ChangeMembers { change, prev_index: None });
     }
 
     /// The leader begins a change of the members, and is lost for some of them, or for all, before it is over.
@@ -178,6 +268,10 @@ impl World {
         }
         let timeout = self.plan.election_timeout_ms * MS;
         others.push(candidate);
+        if r.chance(250) {
+            self.shrink_alone(group, leader, &others, r);
+            return true;
+        }
         let mut conf = Configuration::default();
         if r.chance(850) {
             conf.peers.push(self.member(leader));

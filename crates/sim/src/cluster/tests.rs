@@ -13,7 +13,7 @@ fn green(profile: Profile, seeds: std::ops::Range<u64>) -> SimReport {
 
 #[test]
 fn seeds_of_every_profile_are_green() {
-    for profile in [Profile::Swarm, Profile::Network, Profile::Disk] {
+    for profile in [Profile::Swarm, Profile::Network, Profile::Disk, Profile::All] {
         let total = green(profile, 0..12);
         assert!(total.events > 100_000 && total.commits > 1000, "{profile:?}: {total:?}");
     }
