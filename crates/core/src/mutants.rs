@@ -113,6 +113,7 @@ mutants! {
     F7ReadWithoutAQuorum = "f7_read_without_a_quorum", "core", "a leader lets reads pass because it believes to lead";
     F8ReadCountsTheNewHalfOnly = "f8_read_counts_the_new_half_only", "core", "while joint, reads ask the new half only";
     F8LeaseOfTheNewHalf = "f8_lease_of_the_new_half", "core", "while joint, the promises of the new half alone make a lease";
+    F7UnreachablePeerIsAskedAtOnce = "f7_unreachable_peer_is_asked_at_once", "core", "a peer that refuses heartbeats is asked again at once while reads wait";
     F9EarlierAnswersCount = "f9_earlier_answers_count", "core", "answers to what was sent before a read came confirm it";
     G2TransferBeforeTheLogIsComplete = "g2_transfer_before_the_log_is_complete", "core", "the new leader is ordered to campaign before it has the whole log";
     G2ChangeDuringTransfer = "g2_change_during_transfer", "core", "members are changed while leadership is handed over";

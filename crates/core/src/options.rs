@@ -40,7 +40,8 @@ pub struct CoreOptions {
     /// A leader whose oldest write is under way for longer hands over, and no node campaigns, in milliseconds; 0 means four
     /// election time-outs (0).
     pub disk_stall_timeout_ms: u64,
-    /// A candidate whose vote round timed out steps down and asks for pre-votes again (true).
+    /// A candidate whose vote round timed out steps down and asks for pre-votes again (true). When off it campaigns again at once, unless
+    /// somebody has refused its vote.
     pub step_down_when_vote_timedout: bool,
     /// Entries in one AppendEntries at most (1024).
     pub max_entries_size: usize,

@@ -37,7 +37,8 @@ pub struct RaftOptions {
     pub max_replicator_inflight_msgs: usize,
     /// Unanswered payload bytes per peer at most, at least [`max_body_size`](RaftOptions::max_body_size) (16 MiB).
     pub max_replicator_inflight_bytes: usize,
-    /// A candidate whose vote round timed out steps down and asks for pre-votes again (true).
+    /// A candidate whose vote round timed out steps down and asks for pre-votes again (true). When off it campaigns again at once, unless
+    /// somebody has refused its vote.
     pub step_down_when_vote_timedout: bool,
     /// Entries that may wait for the disk before tasks are refused as busy, at least
     /// [`max_entries_size`](RaftOptions::max_entries_size) (65536).

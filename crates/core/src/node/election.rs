@@ -158,6 +158,7 @@ impl NodeImpl {
         // The vote timer starts when the vote is durable: a slow disk must not burn terms.
         self.vote_timer.stop();
         self.vote_ctx.init();
+        self.vote_refused = false;
         self.persist_hard_state(fx);
         self.vote_sequence = self.log.last_sequence() + 1;
         self.send_vote_requests(self.hard_state.term, false, fx);
@@ -205,7 +206,9 @@ impl NodeImpl {
     pub(super) fn handle_vote_timeout(&mut self, now: Time, fx: &mut Effects) {
         debug_assert!(self.state == NodeState::Candidate);
         fx.marks.set(Mark::VoteRoundTimedOut);
-        if self.options.step_down_when_vote_timedout {
+        // Who was refused might be one that the others have removed without its knowledge: it would raise terms, and depose leaders,
+        // for ever.
+        if self.options.step_down_when_vote_timedout || self.vote_refused {
             let status = Status::new(RaftError::RaftTimedOut, "the vote round timed out without a quorum");
             self.step_down(now, self.hard_state.term, status, fx);
             self.pre_vote(now, fx);
@@ -322,6 +325,7 @@ impl NodeImpl {
         }
         // Grants of an earlier round count for nothing (little-raft#44).
         let of_this_round = ticket >= self.vote_round || Mutant::A11GrantOfAnEarlierRound.is_active();
+        self.vote_refused |= of_this_round && !response.granted && self.state == NodeState::Candidate;
         if !of_this_round || !(response.granted || Mutant::A7RefusalCountsAsGrant.is_active()) {
             if response.granted {
                 fx.marks.set(Mark::LateGrantIgnored);

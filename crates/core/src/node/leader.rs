@@ -384,7 +384,7 @@ impl NodeImpl {
         let heartbeat_ms = self.options.heartbeat_ms();
         let Some(r) = self.replicators.get_mut(from) else { return };
         if r.heartbeat_answered(ticket).is_some() {
-            r.heartbeat_failed = true;
+            r.heartbeat_failed = !Mutant::F7UnreachablePeerIsAskedAtOnce.is_active();
             return;
         }
         // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).

@@ -395,6 +395,13 @@ impl NodeImpl {
             Some(Status::new(RaftError::Invalid, message))
         } else if self.conf_ctx.stage != Stage::None {
             Some(Status::new(RaftError::Busy, "members are being changed by this leader"))
+        } else if self.rejoining {
+            // It may lack what was acknowledged, and does not campaign.
+            let message = format!(
+                "{} has lost its disk and not caught up since, so that it will not lead; force the members upon one that has its log",
+                self.options.server_id
+            );
+            Some(Status::new(RaftError::Invalid, message))
         } else {
             conf.validate().err().map(|error| Status::new(RaftError::Invalid, error.to_string()))
         };

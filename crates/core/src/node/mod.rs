@@ -115,6 +115,8 @@ pub struct NodeImpl {
 
     prev_vote_ctx: Ballot,
     vote_ctx: Ballot,
+    /// Somebody has refused its vote in this round.
+    vote_refused: bool,
     /// Tickets below this belong to earlier rounds of votes or pre-votes.
     vote_round: Ticket,
     /// Write that makes the own candidacy, or a granted vote, durable; 0 when there is none to wait for.
@@ -202,6 +204,7 @@ impl NodeImpl {
             last_error: None,
             prev_vote_ctx: Ballot::default(),
             vote_ctx: Ballot::default(),
+            vote_refused: false,
             vote_round: Ticket(1),
             vote_sequence: 0,
             hard_state_sequence: 0,

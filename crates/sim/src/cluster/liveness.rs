@@ -6,8 +6,7 @@ use super::world::{Event, World, broken};
 use crate::checkers::Violation;
 
 /// How long the groups may take to agree, in microseconds of virtual time.
-// A store that may hold two entries that are not durable takes a dozen a second.
-const CONVERGENCE: u64 = 180_000 * MS;
+const CONVERGENCE: u64 = 60_000 * MS;
 
 impl World {
     /// Faults end. Of the hosts a random minority may stay dead.

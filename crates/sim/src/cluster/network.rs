@@ -243,6 +243,9 @@ impl World {
                 let context = self.transport(client).and_then(|t| t.answered(link, frame.id));
                 if let Some(context) = context {
                     let group = self.group_at(client, context.slot);
+                    if let Some(group) = group {
+                        self.heartbeats.remove(&(group, client, server));
+                    }
                     self.note_answer(group, client, &context, Some(server));
                     self.hosts[client].arrivals.push_back(Arrival::Response(context, frame));
                     self.wake(client, 0);

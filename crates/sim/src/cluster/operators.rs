@@ -86,12 +86,7 @@ impl OperatorPlan {
     /// Rounds of election that a group may need for a leader. Who waits for a member of higher priority waits long: from 100 to 10
     /// the priority that it waits for decays in eight steps of two election time-outs.
     pub(super) fn rounds(&self) -> u64 {
-        match (self.priorities.iter().any(|priority| *priority >= 0), self.quick) {
-            (true, _) => 40,
-            // Rounds are short, and candidates come in each other's way more often.
-            (false, true) => 30,
-            (false, false) => 10,
-        }
+        if self.priorities.iter().any(|priority| *priority >= 0) { 40 } else { 10 }
     }
 
     /// Whether there are readers, and whether there are operators.

@@ -1,7 +1,7 @@
 //! Rules about terms and time: who hears of a term is in it, and a leader that everybody hears stays.
 
 use ringraft::handler::{GroupHandle, LaneEvent};
-use ringraft_core::{LogIndex, NodeImpl, NodeState, RaftRequest, Term};
+use ringraft_core::{LogIndex, NodeImpl, NodeState, PeerId, RaftRequest, Term};
 
 use super::host::Process;
 use super::plan::MS;
@@ -90,6 +90,12 @@ impl World {
         Ok(())
     }
 
+    /// The host of a peer, whatever its priority.
+    fn host_of(&self, peer: &str) -> Option<usize> {
+        let peer: PeerId = peer.parse().ok()?;
+        self.hosts.iter().position(|host| host.peer == peer)
+    }
+
     /// Who is ordered to campaign by a transfer holds the whole log (thesis §3.10).
     ///
     /// # Errors
@@ -100,9 +106,7 @@ impl World {
         node: &NodeImpl,
         to: &str,
     ) -> Result<(), Violation> {
-        let Some(target) = self.hosts.iter().position(|host| host.peer.to_string() == to) else {
-            return Ok(());
-        };
+        let Some(target) = self.host_of(to) else { return Ok(()) };
         let held = self.oracle.groups[group].logs[target].stable.last_index();
         let excused = self.hosts[target].wiped || self.is_damaged(target);
         if node.state() == NodeState::Transferring && held < node.last_log_id().index && !excused {
@@ -111,6 +115,32 @@ impl World {
                 node.last_log_id().index
             );
             return Err(broken("a transfer waits for the log", what));
+        }
+        Ok(())
+    }
+
+    /// A leader goes on asking a host that does not answer once a heartbeat period, and not as fast as the network refuses.
+    ///
+    /// # Errors
+    /// It does.
+    pub(super) fn heartbeats_pause(
+        &mut self,
+        group: usize,
+        host: usize,
+        node: &NodeImpl,
+        to: &str,
+    ) -> Result<(), Violation> {
+        let Some(target) = self.host_of(to) else { return Ok(()) };
+        let (sent, since) = self.heartbeats.entry((group, host, target)).or_insert((0, self.now));
+        *sent += 1;
+        // Clocks may leap, and leaders come and go: each of those may send one at once.
+        let periods = (self.now - *since) / (node.options().heartbeat_ms() * MS);
+        if u64::from(*sent) > 64 + 4 * periods {
+            let what = format!(
+                "host {host} has sent {sent} heartbeats of group {group} to host {target} within {} us, and none was answered",
+                self.now - *since
+            );
+            return Err(broken("heartbeats pause", what));
         }
         Ok(())
     }

@@ -93,7 +93,8 @@ impl Plan {
     pub(super) fn bounds(&self) -> Bounds {
         let request = (self.entries_size.max(self.limits.chunk_entries)) as u64;
         Bounds {
-            unstable_entries: self.unstable_entries + request,
+            // A change of members, and what a lost disk is made up with, wait for no room.
+            unstable_entries: self.unstable_entries + request + 2,
             tail_bytes: self.unstable_bytes().max(self.tail_bytes) + 2 * self.body_size + (64 << 10),
             unapplied_entries: self.unapplied_entries,
         }

@@ -1,7 +1,7 @@
 //! The loop around a lane, as `ringraft`'s threads run it, one turn at a time on virtual time.
 
 use ringraft::handler::{FsmTask, LaneEvent, OutReply, OutSend};
-use ringraft_core::{FsmEvent, NodeState, RaftRequest};
+use ringraft_core::{AppendKind, FsmEvent, NodeState, RaftRequest};
 use ringraft_net::{Accept, Inbound, ReplyHandle};
 
 use super::checks::OpenRequest;
@@ -324,8 +324,16 @@ impl World {
             if let Some(group) = p.by_handle.get(&handle) {
                 self.note_send(*group, host, send);
                 self.oracle.sending(*group, host, send)?;
-                if let (RaftRequest::TimeoutNow(_), Some(node)) = (&send.request, p.lane.node(handle)) {
-                    self.order_waits_for_log(*group, node, &send.to)?;
+                match (&send.request, p.lane.node(handle)) {
+                    (RaftRequest::TimeoutNow(_), Some(node)) => {
+                        self.order_waits_for_log(*group, node, &send.to)?;
+                    }
+                    (RaftRequest::AppendEntries(request), Some(node))
+                        if request.kind == AppendKind::Heartbeat =>
+                    {
+                        self.heartbeats_pause(*group, host, node, &send.to)?;
+                    }
+                    _ => {}
                 }
             }
         }

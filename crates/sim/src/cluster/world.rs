@@ -8,6 +8,7 @@ use ringraft::SinkId;
 use ringraft_core::{Mark, Marks};
 use ringraft_net::{ConnectionClass, Endpoint, LinkId};
 use ringraft_proto::Frame;
+use rustc_hash::FxHashMap;
 
 use super::clock::HostClock;
 use super::host::Host;
@@ -108,6 +109,8 @@ pub(super) struct World {
     pub(super) strained: u64,
     /// Until when clients ask nothing of a group.
     pub(super) hushed: Vec<u64>,
+    /// Heartbeats that a leader has sent to a host since that last answered, and since when, by group, leader and host.
+    pub(super) heartbeats: FxHashMap<(usize, usize, usize), (u32, u64)>,
     /// What leaders wait to write, by host and group.
     pub(super) unwritten: Vec<Vec<Unwritten>>,
     pub(super) trace: Trace,
@@ -160,6 +163,7 @@ impl World {
             last_calls: LastCalls::default(),
             strained: 0,
             hushed: vec![0; plan.groups.len()],
+            heartbeats: FxHashMap::default(),
             unwritten: vec![vec![None; plan.groups.len()]; plan.hosts],
             trace: Trace::new(options.trace),
             scratch_events: Vec::new(),
