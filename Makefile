@@ -87,17 +87,18 @@ scripts: build ## Runs the golden scripts with the release program
 rewrite-scripts: ## Writes the golden scripts anew; commit only what you understand
 	REWRITE=1 $(CARGO) test $(LOCKED) -p ringraft-core --test scripts
 
-sim: build ## The long simulation: 40,000 short seeds, 1,500 long ones, eight times sixty days
-	$(BIN) sim --seeds 40000 --length short --full
-	$(BIN) sim --seeds 1500 --start 1000001 --length long --full
+sim: build ## The long simulation: 20,000 short seeds, 20,000 with everything on, 1,000 long ones, eight times sixty days
+	$(BIN) sim --seeds 20000 --length short --full
+	$(BIN) sim --seeds 20000 --start 3000001 --length short --profile all
+	$(BIN) sim --seeds 1000 --start 1000001 --length long --full
 	$(BIN) sim --seeds 8 --start 2000001 --profile days
 
 # The parts that make test and .ci/run can afford: 20 million events, and more than 100 million.
 sim-test: build-sim
-	$(SIM) sim --seeds 600 --length short
+	$(SIM) sim --seeds 900 --length short
 
 sim-ci: build-sim
-	$(SIM) sim --seeds 3000 --start 10001 --length short --full
+	$(SIM) sim --seeds 4500 --start 10001 --length short --full
 
 bench: build bench-ring ## Throughput and latency of this machine
 	benches/run.sh

@@ -295,9 +295,8 @@ impl NodeImpl {
     /// Peers that have lost their disks need an entry that was made after that: where nobody proposes, the leader does.
     pub(super) fn feed_rejoining(&mut self, now: Time, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
-        let waits = |r: &Replicator| {
-            r.rejoining.is_some_and(|rejoining| rejoining.behind == last_index) && r.match_index == last_index
-        };
+        // Not only when it is known to hold the rest: a process that was started again may hold it all, and then nothing else is sent.
+        let waits = |r: &Replicator| r.rejoining.is_some_and(|rejoining| rejoining.behind == last_index);
         if self.state == NodeState::Leader && self.replicators.iter().any(waits) {
             let id = LogId::new(last_index + 1, self.hard_state.term);
             self.append_as_leader(now, EntryChunk::no_op(id), fx);
