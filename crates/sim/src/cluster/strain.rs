@@ -268,7 +268,7 @@ impl World {
         }
         let timeout = self.plan.election_timeout_ms * MS;
         others.push(candidate);
-        if r.chance(250) {
+        if r.chance(450) {
             self.shrink_alone(group, leader, &others, r);
             return true;
         }
