@@ -107,6 +107,35 @@ fn one_server_can_be_told_that_it_is_alone() {
     cluster.assert_healthy();
 }
 
+/// As before, but the server that is left cannot be asked: its log is changed while it does not run.
+#[test]
+fn a_server_that_does_not_run_is_given_its_members() {
+    let mut cluster = Cluster::start(3, "");
+    cluster.ask(&["set", "k", "1"]);
+    cluster.wait_until("the value everywhere", |cluster| {
+        cluster
+            .addresses
+            .iter()
+            .all(|a| run(&["client", "get", "k", "--local", "--conf", a]).stdout == b"1\n")
+    });
+    let (left, config) = (cluster.addresses[0].clone(), cluster.config(0));
+    let config = config.to_str().unwrap();
+    let recover = |more: &[&str]| run(&[&["recover", &left, "--config", config, "--json"], more].concat());
+    assert_refused(&recover(&[]), 1, &["used by another process"]);
+    (0..3).for_each(|server| cluster.kill(server));
+    assert_refused(&recover(&["--group", "nobody"]), 1, &["nobody", "atomic_0"]);
+    let output = recover(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let answer = json(&output);
+    assert_eq!((&answer["ok"], &answer["new"]), (&json!(true), &json!([left])));
+    assert_eq!(answer["groups"][0]["old"], json!(cluster.addresses));
+    cluster.spawn(0, &[]);
+    cluster.wait_until("it leads alone", |_| run(&["client", "inc", "k", "--conf", &left]).status.success());
+    let value = run(&["client", "get", "k", "--conf", &left]);
+    assert_eq!(value.stdout, b"2\n", "{}", stderr(&value));
+    cluster.assert_healthy();
+}
+
 #[test]
 fn an_operator_without_a_cluster_is_told_so() {
     let nowhere = format!("127.0.0.1:{}", processes::free_port());
