@@ -94,6 +94,11 @@ impl Members {
 }
 
 impl NodeImpl {
+    /// On a leader: peers that have lost their disks and not caught up since, as far as it knows. They count in no quorum.
+    pub fn rejoining_peers(&self) -> impl Iterator<Item = &PeerId> {
+        self.replicators.iter().filter(|r| r.rejoining.is_some()).map(|r| &r.peer)
+    }
+
     /// Who the members are, and who of them answers.
     ///
     /// # Errors

@@ -10,11 +10,20 @@ use super::{Checker, Event, leads, name};
 ///
 /// What a voter held when its disk was lost counts as long as the leader does not know of the loss: its acknowledgement may be on
 /// its way. No candidate that lacks the entry can be elected for that, because who has lost its disk votes again only when it holds an
-/// entry that the others committed since.
+/// entry that the others committed since. Once the leader knows, nothing that such a voter holds counts.
 #[derive(Default)]
 pub struct CommitRule {
-    /// Commit index and end of the log when the node was last seen.
-    seen: PerNode<(LogIndex, LogIndex)>,
+    seen: PerNode<Seen>,
+}
+
+/// A node when it was last seen.
+#[derive(Default)]
+struct Seen {
+    committed: LogIndex,
+    /// End of the log.
+    end: LogIndex,
+    /// Whom it knew to have lost their disks.
+    rejoining: Vec<PeerId>,
 }
 
 impl Checker for CommitRule {
@@ -32,8 +41,10 @@ impl Checker for CommitRule {
             _ => return Ok(()),
         };
         let committed = node.committed_index();
-        let seen = self.seen.entry(name(node), || (0, committed));
-        let (before, end) = std::mem::replace(seen, (committed, log.last_index()));
+        let seen = self.seen.entry(name(node), || Seen { committed, ..Seen::default() });
+        let rejoining = node.rejoining_peers().cloned().collect();
+        let now = Seen { committed, end: log.last_index(), rejoining };
+        let Seen { committed: before, end, rejoining: knew } = std::mem::replace(seen, now);
         if committed < before {
             return Err(format!("{} took its commit index back from {before} to {committed}", name(node)));
         }
@@ -49,11 +60,12 @@ impl Checker for CommitRule {
         }
         let chain = log.chain_at(committed);
         let holds = |log: &LogImage| log.chain_at(committed) == chain;
-        let known_to_rejoin =
-            |peer: &PeerId| node.describe().replicators.iter().any(|r| r.peer == *peer && r.rejoining);
+        let knows = |peer: &PeerId| node.rejoining_peers().any(|known| known == peer);
         let held = |peer: &&PeerId| {
-            disks.stable(peer).is_some_and(holds)
-                || disks.lost(peer).iter().any(holds) && !known_to_rejoin(peer)
+            // It may have learned of the loss between two looks, after it had committed.
+            !(knows(peer) && knew.contains(peer))
+                && (disks.stable(peer).is_some_and(holds)
+                    || disks.lost(peer).iter().any(holds) && !knows(peer))
         };
         let majority = |half: &Configuration| half.peers.iter().filter(held).count() > half.peers.len() / 2;
         // Between two looks it may have committed first and then logged another configuration: any that was in force will do.
