@@ -114,6 +114,8 @@ impl LogEntryAndClosureHandler {
                     metrics::counter!("heartbeat-times").increment(1);
                     peer.control
                 }
+                // Behind the entries that were sent: who campaigns before it has them is refused by those that do.
+                RaftRequest::TimeoutNow(_) => peer.log,
                 _ => peer.control,
             };
             let context = RequestContext {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ringraft_core::{
-    Configuration, CoreOptions, GroupId, LogId, NodeState, PeerId, RaftError, RaftRequest, RaftResponse,
-    RequestVoteRequest, Status, Term, Time,
+    AppendEntriesResponse, AppendKind, Configuration, CoreOptions, GroupId, LogId, MembershipChange,
+    NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest, Status, Term, Time,
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
 use ringraft_proto::OutFrame;
@@ -409,6 +409,52 @@ fn the_disk_wakes_an_owner_that_has_granted_a_vote() {
     world.turn(vec![world.vote_request(handle, 9, true)]);
     world.stages();
     assert_eq!(world.disk_wakes, before, "nothing more to wait for");
+}
+
+/// Who is ordered to campaign must have what was sent before, or those that have it refuse their votes.
+#[test]
+fn an_order_to_campaign_goes_behind_the_entries() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    let peer: PeerId = "b:1".parse().unwrap();
+    let mut entries = None;
+    let mut call = |world: &mut World, call| {
+        let (answer, _) = promise();
+        world.turn(vec![LaneEvent::Control(Box::new(Control::Call { handle, call, answer }))]);
+        for _ in 0..20 {
+            let mut answers = Vec::new();
+            for send in std::mem::take(&mut world.out.sends) {
+                match &send.request {
+                    RaftRequest::TimeoutNow(_) => return Some((send.link, entries)),
+                    RaftRequest::AppendEntries(request) => {
+                        if request.kind == AppendKind::Entries {
+                            entries = Some(send.link);
+                        }
+                        let response = AppendEntriesResponse {
+                            term: request.term,
+                            success: true,
+                            last_log_index: None,
+                            conflict: None,
+                            lease_promise: false,
+                            rejoining: 0,
+                        };
+                        let result = Ok(RaftResponse::AppendEntries(response));
+                        let event = ResponseEvent { context: send.context, result };
+                        answers.push(LaneEvent::Response(Box::new(event)));
+                    }
+                    other => panic!("{other:?} was sent"),
+                }
+            }
+            world.turn(answers);
+            world.stages();
+        }
+        None
+    };
+    let change = MembershipChange::AddPeer(peer.clone());
+    assert_eq!(call(&mut world, NodeCall::ChangeMembers { change, prev_index: None }), None);
+    let order = call(&mut world, NodeCall::TransferLeadership { to: Some(peer) });
+    let (order, entries) = order.expect("b has everything");
+    assert_eq!(Some(order), entries, "on one connection, which keeps the order");
 }
 
 #[test]
