@@ -2,7 +2,7 @@
 # ringraft and its peers on the same work, interleaved in one run; prints one JSON line a system and round, then
 # the ratios of the medians. Needs Java, Maven and Go for the peers; builds them on first use.
 #
-#   ROUNDS=3 SECONDS_EACH=8 WINDOWS="1024 1" SYSTEMS="floor ringraft jraft dragonboat hashicorp" benches/peers.sh
+#   ROUNDS=3 SECONDS_EACH=8 WARMUP=12 WINDOWS="1024 1" SYSTEMS="floor ringraft jraft dragonboat hashicorp" benches/peers.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PEERS=$(realpath "${PEERS:-../shared/peers}")
@@ -10,7 +10,7 @@ BIN=$(make -s where)
 export RINGRAFT_BENCH_NODE="$BIN bench-node"
 OUT=${OUT:-$HOME/.cache/ringraft-peers}
 export OUT
-ROUNDS=${ROUNDS:-3} SECONDS_EACH=${SECONDS_EACH:-8} WINDOWS=${WINDOWS:-1024 1}
+ROUNDS=${ROUNDS:-3} SECONDS_EACH=${SECONDS_EACH:-8} WARMUP=${WARMUP:-12} WINDOWS=${WINDOWS:-1024 1}
 SYSTEMS=${SYSTEMS:-floor ringraft jraft dragonboat hashicorp} GROUPS_EACH=${GROUPS_EACH:-1}
 RESULTS=$(mktemp)
 trap 'rm -f "$RESULTS"' EXIT
@@ -29,7 +29,7 @@ for window in $WINDOWS; do
       if [ "$system" = hashicorp ]; then store=(--store wal); fi
       if [ "$system" = dragonboat ]; then store=(--store tan); fi
       python3 "$PEERS/run.py" "$system" --groups "$GROUPS_EACH" --payload 16 --window "$window" \
-        --seconds "$SECONDS_EACH" "${store[@]}" | tee -a "$RESULTS"
+        --seconds "$SECONDS_EACH" --warmup "$WARMUP" "${store[@]}" | tee -a "$RESULTS"
     done
   done
 done

@@ -109,7 +109,7 @@ fn one_server_can_be_told_that_it_is_alone() {
 
 /// As before, but the server that is left cannot be asked: its log is changed while it does not run.
 #[test]
-fn a_server_that_does_not_run_is_given_its_members() {
+fn a_server_that_does_not_run_is_told_that_it_is_alone() {
     let mut cluster = Cluster::start(3, "");
     cluster.ask(&["set", "k", "1"]);
     cluster.wait_until("the value everywhere", |cluster| {
@@ -120,11 +120,12 @@ fn a_server_that_does_not_run_is_given_its_members() {
     });
     let (left, config) = (cluster.addresses[0].clone(), cluster.config(0));
     let config = config.to_str().unwrap();
-    let recover = |more: &[&str]| run(&[&["recover", &left, "--config", config, "--json"], more].concat());
-    assert_refused(&recover(&[]), 1, &["used by another process"]);
+    let recover = |more: &[&str]| run(&[&["recover", "--config", config, "--json"], more].concat());
+    assert_refused(&recover(&["--all"]), 1, &["used by another process"]);
+    assert_refused(&recover(&[]), 2, &["--group", "--all"]);
     (0..3).for_each(|server| cluster.kill(server));
     assert_refused(&recover(&["--group", "nobody"]), 1, &["nobody", "atomic_0"]);
-    let output = recover(&[]);
+    let output = recover(&["--all"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let answer = json(&output);
     assert_eq!((&answer["ok"], &answer["new"]), (&json!(true), &json!([left])));

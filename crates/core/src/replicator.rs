@@ -58,6 +58,8 @@ pub(crate) struct Replicator {
     pub(crate) match_index: LogIndex,
     inflights: VecDeque<Inflight>,
     inflight_bytes: usize,
+    /// Requests that may be unanswered now: fewer than the options allow after the peer was too busy for what was sent.
+    window: usize,
     /// Until then nothing but heartbeats goes out, after an error.
     pub(crate) block_timer: RepeatedTimer,
     pub(crate) consecutive_errors: u32,
@@ -92,6 +94,7 @@ impl Replicator {
             match_index: 0,
             inflights: VecDeque::new(),
             inflight_bytes: 0,
+            window: usize::MAX,
             block_timer: RepeatedTimer::default(),
             consecutive_errors: 0,
             last_rpc_send_timestamp: now,
@@ -114,8 +117,19 @@ impl Replicator {
 
     /// Whether the window has room, in requests and in bytes.
     pub(crate) fn window_open(&self, options: &CoreOptions) -> bool {
-        self.inflights.len() < options.max_replicator_inflight_msgs
+        self.inflights.len() < options.max_replicator_inflight_msgs.min(self.window)
             && self.inflight_bytes < options.max_replicator_inflight_bytes
+    }
+
+    /// The peer had no room for a request: half as many as were on their way is more than it takes at once. Each that it takes makes
+    /// room for one more.
+    pub(crate) fn too_busy(&mut self) {
+        self.window = (self.inflights.len() / 2).max(1);
+    }
+
+    /// The peer has taken entries.
+    pub(crate) fn took_entries(&mut self) {
+        self.window = self.window.saturating_add(1);
     }
 
     /// Remembers a request that goes out.
@@ -369,6 +383,26 @@ mod tests {
         options.max_replicator_inflight_bytes = 100;
         r.sent(inflight(2, 12));
         assert!(!r.window_open(&options));
+    }
+
+    #[test]
+    fn a_busy_peer_gets_less_at_once_and_then_more() {
+        let options = CoreOptions::new("g".parse().unwrap(), "a:1".parse().unwrap(), "a:1".parse().unwrap());
+        let mut r = replicator();
+        (1..=8).for_each(|n| r.sent(inflight(n, 10 + n)));
+        assert!(r.window_open(&options));
+        r.too_busy();
+        r.block(Time(0), 100);
+        (9..=11).for_each(|n| r.sent(inflight(n, 10 + n)));
+        assert!(r.window_open(&options), "half of eight is four");
+        r.sent(inflight(12, 22));
+        assert!(!r.window_open(&options));
+        r.took_entries();
+        assert!(r.window_open(&options));
+        r.reset_inflights();
+        r.too_busy();
+        r.sent(inflight(13, 23));
+        assert!(!r.window_open(&options), "one at least");
     }
 
     #[test]

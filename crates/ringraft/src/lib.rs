@@ -73,7 +73,7 @@ pub use host_options::{HostOptions, StartMode, StoreOptions, TransportOptions};
 pub use iterator::{Entries, Entry, Iterator};
 pub use node::Node;
 pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
-pub use recover_cluster::{RecoverError, RecoveredGroup, recover_cluster};
+pub use recover_cluster::{RecoverError, RecoverGroups, RecoveredGroup, recover_cluster};
 pub use ringraft_core::{
     CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogIndex, Members, MembershipChange,
     NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription, Status, Term,

@@ -1,13 +1,20 @@
-//! Members for a server that does not run (hashicorp/raft's `RecoverCluster`).
+//! A new beginning for a server that does not run, when the others are gone for good (after hashicorp/raft's `RecoverCluster`).
+
+use std::collections::BTreeSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 use ringraft_core::{
-    ChunkKind, Configuration, EntryChunk, GroupId, HardState, LogId, LogIndex, LogOp, RecoveredState, Term,
+    Configuration, EntryChunk, GroupId, HardState, LogId, LogIndex, LogOp, PeerId, RecoveredState, Term,
 };
 use ringraft_storage::{GroupWrite, StorageError, WriteBatch};
 
 use crate::error::StartError;
 use crate::host_options::{HostOptions, StartMode};
 use crate::store;
+
+/// Terms that a recovered group leaps ahead at most.
+const LEAP: u64 = 1 << 16;
 
 /// What [`recover_cluster`] did to one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,21 +23,30 @@ pub struct RecoveredGroup {
     pub group: GroupId,
     /// The members by the log, as it was; `None` where it had no configuration.
     pub old: Option<Configuration>,
-    /// Index of the entry that now ends the log and names the new members.
+    /// Index of the entry that now ends the log and names the server as the sole voter.
     pub index: LogIndex,
     /// Its term, which the server is in from now on.
     pub term: Term,
+}
+
+/// Which groups [`recover_cluster`] is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecoverGroups {
+    /// Every group that the store knows; of those that have a majority elsewhere this makes two.
+    All,
+    /// These.
+    Named(Vec<GroupId>),
 }
 
 /// Why [`recover_cluster`] did not do it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecoverError {
-    /// The members are none that a group could have.
-    #[error("the new members {conf} are not valid: {reason}")]
-    Members {
+    /// The server's id names none.
+    #[error("{server_id} is no server that could be a voter: {reason}")]
+    Server {
         /// What was given.
-        conf: Configuration,
+        server_id: PeerId,
         /// Which rule it breaks.
         reason: String,
     },
@@ -48,7 +64,7 @@ pub enum RecoverError {
     /// The replica has lost its disk before and had not caught up: others may hold what it lacks.
     #[error(
         "the replica of group {group} has lost its disk before and not caught up since, so that it may lack what was acknowledged; \
-         recover the cluster from a server that kept its disk"
+         recover the group from a server that kept its disk"
     )]
     Rejoining {
         /// The group.
@@ -59,40 +75,46 @@ pub enum RecoverError {
     Storage(#[from] StorageError),
 }
 
-/// **Unsafe for the data:** gives groups of a server that does not run other members, durably, without asking anybody. For when a majority
-/// is gone for good and the server cannot, or shall not, be started before; of one that runs,
-/// [`CliService::reset_peers`](crate::CliService::reset_peers) does the same until its next start.
+/// **Unsafe for the data:** makes a server that does not run the sole voter of groups, durably, without asking anybody. For when a majority
+/// is gone for good and the server cannot, or shall not, be started before; to one that runs
+/// [`CliService::reset_peers`](crate::CliService::reset_peers) does the same.
 ///
 /// Each log gets a configuration entry in a new term at its end, in one durable write for all groups. Whatever stands in the logs before
-/// becomes committed by that, also what was never acknowledged; what only the lost servers had is gone. Take the server with the most
-/// complete log, and see to it that the lost ones never come back with their disks: there would be two groups of one name. The other
-/// members start blank with [`StartMode::Rejoin`].
+/// becomes committed by that, also what was never acknowledged; what only other servers had is gone. So:
+///
+/// * do it on **one** server, that with the most complete log, and wipe the directories of all others first: on two, or with one that
+///   comes back with its disk, there are two groups of one name;
+/// * name only groups that have lost their majority;
+/// * then start it, and add the others, which start blank with [`StartMode::Rejoin`].
 ///
 /// `options` are those with which the host starts; of them the store, the endpoint and the cluster name count, and a blank store is refused
-/// whatever the start mode says. No groups means all that the store knows. `conf` are the new members; the server should be
-/// one of its voters, or it will not lead.
+/// whatever the start mode says. `server_id` is the replica's, as in [`RaftGroupService::new`](crate::RaftGroupService::new).
 ///
 /// # Errors
 /// [`RecoverError`]; then nothing was changed, unless it is [`RecoverError::Storage`].
 pub fn recover_cluster(
     options: HostOptions,
-    groups: &[GroupId],
-    conf: &Configuration,
+    groups: &RecoverGroups,
+    server_id: &PeerId,
 ) -> Result<Vec<RecoveredGroup>, RecoverError> {
-    let invalid = |reason: String| RecoverError::Members { conf: conf.clone(), reason };
-    conf.validate().map_err(|error| invalid(error.to_string()))?;
+    let conf = Configuration::of_peers(vec![server_id.clone()]);
+    conf.validate()
+        .map_err(|error| RecoverError::Server { server_id: server_id.clone(), reason: error.to_string() })?;
     let opened = store::open(options.store, StartMode::Existing, &options.endpoint, &options.cluster)?;
-    let mut storage = opened.storage;
+    let (mut storage, began_blank) = (opened.storage, opened.rejoined);
     let known: Vec<GroupId> = storage.groups().into_iter().map(|(group, _)| group).collect();
-    if let Some(group) = groups.iter().find(|group| !known.contains(group)) {
+    let wanted: BTreeSet<&GroupId> = match groups {
+        RecoverGroups::All => known.iter().collect(),
+        RecoverGroups::Named(named) => named.iter().collect(),
+    };
+    if let Some(group) = wanted.iter().find(|group| !known.contains(group)) {
         let names: Vec<&str> = known.iter().map(GroupId::as_str).collect();
-        return Err(RecoverError::UnknownGroup { group: group.clone(), known: names.join(", ") });
+        return Err(RecoverError::UnknownGroup { group: (*group).clone(), known: names.join(", ") });
     }
-    let wanted = if groups.is_empty() { &known[..] } else { groups };
     let (mut batch, mut done) = (WriteBatch::default(), Vec::new());
     for group in wanted {
         let (key, recovered) = storage.open_group(group)?;
-        let (ops, recovered) = plan(group, &recovered, conf)?;
+        let (ops, recovered) = plan(group, &recovered, &conf, began_blank)?;
         batch.writes.push(GroupWrite { group: key, ops });
         done.push(recovered);
     }
@@ -103,22 +125,25 @@ pub fn recover_cluster(
     Ok(done)
 }
 
-/// The operations that give one log its new members.
+/// The operations that give one log its new member.
 fn plan(
     group: &GroupId,
     recovered: &RecoveredState,
     conf: &Configuration,
+    began_blank: bool,
 ) -> Result<(Vec<LogOp>, RecoveredGroup), RecoverError> {
     let HardState { term, voted_for } = &recovered.hard_state;
-    if voted_for.as_ref().is_some_and(ringraft_core::PeerId::is_empty) {
+    // Between its creation and its first write a group that rejoins looks like a new one.
+    let blank = recovered.last_index == 0 && recovered.hard_state == HardState::default();
+    if voted_for.as_ref().is_some_and(PeerId::is_empty) || began_blank && blank {
         return Err(RecoverError::Rejoining { group: group.clone() });
     }
     let last_term = recovered.terms.last().map_or(recovered.before_first.term, |(_, term)| *term);
-    // A term of its own: nobody else has entries in it.
-    let term = (*term).max(last_term) + 1;
+    // Others may have gone on to later terms: a leap makes it unlikely that one of their entries has this term, too.
+    let leap = 1 + RandomState::new().hash_one(group.as_str()) % LEAP;
+    let term = (*term).max(last_term) + leap;
     let id = LogId::new(recovered.last_index + 1, term);
     let entry = EntryChunk::configuration(id, conf.clone(), Configuration::default());
-    debug_assert!(matches!(entry.kind(), ChunkKind::Configuration { .. }));
     let ops = vec![LogOp::HardState(HardState { term, voted_for: None }), LogOp::Append(entry.into())];
     let old = recovered.configurations.last().map(|entry| entry.conf.clone());
     Ok((ops, RecoveredGroup { group: group.clone(), old, index: id.index, term }))

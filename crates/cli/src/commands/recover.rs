@@ -1,38 +1,39 @@
-//! `ringraft recover`: other members for a server that does not run.
+//! `ringraft recover`: a server that does not run becomes the sole voter of its groups.
 
 use std::path::PathBuf;
 
-use clap::Args;
-use ringraft::{Configuration, GroupId, RecoverError, RecoveredGroup, StartMode, recover_cluster};
+use clap::{ArgGroup, Args};
+use ringraft::{
+    Configuration, GroupId, PeerId, RecoverError, RecoverGroups, RecoveredGroup, StartMode, recover_cluster,
+};
 use ringraft_atomic::AtomicConfig;
 use serde_json::{Value, json};
 
-use super::{Peers, parse_peers_once};
 use crate::exit::Exit;
 
 const EXAMPLE: &str = "Example, when only the first of three servers is left, and does not run:
-  ringraft recover 127.0.0.1:8081 --config s1.toml
+  ringraft recover --config s1.toml --all
   ringraft server --config s1.toml
 
 The others come back blank: ringraft server --config s2.toml --rejoin, and ringraft admin add-peer for each group.";
 
-/// UNSAFE: gives the groups of a server that does not run other voters, in its log
+/// UNSAFE: makes a server that does not run the sole voter of its groups, in its log
 ///
-/// For when a majority is gone for good: it asks nobody. What only the lost servers had is lost though it was acknowledged, and what
-/// stands in this server's log becomes committed though it may not have been acknowledged. Take the server with the most complete log, and
-/// wipe the disks of the others first: if one of them comes back with it, there are two groups of one name.
+/// For when a majority is gone for good: it asks nobody. What only the others had is lost though it was acknowledged, and what
+/// stands in this server's log becomes committed though it may not have been acknowledged. Do it on one server, that with the most complete
+/// log, and wipe the data directories of all others first: else there are two groups of one name.
 #[derive(Args, Debug)]
-#[command(after_help = EXAMPLE)]
+#[command(after_help = EXAMPLE, group(ArgGroup::new("which").required(true).args(["group", "all"])))]
 pub struct RecoverArgs {
-    /// The new voters, as ip:port,ip:port; this server must be among them to lead
-    #[arg(value_name = "PEERS", value_parser = parse_peers_once)]
-    peers: Peers,
     /// The configuration file (TOML) of the server
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Only this group; else every group that the server has
+    /// A group that has lost its majority; may be given more than once
     #[arg(long, value_name = "GROUP")]
     group: Vec<GroupId>,
+    /// Every group of the server
+    #[arg(long)]
+    all: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -46,10 +47,11 @@ pub fn run(args: &RecoverArgs) -> Exit {
             return Exit::Usage.say(&format!("configuration {}: {error}", args.config.display()));
         }
     };
-    let conf = Configuration::of_peers(args.peers.0.clone());
-    match recover_cluster(config.host_options(StartMode::Existing), &args.group, &conf) {
+    let server = &config.server_address;
+    let groups = if args.all { RecoverGroups::All } else { RecoverGroups::Named(args.group.clone()) };
+    match recover_cluster(config.host_options(StartMode::Existing), &groups, server) {
         Ok(groups) => {
-            tell(args, &conf, &groups);
+            tell(args, server, &groups);
             Exit::Fine
         }
         Err(error @ RecoverError::Storage(_)) => Exit::Unknown.say(&error.to_string()),
@@ -57,16 +59,16 @@ pub fn run(args: &RecoverArgs) -> Exit {
     }
 }
 
-fn tell(args: &RecoverArgs, conf: &Configuration, groups: &[RecoveredGroup]) {
+fn tell(args: &RecoverArgs, server: &PeerId, groups: &[RecoveredGroup]) {
     if args.json {
         let names = |conf: &Configuration| conf.peers.iter().map(ToString::to_string).collect::<Vec<_>>();
         let group = |g: &RecoveredGroup| json!({"group": g.group.as_str(), "old": g.old.as_ref().map(names), "index": g.index, "term": g.term});
         let groups: Vec<Value> = groups.iter().map(group).collect();
-        println!("{}", json!({"ok": true, "new": names(conf), "groups": groups}));
+        println!("{}", json!({"ok": true, "new": [server.to_string()], "groups": groups}));
         return;
     }
     for g in groups {
         let old = g.old.as_ref().map_or("no members".to_owned(), ToString::to_string);
-        println!("{}: {old} -> {conf}, entry {} of term {}", g.group.as_str(), g.index, g.term);
+        println!("{}: {old} -> {server}, entry {} of term {}", g.group.as_str(), g.index, g.term);
     }
 }

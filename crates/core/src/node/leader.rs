@@ -297,7 +297,7 @@ impl NodeImpl {
         let last_index = self.log.last_id().index;
         // Not only when it is known to hold the rest: a process that was started again may hold it all, and then nothing else is sent.
         let waits = |r: &Replicator| r.rejoining.is_some_and(|rejoining| rejoining.behind == last_index);
-        if self.state == NodeState::Leader && self.replicators.iter().any(waits) {
+        if self.state == NodeState::Leader && self.has_capacity() && self.replicators.iter().any(waits) {
             let id = LogId::new(last_index + 1, self.hard_state.term);
             self.append_as_leader(now, EntryChunk::no_op(id), fx);
         }
@@ -370,6 +370,9 @@ impl NodeImpl {
             }
             // A probe's answer says nothing about durability.
             let durable = inflight.kind == AppendKind::Entries || Mutant::D11ProbeConfirms.is_active();
+            if inflight.kind == AppendKind::Entries {
+                r.took_entries();
+            }
             if durable && inflight.last > r.match_index {
                 r.match_index = inflight.last;
                 self.commit_by_counting(fx);
@@ -391,6 +394,9 @@ impl NodeImpl {
             // Debug only: a host that is away fails for every group, and the network says so once for all.
             tracing::debug!(group = %self.options.group_id, node = %self.options.server_id, peer = %from, %status,
                 errors = r.consecutive_errors, "replication failed, probing again after a pause");
+            if status.error == RaftError::Busy {
+                r.too_busy();
+            }
             r.block(now, heartbeat_ms);
         }
     }

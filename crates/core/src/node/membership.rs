@@ -40,6 +40,8 @@ struct CatchUp {
     /// What it held when the round began.
     held: LogIndex,
     rounds_without_progress: u32,
+    /// It was near enough at some time in this round.
+    was_near: bool,
 }
 
 /// The change that this leader is carrying out.
@@ -51,6 +53,8 @@ pub(crate) struct ConfigurationCtx {
     old: Configuration,
     new: Configuration,
     catching_up: Vec<CatchUp>,
+    /// Rounds in which each new voter was near enough at some time, and never all at once.
+    rounds_apart: u32,
     /// The entry that must be committed to go on.
     entry: LogIndex,
 }
@@ -200,10 +204,22 @@ impl NodeImpl {
         let newcomers =
             new.peers.iter().filter(|peer| !old.contains(peer) && **peer != self.options.server_id);
         let catching_up = newcomers
-            .map(|peer| CatchUp { peer: peer.clone(), deadline, held: 0, rounds_without_progress: 0 })
+            .map(|peer| CatchUp {
+                peer: peer.clone(),
+                deadline,
+                held: 0,
+                rounds_without_progress: 0,
+                was_near: false,
+            })
             .collect();
-        self.conf_ctx =
-            ConfigurationCtx { stage: Stage::CatchingUp, call: Some(call), old, new, catching_up, entry: 0 };
+        self.conf_ctx = ConfigurationCtx {
+            stage: Stage::CatchingUp,
+            call: Some(call),
+            old,
+            new,
+            catching_up,
+            ..ConfigurationCtx::default()
+        };
         self.reconcile_replicators(now, fx);
         self.advance_change(now, fx);
     }
@@ -252,12 +268,29 @@ impl NodeImpl {
                 && r.rejoining.is_none()
                 && last_index.saturating_sub(r.match_index) <= margin
         };
+        // All of them at once: who has been near and fell behind while another caught up would get a vote that helps nobody.
+        let caught_up = |c: &CatchUp| self.replicators.get(&c.peer).is_some_and(has_caught_up);
+        let all = self.conf_ctx.catching_up.iter().all(caught_up);
         let mut given_up = None;
+        for c in &mut self.conf_ctx.catching_up {
+            c.was_near |= self.replicators.get(&c.peer).is_some_and(has_caught_up);
+        }
+        // All rounds end together.
+        if !all && self.conf_ctx.catching_up.iter().any(|c| c.deadline <= now) {
+            let each = self.conf_ctx.catching_up.iter().all(|c| c.was_near);
+            self.conf_ctx.rounds_apart = if each { self.conf_ctx.rounds_apart + 1 } else { 0 };
+            if self.conf_ctx.rounds_apart > ROUNDS_WITHOUT_PROGRESS {
+                given_up = Some(format!(
+                    "the new voters come near and fall behind again under this load; raise catchup_margin, which is {margin} entries"
+                ));
+            }
+        }
         for c in &mut self.conf_ctx.catching_up {
             let Some(r) = self.replicators.get(&c.peer) else { continue };
             if c.deadline > now {
                 continue;
             }
+            c.was_near = false;
             let answers =
                 r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= 2 * patience * 1000;
             let comes_nearer = r.match_index > c.held || has_caught_up(r);
@@ -277,9 +310,6 @@ impl NodeImpl {
             self.fail_change(now, Status::new(RaftError::CatchUp, what), fx);
             return;
         }
-        // All of them at once: who has been near and fell behind while another caught up would get a vote that helps nobody.
-        let caught_up = |c: &CatchUp| self.replicators.get(&c.peer).is_some_and(has_caught_up);
-        let all = self.conf_ctx.catching_up.iter().all(caught_up);
         if !all && !Mutant::C24NobodyCatchesUp.is_active() {
             return;
         }
@@ -380,7 +410,7 @@ impl NodeImpl {
             (false, true) => return,
         };
         let (old, new, entry) = (entry.old_conf.clone(), entry.conf.clone(), entry.id.index);
-        self.conf_ctx = ConfigurationCtx { stage, call: None, old, new, catching_up: Vec::new(), entry };
+        self.conf_ctx = ConfigurationCtx { stage, old, new, entry, ..ConfigurationCtx::default() };
     }
 
     pub(super) fn handle_reset_peers(

@@ -3,8 +3,8 @@ use std::path::Path;
 
 use ringraft::inproc::Network;
 use ringraft::{
-    Configuration, GroupId, HostOptions, NodeState, RecoverError, StartError, StartMode, StoreOptions,
-    recover_cluster,
+    Configuration, GroupId, HostOptions, NodeState, RecoverError, RecoverGroups, StartError, StartMode,
+    StoreOptions, recover_cluster,
 };
 
 use crate::support::{
@@ -154,9 +154,9 @@ fn a_member_that_has_lost_its_disk_comes_back() {
     cluster.shutdown();
 }
 
-/// A majority is gone for good, and the members are changed while the one that is left does not run.
+/// A majority is gone for good, and the one that is left becomes the sole voter while it does not run.
 #[test]
-fn who_is_left_is_given_members_before_it_starts() {
+fn who_is_left_is_made_the_sole_voter_before_it_starts() {
     let dir = tempfile::tempdir().expect("a directory");
     let text: Vec<String> = free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let conf: Configuration = text.join(",").parse().expect("conf");
@@ -166,25 +166,25 @@ fn who_is_left_is_given_members_before_it_starts() {
     converge(&members, 100);
     members.drain(..).for_each(|member| member.host.shutdown());
 
-    let alone: Configuration = text[0].parse().expect("conf");
-    let recover = |endpoint: &str, groups: &[GroupId], conf: &Configuration| {
-        recover_cluster(options(dir.path(), endpoint, StartMode::Bootstrap), groups, conf)
+    let recover = |endpoint: &str, groups: RecoverGroups| {
+        let server_id = endpoint.parse().expect("a peer id");
+        recover_cluster(options(dir.path(), endpoint, StartMode::Bootstrap), &groups, &server_id)
     };
     let group: GroupId = "g".parse().expect("a group");
-    let unknown = recover(&text[0], &["h".parse().expect("a group")], &alone).unwrap_err();
+    let other = RecoverGroups::Named(vec!["h".parse().expect("a group")]);
+    let unknown = recover(&text[0], other).unwrap_err();
     assert!(unknown.to_string().contains("no group h; it has g"), "{unknown}");
-    let nobody = recover(&text[0], &[], &Configuration::default()).unwrap_err();
-    assert!(matches!(nobody, RecoverError::Members { .. }), "{nobody}");
-    let blank = recover("127.0.0.1:1", &[], &alone).unwrap_err();
+    let blank = recover("127.0.0.1:1", RecoverGroups::All).unwrap_err();
     assert!(matches!(blank, RecoverError::Store(StartError::BlankDirectory { .. })), "{blank}");
-    let recovered = recover(&text[0], &[], &alone).expect("recovered");
+    let named = RecoverGroups::Named(vec![group.clone(), group.clone()]);
+    let recovered = recover(&text[0], named).expect("recovered");
     assert_eq!(recovered.len(), 1);
     assert_eq!((&recovered[0].group, &recovered[0].old), (&group, &Some(conf.clone())));
     assert!(recovered[0].index > 100 && recovered[0].term > 1, "{recovered:?}");
 
     members.push(member(dir.path(), &conf, 0, StartMode::Existing));
     write(&members, 100, 200);
-    assert_eq!(leader_of(&members).node.list_peers(LIMIT).expect("leads").peers, alone.peers);
+    assert_eq!(leader_of(&members).node.list_peers(LIMIT).expect("leads").peers, conf.peers[..1]);
     // The others come back blank, and are added.
     std::fs::remove_dir_all(dir.path().join(text[1].replace(':', "_"))).expect("removed");
     members.push(member(dir.path(), &conf, 1, StartMode::Rejoin));
@@ -197,6 +197,6 @@ fn who_is_left_is_given_members_before_it_starts() {
     // A replica that has lost its disk and never caught up since is nobody to start from.
     std::fs::remove_dir_all(dir.path().join(text[2].replace(':', "_"))).expect("removed");
     member(dir.path(), &conf, 2, StartMode::Rejoin).host.shutdown();
-    let rejoining = recover(&text[2], &[], &alone).unwrap_err();
+    let rejoining = recover(&text[2], RecoverGroups::All).unwrap_err();
     assert!(matches!(rejoining, RecoverError::Rejoining { .. }), "{rejoining}");
 }

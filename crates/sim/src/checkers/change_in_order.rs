@@ -68,7 +68,8 @@ impl Checker for ChangeInOrder {
                 return Err(format!("{changes} while it hands leadership over"));
             }
             let voted = |peer: &PeerId| conf_before.contains(peer) || old_before.contains(peer);
-            let holds = |held: &LogImage| held.last_index() + node.options().catchup_margin >= index - 1;
+            let near = (index - 1).saturating_sub(node.options().catchup_margin);
+            let holds = |held: &LogImage| held.chain_at(near).is_some_and(|c| Some(c) == log.chain_at(near));
             // A later leader may have cut off what it held, and its disk may be lost.
             let excused = |held: &LogImage| held.hard_state().term > term;
             let behind = |peer: &&PeerId| {

@@ -64,8 +64,7 @@ impl Checker for CommitRule {
         let held = |peer: &&PeerId| {
             // It may have learned of the loss between two looks, after it had committed.
             !(knows(peer) && knew.contains(peer))
-                && (disks.stable(peer).is_some_and(holds)
-                    || disks.lost(peer).iter().any(holds) && !knows(peer))
+                && (disks.stable(peer).is_some_and(holds) || disks.lost(peer).iter().any(holds))
         };
         let majority = |half: &Configuration| half.peers.iter().filter(held).count() > half.peers.len() / 2;
         // Between two looks it may have committed first and then logged another configuration: any that was in force will do.

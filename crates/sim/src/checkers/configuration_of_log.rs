@@ -38,8 +38,12 @@ impl Checker for ConfigurationOfLog {
             return Ok(());
         }
         let of_log = log.entries_until(last + 1).find(|(_, entry)| is_configuration(&entry.kind));
+        let same = of_log.is_none_or(|(_, logged)| match &logged.kind {
+            ChunkKind::Configuration { conf, old_conf } => (conf, old_conf) == (&entry.conf, &entry.old_conf),
+            _ => false,
+        });
         let of_log = of_log.map_or(0, |(index, _)| index);
-        if of_log != entry.id.index {
+        if of_log != entry.id.index || !same {
             return Err(format!(
                 "{} goes by the configuration of entry {}, and the last one in its log is that of entry {of_log}",
                 name(node),

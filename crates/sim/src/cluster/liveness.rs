@@ -96,7 +96,7 @@ impl World {
                 None if self.call_at_rest()? => return Ok(()),
                 None => return self.finish(),
                 Some((what, group))
-                    if passed > grace + self.plan.operators.rounds() * round + CONVERGENCE =>
+                    if passed > grace + self.plan.operators.rounds() * round + self.convergence() =>
                 {
                     let text = format!("{what} {} ms after the last fault", passed / MS);
                     return Err(broken("liveness", text + &self.describe(group)));
@@ -106,6 +106,13 @@ impl World {
         }
         self.after(20 * MS, Event::Check);
         Ok(())
+    }
+
+    /// How long the groups may take to agree: in worlds whose windows hold one entry, each takes a round trip.
+    fn convergence(&self) -> u64 {
+        let logs = self.oracle.groups.iter().flat_map(|group| &group.logs);
+        let longest = logs.map(|log| log.accepted.last_index()).max().unwrap_or(0);
+        CONVERGENCE + longest * 3 * self.plan.net.delay.1
     }
 
     pub(super) fn node(&self, group: usize, host: usize) -> Option<&ringraft_core::NodeImpl> {
@@ -123,6 +130,10 @@ impl World {
 
     /// A group that is not at rest, and why.
     fn unsettled(&self) -> Option<(&'static str, usize)> {
+        // One may have stepped down since, for what it heard last was late.
+        if let Some(group) = self.leaderless() {
+            return Some(("it has no leader any more", group));
+        }
         for group in 0..self.plan.groups.len() {
             let (mut ends, mut term) = (None, None);
             for host in self.live(group) {
