@@ -60,6 +60,8 @@ pub(crate) struct Replicator {
     inflight_bytes: usize,
     /// Requests that may be unanswered now: fewer than the options allow after the peer was too busy for what was sent.
     window: usize,
+    /// Requests with entries that were taken since the window last changed.
+    taken: usize,
     /// Until then nothing but heartbeats goes out, after an error.
     pub(crate) block_timer: RepeatedTimer,
     pub(crate) consecutive_errors: u32,
@@ -95,6 +97,7 @@ impl Replicator {
             inflights: VecDeque::new(),
             inflight_bytes: 0,
             window: usize::MAX,
+            taken: 0,
             block_timer: RepeatedTimer::default(),
             consecutive_errors: 0,
             last_rpc_send_timestamp: now,
@@ -121,15 +124,20 @@ impl Replicator {
             && self.inflight_bytes < options.max_replicator_inflight_bytes
     }
 
-    /// The peer had no room for a request: half as many as were on their way is more than it takes at once. Each that it takes makes
-    /// room for one more.
+    /// The peer had no room for a request: half as many as were on their way are sent at once from now on. After eight windows that it
+    /// takes one more is tried, for a refusal costs a pause.
     pub(crate) fn too_busy(&mut self) {
         self.window = (self.inflights.len() / 2).max(1);
+        self.taken = 0;
     }
 
     /// The peer has taken entries.
     pub(crate) fn took_entries(&mut self) {
-        self.window = self.window.saturating_add(1);
+        self.taken = self.taken.saturating_add(1);
+        if self.taken >= self.window.saturating_mul(8) {
+            self.window = self.window.saturating_add(1);
+            self.taken = 0;
+        }
     }
 
     /// Remembers a request that goes out.
@@ -397,8 +405,10 @@ mod tests {
         assert!(r.window_open(&options), "half of eight is four");
         r.sent(inflight(12, 22));
         assert!(!r.window_open(&options));
+        (0..31).for_each(|_| r.took_entries());
+        assert!(!r.window_open(&options));
         r.took_entries();
-        assert!(r.window_open(&options));
+        assert!(r.window_open(&options), "after eight windows");
         r.reset_inflights();
         r.too_busy();
         r.sent(inflight(13, 23));
