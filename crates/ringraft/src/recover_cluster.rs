@@ -77,7 +77,7 @@ pub enum RecoverError {
 
 /// **Unsafe for the data:** makes a server that does not run the sole voter of groups, durably, without asking anybody. For when a majority
 /// is gone for good and the server cannot, or shall not, be started before; to one that runs
-/// [`CliService::reset_peers`](crate::CliService::reset_peers) does the same.
+/// [`CliService::reset_peer`](crate::CliService::reset_peer) does the same.
 ///
 /// Each log gets a configuration entry in a new term at its end, in one durable write for all groups. Whatever stands in the logs before
 /// becomes committed by that, also what was never acknowledged; what only other servers had is gone. So:
