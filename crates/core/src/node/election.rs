@@ -435,9 +435,14 @@ impl NodeImpl {
             self.persist_hard_state(fx);
         }
         // A follower's patience goes on until it grants a vote or hears of a leader (Raft §5.2): a candidate that cannot win must not
-        // keep it from trying.
-        if !followed || self.election_timer.deadline().is_none() {
-            self.restart_election_timer(now);
+        // keep it from trying. It counts from the last message of a leader, not from when the timer happened to be set.
+        match self.election_timer.deadline().filter(|_| followed) {
+            Some(deadline) => {
+                let patience = self.random_timeout_ms();
+                let end = self.last_leader_timestamp.after_millis(patience);
+                self.election_timer.start(end.max(deadline));
+            }
+            None => self.restart_election_timer(now),
         }
     }
 
