@@ -91,9 +91,8 @@ fn members_come_learn_lead_and_go() {
     cluster.assert_healthy();
 }
 
-/// A majority is gone for good: the operator says who is left.
-#[test]
-fn one_server_can_be_told_that_it_is_alone() {
+/// Three servers, each of which holds the value 1 under the key `k`.
+fn three_with_a_value() -> Cluster {
     let mut cluster = Cluster::start(3, "");
     cluster.ask(&["set", "k", "1"]);
     cluster.wait_until("the value everywhere", |cluster| {
@@ -102,6 +101,13 @@ fn one_server_can_be_told_that_it_is_alone() {
             .iter()
             .all(|a| run(&["client", "get", "k", "--local", "--conf", a]).stdout == b"1\n")
     });
+    cluster
+}
+
+/// A majority is gone for good: the operator says who is left.
+#[test]
+fn one_server_can_be_told_that_it_is_alone() {
+    let mut cluster = three_with_a_value();
     let left = cluster.addresses[0].clone();
     cluster.kill(1);
     cluster.kill(2);
@@ -119,14 +125,7 @@ fn one_server_can_be_told_that_it_is_alone() {
 /// As before, but the server that is left cannot be asked: its log is changed while it does not run.
 #[test]
 fn a_server_that_does_not_run_is_told_that_it_is_alone() {
-    let mut cluster = Cluster::start(3, "");
-    cluster.ask(&["set", "k", "1"]);
-    cluster.wait_until("the value everywhere", |cluster| {
-        cluster
-            .addresses
-            .iter()
-            .all(|a| run(&["client", "get", "k", "--local", "--conf", a]).stdout == b"1\n")
-    });
+    let mut cluster = three_with_a_value();
     let (left, config) = (cluster.addresses[0].clone(), cluster.config(0));
     let config = config.to_str().unwrap();
     let recover = |more: &[&str]| run(&[&["recover", "--config", config, "--json"], more].concat());

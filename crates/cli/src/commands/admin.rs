@@ -1,7 +1,7 @@
 //! `ringraft admin`: members and leadership of a running group.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use ringraft::{
@@ -25,6 +25,9 @@ const EXAMPLE: &str = "Examples, with C=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:
 A new member must run before it is added: ringraft server --config its.toml --rejoin.
 Each server hosts a replica of every group: do the same for atomic_1, atomic_2, ….
 Exit status 3 means that nobody knows whether it was done: look with get-peers before you repeat it.";
+
+/// How long followers may go on naming a leader that has handed over; longer, and it was elected again.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Changes the members of a group, hands leadership over, and shows both
 ///
@@ -178,8 +181,16 @@ fn ask(cli: &CliService, group: &str, conf: &Configuration, request: &Request) -
             }
         },
         Request::Transfer { to } => {
+            let before = cli.get_leader(group, conf)?;
             cli.transfer_leader(group, conf, to.as_ref())?;
-            let leader = cli.get_leader(group, conf)?;
+            // The old leader's term is over, but a follower that has not heard of it yet still names that one.
+            let deadline = Instant::now() + SETTLING;
+            let stale = |leader: &PeerId| *leader == before && to.as_ref() != Some(&before);
+            let mut leader = cli.get_leader(group, conf)?;
+            while stale(&leader) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+                leader = cli.get_leader(group, conf)?;
+            }
             let text = format!("{leader} leads");
             Ok(Outcome { text, json: json!({ "leader": leader.to_string() }) })
         }

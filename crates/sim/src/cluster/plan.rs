@@ -250,8 +250,8 @@ impl Plan {
                 window: if r.chance(300) { r.sized(1, 64) as usize + 2 * group_count } else { 1 << 16 },
             },
             election_timeout_ms,
-            // Where it is small, another may be elected before the leader gives up. It stays above the delays of the network: else a
-            // candidate that cannot win keeps the others from trying, for it always comes first.
+            // Where it is small, another may be elected before the leader gives up. It stays above the delays of the network: else
+            // candidates that start together split the votes for ever.
             election_delay_ms: match operators.quick {
                 true => r.range(election_timeout_ms / 8, election_timeout_ms / 4),
                 false => election_timeout_ms / 2 + r.range(10, election_timeout_ms),

@@ -103,7 +103,8 @@ mod tests {
 
     const KEY: GroupKey = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
 
-    /// Reads what an image holds; entries of a term from the second on are damaged, and one read of so many fails.
+    /// Reads what an image holds. Entries whose term is the second field or later are damaged, and the read fails whose number is
+    /// the third; 0 for none.
     struct Reader(LogImage, u64, AtomicU32);
 
     impl LogReader for Reader {
