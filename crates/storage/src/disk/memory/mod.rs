@@ -36,7 +36,7 @@ pub struct Damage {
     /// In which file.
     pub path: String,
     /// Which operation wrote what is damaged: what [`MemoryDisk::operations`] said right after it. A store can know
-    /// of the damage only by something that it wrote durably afterwards.
+    /// of the damage only by something that it wrote durably afterwards. 0 for a name that came back: nothing is gone.
     pub operation: u64,
 }
 
@@ -237,6 +237,10 @@ impl MemoryDisk {
             for (name, id) in promised.iter().filter(|(name, id)| names.get(*name) != Some(id)) {
                 let operation = state.inodes.get(id).map_or(0, Inode::last_written);
                 state.damage.push(Damage { path: self.path(name), operation });
+            }
+            // A name that should be gone: whoever took the file for free may have written over it since.
+            for name in names.keys().filter(|name| !promised.contains_key(*name)) {
+                state.damage.push(Damage { path: self.path(name), operation: 0 });
             }
         }
         state.names = names.clone();

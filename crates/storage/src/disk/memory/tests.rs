@@ -59,6 +59,27 @@ fn a_lost_sync_of_the_directory_shows_after_power_is_lost() {
 }
 
 #[test]
+fn a_name_that_comes_back_is_damage() {
+    let disk = MemoryDisk::new();
+    let file = disk.create("a", 512).unwrap();
+    file.sync_data().unwrap();
+    disk.sync_dir().unwrap();
+    // As a file is recycled: the old name is gone before its bytes are.
+    disk.lose_dir_sync_after(0);
+    disk.rename("a", "b.tmp").unwrap();
+    disk.sync_dir().unwrap();
+    file.write_at(0, b"b").unwrap();
+    file.sync_data().unwrap();
+    disk.remove("b.tmp").unwrap();
+    disk.sync_dir().unwrap();
+    assert_eq!(disk.list().unwrap(), [""; 0]);
+    disk.crash(1);
+    assert_eq!(disk.contents("a").unwrap()[0], b'b', "the sync of the renaming lied");
+    let expected = Damage { path: disk.path("a"), operation: 0 };
+    assert_eq!(disk.damage(), [expected]);
+}
+
+#[test]
 fn a_misdirected_write_lands_elsewhere() {
     let disk = MemoryDisk::new();
     let file = disk.create("f", 8192).unwrap();
