@@ -73,6 +73,8 @@ lint: setup ## Format, clippy and rustdoc, all without a warning
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p ringraft-cli --features mutants -- -D warnings
+	CARGO_TARGET_DIR=$(LOOM_DIR) RUSTFLAGS="--cfg loom" $(CARGO) clippy $(LOCKED) -p ringraft-ring --tests -- -D warnings
+	CARGO_TARGET_DIR=$(SHUTTLE_DIR) RUSTFLAGS="--cfg shuttle" $(CARGO) clippy $(LOCKED) -p ringraft-ring -p ringraft --tests -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
 
 format: ## Formats the code

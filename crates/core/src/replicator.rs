@@ -113,6 +113,11 @@ impl Replicator {
         }
     }
 
+    /// Whether it waits before it asks the peer again.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.block_timer != RepeatedTimer::default()
+    }
+
     /// Requests without answer.
     pub(crate) fn inflight_count(&self) -> usize {
         self.inflights.len()

@@ -4,9 +4,12 @@ mod apply;
 mod describe;
 mod election;
 mod follower;
+mod getters;
 mod leader;
 mod membership;
 mod read_index;
+mod replication;
+mod state;
 mod transfer;
 
 use std::fmt;
@@ -19,7 +22,7 @@ use crate::log_manager::LogManager;
 use crate::message::{RaftRequest, RaftResponse};
 use crate::mutants::Mutant;
 use crate::options::{CoreOptions, RecoveredState};
-use crate::peer::{ConfigurationEntry, PeerId};
+use crate::peer::PeerId;
 use crate::random::Random;
 use crate::replicator::ReplicatorGroup;
 use crate::status::{RaftError, Status};
@@ -28,6 +31,7 @@ use crate::types::{LogId, LogIndex, Term, Time};
 
 pub use describe::{Members, NodeDescription, ReplicatorDescription};
 pub use leader::{ProposeError, Proposed};
+pub use state::NodeState;
 
 use membership::ConfigurationCtx;
 use read_index::ReadOnlyService;
@@ -35,52 +39,6 @@ use transfer::Transfer;
 
 /// Terms that a message may be ahead at most.
 const MAX_TERM_JUMP: u64 = 1 << 32;
-
-/// Role and life of a node (SOFAJRaft's `State`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NodeState {
-    /// It leads its term.
-    Leader,
-    /// It leads and hands leadership over: no proposals.
-    Transferring,
-    /// It asks for votes.
-    Candidate,
-    /// It follows, or waits for a leader.
-    Follower,
-    /// Its log or state machine failed; it takes no part until it is reopened.
-    Error,
-    /// Not started.
-    Uninitialized,
-    /// On its way down.
-    Shutting,
-    /// Ended.
-    Shutdown,
-}
-
-impl NodeState {
-    /// Whether the node takes part: it is neither failed nor ending.
-    pub fn is_active(self) -> bool {
-        matches!(
-            self,
-            NodeState::Leader | NodeState::Transferring | NodeState::Candidate | NodeState::Follower
-        )
-    }
-}
-
-impl fmt::Display for NodeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            NodeState::Leader => "LEADER",
-            NodeState::Transferring => "TRANSFERRING",
-            NodeState::Candidate => "CANDIDATE",
-            NodeState::Follower => "FOLLOWER",
-            NodeState::Error => "ERROR",
-            NodeState::Uninitialized => "UNINITIALIZED",
-            NodeState::Shutting => "SHUTTING",
-            NodeState::Shutdown => "SHUTDOWN",
-        })
-    }
-}
 
 /// A raft node without I/O (SOFAJRaft's `NodeImpl`).
 ///
@@ -232,95 +190,6 @@ impl NodeImpl {
             log,
             options,
         })
-    }
-
-    // --- getters ---
-
-    /// Settings.
-    pub fn options(&self) -> &CoreOptions {
-        &self.options
-    }
-
-    /// Role or life state.
-    pub fn state(&self) -> NodeState {
-        self.state
-    }
-
-    /// Current term.
-    pub fn term(&self) -> Term {
-        self.hard_state.term
-    }
-
-    /// The leader of the current term, when known; itself on a leader.
-    pub fn leader_id(&self) -> Option<&PeerId> {
-        self.leader_id.as_ref()
-    }
-
-    /// Whether it leads and takes proposals.
-    pub fn is_leader(&self) -> bool {
-        self.state == NodeState::Leader
-    }
-
-    /// Whether it has lost its disk and not caught up since: it neither votes nor counts.
-    pub fn is_rejoining(&self) -> bool {
-        self.rejoining
-    }
-
-    /// Last accepted entry, durable or not.
-    pub fn last_log_id(&self) -> LogId {
-        self.log.last_id()
-    }
-
-    /// Term of the entry at `index`, if the log has it.
-    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
-        self.log.term_at(index)
-    }
-
-    /// Last durable index of the own log.
-    pub fn stable_index(&self) -> LogIndex {
-        self.log.stable_index()
-    }
-
-    /// Entries that are accepted and not durable.
-    pub fn unstable_entries(&self) -> u64 {
-        self.log.unstable_entries()
-    }
-
-    /// Bytes of the log that are kept in memory.
-    pub fn tail_bytes(&self) -> usize {
-        self.log.tail_bytes()
-    }
-
-    /// Commit index.
-    pub fn committed_index(&self) -> LogIndex {
-        self.ballot_box.last_committed_index()
-    }
-
-    /// Last index that the state machine has applied.
-    pub fn applied_index(&self) -> LogIndex {
-        self.applied
-    }
-
-    /// The configuration in force.
-    pub fn configuration(&self) -> &ConfigurationEntry {
-        self.log.configuration()
-    }
-
-    /// Why the node is in [`NodeState::Error`].
-    pub fn last_error(&self) -> Option<&Status> {
-        self.last_error.as_ref()
-    }
-
-    /// When [`Input::Tick`] is wanted next.
-    pub fn deadline(&self) -> Option<Time> {
-        if !self.state.is_active() {
-            return None;
-        }
-        let own = [self.election_timer, self.vote_timer, self.step_down_timer];
-        let own = own.into_iter().filter_map(RepeatedTimer::deadline).min();
-        let peers = self.replicators.iter().filter_map(|r| self.replicator_deadline(r)).min();
-        let calls = [self.read_deadline(), self.transfer_deadline(), self.change_deadline()];
-        own.into_iter().chain(peers).chain(calls.into_iter().flatten()).min()
     }
 
     // --- inputs ---

@@ -1,0 +1,229 @@
+//! The configuration file of a server: TOML, with SOFAJRaft's AtomicServer keys in this project's spelling.
+
+mod error;
+mod keys;
+
+use std::path::{Path, PathBuf};
+
+use ringraft::{
+    Configuration, HostOptions, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions, StartMode,
+    StoreOptions,
+};
+use toml::{Table, Value};
+
+use crate::ranges::Ranges;
+use keys::{KEYS, Values, hint_for, parse_address, parse_conf};
+
+pub use error::ConfigError;
+
+/// Most range groups of a server.
+pub const MAX_SLOTS: usize = 100_000;
+
+/// More than any command has; small, so that a file of the log may be.
+const MAX_COMMAND_BYTES: usize = 64 << 10;
+
+/// Bounds of `segment_file_bytes`.
+const MIN_FILE_BYTES: i64 = 1 << 20;
+const MAX_FILE_BYTES: i64 = 1 << 30;
+
+/// Where a server keeps its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Store {
+    /// On disk: every acknowledged write is durable on a majority.
+    #[default]
+    Segment,
+    /// In memory: gone with the process. For experiments only.
+    Memory,
+}
+
+/// Settings of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtomicConfig {
+    /// `group_id`: the groups are called `<group_id>_<i>`.
+    pub group_id: String,
+    /// `data_path`: directory of the log; needed unless the store is in memory.
+    pub data_path: PathBuf,
+    /// `conf`: the members of every group, as `ip:port,ip:port,…`; the same on all servers.
+    pub conf: Configuration,
+    /// `server_address`: which of the members this server is.
+    pub server_address: PeerId,
+    /// `min_slot`: smallest hash of the first range (0).
+    pub min_slot: i64,
+    /// `max_slot`: end of the last range (9223372036854775807).
+    pub max_slot: i64,
+    /// `total_slots`: range groups: 1..=100000 (1).
+    pub total_slots: usize,
+    /// `election_timeout_ms`: a follower's patience (1000).
+    pub election_timeout_ms: u64,
+    /// `max_election_delay_ms`: random spread on top of it (1000).
+    pub max_election_delay_ms: u64,
+    /// `store`: `"segment"` or `"memory"` (segment).
+    pub store: Store,
+    /// `segment_file_bytes`: size of a file of the log; absent means 64 MiB.
+    pub segment_file_bytes: Option<u64>,
+    /// `lanes`: owner threads; absent means by the number of cores.
+    pub lanes: Option<usize>,
+    /// `fsm_workers`: state-machine threads; absent means by the number of cores.
+    pub fsm_workers: Option<usize>,
+    /// `lease_reads`: servers promise what lease reads stand on (false); the same on all servers. Without it a lease read is a read
+    /// through the quorum.
+    pub lease_reads: bool,
+}
+
+impl AtomicConfig {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(path: &Path) -> Result<AtomicConfig, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::File { path: path.to_owned(), message: error.to_string() })?;
+        AtomicConfig::parse(&text)
+    }
+
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse(text: &str) -> Result<AtomicConfig, ConfigError> {
+        let table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned()))?;
+        if let Some(key) = table.keys().find(|key| KEYS.iter().all(|(name, _)| name != key)) {
+            return Err(ConfigError::UnknownKey { key: key.clone(), hint: hint_for(key) });
+        }
+        let values = Values(&table);
+        let store = values.store()?;
+        let group_id = values.required_text("group_id")?;
+        let conf = parse_conf(&values.required_text("conf")?)?;
+        let server_address = parse_address("server_address", &values.required_text("server_address")?)?;
+        let data_path = match store {
+            Store::Segment => values.required_text("data_path")?,
+            Store::Memory => values.text("data_path")?.unwrap_or_default(),
+        };
+        let config = AtomicConfig {
+            group_id,
+            data_path: data_path.into(),
+            conf,
+            server_address,
+            min_slot: values.number("min_slot", 0, i64::MAX)?.unwrap_or(0),
+            max_slot: values.number("max_slot", 0, i64::MAX)?.unwrap_or(i64::MAX),
+            total_slots: values.count("total_slots", MAX_SLOTS)?.unwrap_or(1),
+            election_timeout_ms: values.millis("election_timeout_ms", 10)?.unwrap_or(1000),
+            max_election_delay_ms: values.millis("max_election_delay_ms", 1)?.unwrap_or(1000),
+            store,
+            segment_file_bytes: values
+                .number("segment_file_bytes", MIN_FILE_BYTES, MAX_FILE_BYTES)?
+                .map(|n| n as u64),
+            lanes: values.count("lanes", 256)?,
+            fsm_workers: values.count("fsm_workers", 256)?,
+            lease_reads: values.flag("lease_reads")?.unwrap_or(false),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The rules that concern more than one key.
+    fn check(&self) -> Result<(), ConfigError> {
+        if !self.conf.contains(&self.server_address) && !self.conf.learners.contains(&self.server_address) {
+            return Err(ConfigError::NotMember {
+                server: self.server_address.clone(),
+                conf: self.conf.clone(),
+            });
+        }
+        if self.min_slot > self.max_slot {
+            return Err(ConfigError::SlotBounds { min: self.min_slot, max: self.max_slot });
+        }
+        self.ranges()?;
+        if let Some(bytes) = self.segment_file_bytes.filter(|bytes| !bytes.is_multiple_of(512)) {
+            return Err(ConfigError::FileBytes(bytes));
+        }
+        let longest = self.group_name(self.total_slots - 1);
+        if let Err(error) = longest.parse::<ringraft::GroupId>() {
+            return Err(ConfigError::GroupId { value: self.group_id.clone(), message: error.to_string() });
+        }
+        let options = |message: String| ConfigError::Options(message);
+        self.node_options().validate_for(&self.server_address).map_err(|error| options(error.to_string()))?;
+        self.host_options(StartMode::Existing).validate().map_err(|error| options(error.to_string()))
+    }
+
+    /// The ranges of hashes, one a group.
+    ///
+    /// # Errors
+    /// [`ConfigError::SlotCount`]; never for a configuration that [`parse`](AtomicConfig::parse) has passed.
+    pub fn ranges(&self) -> Result<Ranges, ConfigError> {
+        let (min, max, total) = (self.min_slot, self.max_slot, self.total_slots);
+        Ranges::cut(min, max, total).ok_or(ConfigError::SlotCount { total, min, max })
+    }
+
+    /// Name of the group that serves a range.
+    pub fn group_name(&self, range: usize) -> String {
+        format!("{}_{range}", self.group_id)
+    }
+
+    /// Options of every group.
+    pub fn node_options(&self) -> NodeOptions {
+        let mut options = NodeOptions::with_initial_conf(self.conf.clone());
+        options.election_timeout_ms = self.election_timeout_ms;
+        options.raft_options.max_election_delay_ms = self.max_election_delay_ms;
+        if self.lease_reads {
+            options.raft_options.read_only_options = ReadOnlyOption::LeaseBased;
+        }
+        options
+    }
+
+    /// Options of the host.
+    pub fn host_options(&self, start_mode: StartMode) -> HostOptions {
+        let store = match self.store {
+            Store::Segment => {
+                let mut options = SegmentLogOptions::default();
+                options.file_bytes = self.segment_file_bytes.unwrap_or(options.file_bytes);
+                StoreOptions::Segment { dir: self.data_path.clone(), options }
+            }
+            Store::Memory => StoreOptions::Memory,
+        };
+        let mut options = HostOptions::new(self.server_address.endpoint(), store);
+        options.start_mode = start_mode;
+        options.max_task_bytes = MAX_COMMAND_BYTES;
+        if let Some(lanes) = self.lanes {
+            options.lanes = lanes;
+            options.fuse_net = lanes == 1;
+        }
+        if let Some(workers) = self.fsm_workers {
+            options.fsm_workers = workers;
+        }
+        options
+    }
+
+    /// The file that says the same.
+    pub fn to_toml(&self) -> String {
+        let mut table = Table::new();
+        let mut text = |key: &str, value: String| table.insert(key.to_owned(), Value::String(value));
+        text("group_id", self.group_id.clone());
+        text("data_path", self.data_path.display().to_string());
+        text("conf", self.conf.to_string());
+        text("server_address", self.server_address.to_string());
+        text("store", if self.store == Store::Memory { "memory".into() } else { "segment".into() });
+        let mut number = |key: &str, value: i64| table.insert(key.to_owned(), Value::Integer(value));
+        number("min_slot", self.min_slot);
+        number("max_slot", self.max_slot);
+        number("total_slots", self.total_slots as i64);
+        number("election_timeout_ms", self.election_timeout_ms as i64);
+        number("max_election_delay_ms", self.max_election_delay_ms as i64);
+        if let Some(bytes) = self.segment_file_bytes {
+            number("segment_file_bytes", bytes as i64);
+        }
+        for (key, value) in [("lanes", self.lanes), ("fsm_workers", self.fsm_workers)] {
+            if let Some(value) = value {
+                number(key, value as i64);
+            }
+        }
+        if self.lease_reads {
+            table.insert("lease_reads".to_owned(), Value::Boolean(true));
+        }
+        table.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;

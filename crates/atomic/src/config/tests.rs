@@ -1,0 +1,166 @@
+use super::*;
+
+const GOOD: &str = r#"
+    group_id = "atomic"
+    data_path = "/tmp/x"
+    conf = "127.0.0.1:8081, 127.0.0.1:8082,127.0.0.1:8083"
+    server_address = "127.0.0.1:8082"
+"#;
+
+/// The good file with one key set to another value, or (`""`) left out.
+fn with(key: &str, value: &str) -> Result<AtomicConfig, ConfigError> {
+    let mut lines: Vec<String> =
+        GOOD.lines().filter(|l| !l.trim().starts_with(key)).map(str::to_owned).collect();
+    if !value.is_empty() {
+        lines.push(format!("{key} = {value}"));
+    }
+    AtomicConfig::parse(&lines.join("\n"))
+}
+
+fn error(key: &str, value: &str) -> ConfigError {
+    with(key, value).unwrap_err()
+}
+
+#[test]
+fn a_file_with_the_required_keys_gets_sofajrafts_defaults() {
+    let config = AtomicConfig::parse(GOOD).unwrap();
+    assert_eq!((config.min_slot, config.max_slot, config.total_slots), (0, i64::MAX, 1));
+    assert_eq!(config.election_timeout_ms, 1000);
+    assert_eq!(config.conf.to_string(), "127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083");
+    assert_eq!(config.group_name(0), "atomic_0");
+    assert_eq!(config.host_options(StartMode::Existing).endpoint, "127.0.0.1:8082");
+}
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let mut config = with("total_slots", "8").unwrap();
+    (config.lanes, config.max_election_delay_ms, config.segment_file_bytes) = (Some(2), 77, Some(1 << 24));
+    config.lease_reads = true;
+    assert_eq!(AtomicConfig::parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let error = AtomicConfig::load(Path::new("/nowhere/x.toml")).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/x.toml"), "{error}");
+}
+
+#[test]
+fn syntax_errors_name_the_line() {
+    let error = AtomicConfig::parse("group_id = \"atomic\"\nconf = ").unwrap_err();
+    assert!(matches!(&error, ConfigError::Syntax(text) if text.contains("line 2")), "{error}");
+}
+
+#[test]
+fn unknown_keys_are_refused_and_the_near_one_is_named() {
+    let hint = |key: &str| match error(key, "1") {
+        ConfigError::UnknownKey { hint, .. } => hint,
+        other => panic!("{other}"),
+    };
+    assert_eq!(hint("totalSlots"), "did you mean total_slots?");
+    assert_eq!(hint("total_slot"), "did you mean total_slots?");
+    assert!(hint("colour").starts_with("the keys are group_id,"));
+}
+
+#[test]
+fn required_keys() {
+    for key in ["group_id", "data_path", "conf", "server_address"] {
+        assert!(matches!(error(key, ""), ConfigError::Missing { key: k, .. } if k == key));
+    }
+    let in_memory = format!("{}\nstore = \"memory\"", GOOD.replace("data_path = \"/tmp/x\"", ""));
+    assert_eq!(AtomicConfig::parse(&in_memory).unwrap().store, Store::Memory);
+}
+
+#[test]
+fn blank_texts() {
+    for key in ["group_id", "data_path", "conf", "server_address"] {
+        assert!(matches!(error(key, "\"  \""), ConfigError::Blank { key: k, .. } if k == key));
+    }
+}
+
+#[test]
+fn wrong_types_name_both() {
+    let expected = "total_slots is \"8\", which is a text; write a whole number, for example total_slots = 8";
+    assert_eq!(error("total_slots", "\"8\"").to_string(), expected);
+    assert!(matches!(error("conf", "[\"127.0.0.1:1\"]"), ConfigError::Type { found: "a list", .. }));
+    assert!(matches!(error("lease_reads", "\"true\""), ConfigError::Type { found: "a text", .. }));
+}
+
+#[test]
+fn numbers_have_a_range() {
+    for (key, value) in [
+        ("min_slot", -1),
+        ("max_slot", -1),
+        ("total_slots", 0),
+        ("total_slots", 100_001),
+        ("election_timeout_ms", 9),
+        ("max_election_delay_ms", 0),
+        ("segment_file_bytes", 4096),
+        ("lanes", 0),
+        ("fsm_workers", 257),
+    ] {
+        let found = error(key, &value.to_string());
+        assert!(
+            matches!(found, ConfigError::Range { key: k, value: v, .. } if k == key && v == value),
+            "{found}"
+        );
+    }
+}
+
+#[test]
+fn slots_must_fit_their_bounds() {
+    let file = |extra: &str| AtomicConfig::parse(&format!("{GOOD}\n{extra}")).unwrap_err();
+    assert_eq!(file("min_slot = 5\nmax_slot = 4"), ConfigError::SlotBounds { min: 5, max: 4 });
+    let crowded = file("max_slot = 10\ntotal_slots = 11");
+    assert_eq!(crowded, ConfigError::SlotCount { total: 11, min: 0, max: 10 });
+}
+
+#[test]
+fn group_names_must_be_valid() {
+    assert!(matches!(error("group_id", "\"1 group\""), ConfigError::GroupId { .. }));
+}
+
+#[test]
+fn addresses_must_be_addresses() {
+    for bad in ["host", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", ":80"] {
+        let server = error("server_address", &format!("{bad:?}"));
+        assert_eq!(server, ConfigError::Address { key: "server_address", value: bad.into() });
+        let conf = error("conf", &format!("\"127.0.0.1:8082,{bad}\""));
+        assert_eq!(conf, ConfigError::Address { key: "conf", value: bad.into() });
+    }
+}
+
+#[test]
+fn members_stand_once() {
+    let found = error("conf", "\"127.0.0.1:8082,127.0.0.1:8082\"");
+    assert_eq!(found, ConfigError::Duplicate("127.0.0.1:8082".parse().unwrap()));
+}
+
+#[test]
+fn somebody_must_vote() {
+    assert!(matches!(error("conf", "\"127.0.0.1:8082/learner\""), ConfigError::NoVoter(_)));
+    assert!(matches!(error("conf", "\",\""), ConfigError::NoVoter(_)));
+}
+
+#[test]
+fn the_server_must_be_a_member() {
+    let found = error("server_address", "\"127.0.0.1:9\"");
+    assert!(matches!(found, ConfigError::NotMember { .. }));
+    assert!(found.to_string().contains("127.0.0.1:9 is not in conf (127.0.0.1:8081,"));
+}
+
+#[test]
+fn files_of_the_log_end_with_a_sector() {
+    assert_eq!(error("segment_file_bytes", "2000001"), ConfigError::FileBytes(2_000_001));
+}
+
+#[test]
+fn stores_have_names() {
+    assert!(matches!(error("store", "\"rocksdb\""), ConfigError::Word { key: "store", .. }));
+}
+
+#[test]
+fn rules_of_the_engine_hold_too() {
+    // The heartbeat period is at least 10 ms, so that 10 ms of patience are too few.
+    assert!(matches!(error("election_timeout_ms", "10"), ConfigError::Options(_)));
+}

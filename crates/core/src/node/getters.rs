@@ -1,0 +1,97 @@
+//! What a host may ask a node; nothing here changes it.
+
+use crate::node::{NodeImpl, NodeState};
+use crate::options::CoreOptions;
+use crate::peer::{ConfigurationEntry, PeerId};
+use crate::status::Status;
+use crate::timer::RepeatedTimer;
+use crate::types::{LogId, LogIndex, Term, Time};
+
+impl NodeImpl {
+    /// Settings.
+    pub fn options(&self) -> &CoreOptions {
+        &self.options
+    }
+
+    /// Role or life state.
+    pub fn state(&self) -> NodeState {
+        self.state
+    }
+
+    /// Current term.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The leader of the current term, when known; itself on a leader.
+    pub fn leader_id(&self) -> Option<&PeerId> {
+        self.leader_id.as_ref()
+    }
+
+    /// Whether it leads and takes proposals.
+    pub fn is_leader(&self) -> bool {
+        self.state == NodeState::Leader
+    }
+
+    /// Whether it has lost its disk and not caught up since: it neither votes nor counts.
+    pub fn is_rejoining(&self) -> bool {
+        self.rejoining
+    }
+
+    /// Last accepted entry, durable or not.
+    pub fn last_log_id(&self) -> LogId {
+        self.log.last_id()
+    }
+
+    /// Term of the entry at `index`, if the log has it.
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// Last durable index of the own log.
+    pub fn stable_index(&self) -> LogIndex {
+        self.log.stable_index()
+    }
+
+    /// Entries that are accepted and not durable.
+    pub fn unstable_entries(&self) -> u64 {
+        self.log.unstable_entries()
+    }
+
+    /// Bytes of the log that are kept in memory.
+    pub fn tail_bytes(&self) -> usize {
+        self.log.tail_bytes()
+    }
+
+    /// Commit index.
+    pub fn committed_index(&self) -> LogIndex {
+        self.ballot_box.last_committed_index()
+    }
+
+    /// Last index that the state machine has applied.
+    pub fn applied_index(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// The configuration in force.
+    pub fn configuration(&self) -> &ConfigurationEntry {
+        self.log.configuration()
+    }
+
+    /// Why the node is in [`NodeState::Error`].
+    pub fn last_error(&self) -> Option<&Status> {
+        self.last_error.as_ref()
+    }
+
+    /// When [`Input::Tick`](crate::Input::Tick) is wanted next.
+    pub fn deadline(&self) -> Option<Time> {
+        if !self.state.is_active() {
+            return None;
+        }
+        let own = [self.election_timer, self.vote_timer, self.step_down_timer];
+        let own = own.into_iter().filter_map(RepeatedTimer::deadline).min();
+        let peers = self.replicators.iter().filter_map(|r| self.replicator_deadline(r)).min();
+        let calls = [self.read_deadline(), self.transfer_deadline(), self.change_deadline()];
+        own.into_iter().chain(peers).chain(calls.into_iter().flatten()).min()
+    }
+}
