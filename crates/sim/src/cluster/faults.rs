@@ -58,6 +58,8 @@ pub enum FaultKind {
     ChangeCutShort,
     /// Two hosts lead, and a voter that elected the newer one comes back with a blank disk to the older one.
     VoterForgets,
+    /// A voter helps to elect another before what the leader gave it is durable there; the leader hears of that afterwards.
+    VoterLags,
     /// Connections between two hosts break.
     Reset,
     /// One end of the connections between two hosts is gone, and the other is not told.
@@ -74,7 +76,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 30] = [
+    pub const ALL: [FaultKind; 31] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerCut,
@@ -99,6 +101,7 @@ impl FaultKind {
         FaultKind::LateOrder,
         FaultKind::ChangeCutShort,
         FaultKind::VoterForgets,
+        FaultKind::VoterLags,
         FaultKind::Reset,
         FaultKind::HalfOpen,
         FaultKind::Clog,
@@ -134,6 +137,7 @@ impl FaultKind {
             FaultKind::LateOrder => "late_order",
             FaultKind::ChangeCutShort => "change_cut_short",
             FaultKind::VoterForgets => "voter_forgets",
+            FaultKind::VoterLags => "voter_lags",
             FaultKind::Reset => "reset",
             FaultKind::HalfOpen => "half_open",
             FaultKind::Clog => "clog",
@@ -150,8 +154,19 @@ impl FaultKind {
 
     /// Whether it aims at a leader.
     pub(super) fn aims(self) -> bool {
-        use FaultKind::{ChangeCutShort, LateOrder, LeaderLost, LeaderMuffled, LeaseStrained, VoterForgets};
-        matches!(self, LeaderLost | LeaderMuffled | LeaseStrained | LateOrder | ChangeCutShort | VoterForgets)
+        use FaultKind::{
+            ChangeCutShort, LateOrder, LeaderLost, LeaderMuffled, LeaseStrained, VoterForgets, VoterLags,
+        };
+        matches!(
+            self,
+            LeaderLost
+                | LeaderMuffled
+                | LeaseStrained
+                | LateOrder
+                | ChangeCutShort
+                | VoterForgets
+                | VoterLags
+        )
     }
 
     /// Whether it can happen in such a world.
@@ -179,6 +194,7 @@ impl FaultKind {
                 | FaultKind::LateOrder
                 | FaultKind::ChangeCutShort
                 | FaultKind::VoterForgets
+                | FaultKind::VoterLags
         );
         match (profile, store) {
             (_, StoreKind::Memory) if disk => false,
@@ -260,9 +276,7 @@ impl World {
             FaultKind::MisdirectedWrite => self.hosts[host].disk.misdirect_write_after(r.sized(1, 32) - 1),
             FaultKind::LostDirEntry => self.hosts[host].disk.lose_dir_sync_after(r.sized(1, 4) - 1),
             FaultKind::Pause if up => {
-                let until = self.now + r.sized(MS, 4 * timeout);
-                let paused = &mut self.hosts[host].paused_until;
-                *paused = until.max(*paused);
+                self.pause(host, r.sized(MS, 4 * timeout));
             }
             FaultKind::ClockLeap => {
                 let now = self.now;
@@ -276,7 +290,8 @@ impl World {
             | FaultKind::LeaseStrained
             | FaultKind::LateOrder
             | FaultKind::ChangeCutShort
-            | FaultKind::VoterForgets => return self.strain(kind, r),
+            | FaultKind::VoterForgets
+            | FaultKind::VoterLags => return self.strain(kind, r),
             FaultKind::Wipe => return self.wipe(host, away, r),
             FaultKind::Reset => {
                 let other = r.index(self.plan.hosts);
@@ -309,6 +324,13 @@ impl World {
             _ => return false,
         }
         true
+    }
+
+    /// A process stands still for so long at least.
+    pub(super) fn pause(&mut self, host: usize, away: u64) {
+        let until = self.now + away;
+        let paused = &mut self.hosts[host].paused_until;
+        *paused = until.max(*paused);
     }
 
     /// The host that leads a group.

@@ -177,12 +177,14 @@ impl Plan {
                 FaultKind::LeaseStrained,
                 FaultKind::ChangeCutShort,
                 FaultKind::LateOrder,
+                FaultKind::VoterLags,
             ]);
             if !atlas.contains(&true) {
                 faults.push(FaultKind::VoterForgets);
             }
             if operators.lease_reads {
                 faults.extend([FaultKind::LeaseStrained; 3]);
+                faults.extend([FaultKind::LeaderMuffled; 2]);
             }
         }
         let limits = LaneLimits {

@@ -18,6 +18,8 @@ pub(super) enum Act {
     Cut { ways: Vec<Way>, away: u64 },
     /// A process is killed, or its machine loses power when there is a seed for that, and is back so long after.
     Restart { host: usize, power: Option<u64>, away: u64 },
+    /// A process stands still for so long.
+    Pause { host: usize, away: u64 },
     /// The leader is asked to hand over, and its order is late.
     Order { group: usize, leader: usize, candidate: usize, random: Random },
     /// Whoever leads hears nothing for so long, unless it is the candidate.
@@ -44,6 +46,7 @@ impl World {
                 let mut r = self.random.fork(self.now ^ 7);
                 self.crash(host, power, away, &mut r);
             }
+            Act::Pause { host, away } => self.pause(host, away),
             Act::Order { group, leader, candidate, random } => {
                 if self.leader_of(group) == Some(leader) {
                     self.order_late(group, leader, candidate, random);
@@ -98,8 +101,48 @@ impl World {
                 let look = Act::Forget { group, leader, tries: 64, random: r.clone() };
                 self.after(timeout * 3 / 4, Event::Act(look));
             }
+            FaultKind::VoterLags => return self.lag_behind_voters(leader, candidate, others, r),
             _ => return false,
         }
+        true
+    }
+
+    /// A bare majority gets what the leader does next, and of that those who are needed on both sides have slow disks. Then the
+    /// leader stands still, for longer than their patience and their writes take: they elect one that has heard nothing of it.
+    /// When it wakes up, it learns first that they hold everything.
+    fn lag_behind_voters(
+        &mut self,
+        leader: usize,
+        candidate: usize,
+        mut others: Vec<usize>,
+        r: &mut Random,
+    ) -> bool {
+        let members = others.len() + 2;
+        let lagging = if members.is_multiple_of(2) { 2 } else { 1 };
+        if members < 3 {
+            return false;
+        }
+        let timeout = self.plan.election_timeout_ms * MS;
+        for at in (1..others.len()).rev() {
+            others.swap(at, r.index(at + 1));
+        }
+        let mut near = others.split_off((members - 1) / 2 - 1);
+        let voters: Vec<usize> = near.drain(..lagging).collect();
+        let mut far = others;
+        far.push(candidate);
+        let (soon, slow) = (r.range(MS, timeout / 4), timeout + r.range(timeout / 2, 2 * timeout));
+        let away = slow + r.range(timeout / 16, timeout);
+        let mut cut = ways(&[leader], &far);
+        cut.extend(ways(&far, &[leader]));
+        // Whoever else holds it all must not be asked, and must not ask.
+        let electors: Vec<usize> = far.iter().chain(&voters).copied().collect();
+        cut.extend(ways(&near, &electors));
+        cut.extend(ways(&electors, &near));
+        self.cut_ways(cut, soon + away + timeout);
+        for voter in voters {
+            self.hosts[voter].slow_disk = Some((self.now + soon, slow));
+        }
+        self.after(soon, Event::Act(Act::Pause { host: leader, away }));
         true
     }
 
@@ -109,7 +152,7 @@ impl World {
         others.push(candidate);
         let (soon, away) = (r.range(0, timeout / 2), r.range(2 * timeout, 5 * timeout));
         let mut cut = ways(&[leader], &others);
-        if r.chance(500) {
+        if r.chance(if self.plan.operators.lease_reads { 250 } else { 500 }) {
             cut.extend(ways(&others, &[leader]));
         } else {
             let late = r.range(timeout / 4, timeout * 9 / 10);
