@@ -171,15 +171,12 @@ impl CliService {
         conf: &Configuration,
         learners: &[PeerId],
     ) -> Result<PeersChanged, CliError> {
-        let make = |leader: &PeerId| {
-            let mut request = AddLearnersRequest::new();
-            request.set_group_id(group.to_owned());
-            request.set_leader_id(leader.to_string());
-            request.learners = texts(learners);
-            request
-        };
-        let response: LearnersOpResponse = self.ask_leader(&self.call(group, conf), make, message)?;
-        changed(&response.old_learners, &response.new_learners)
+        self.change_learners(group, conf, learners, |group_id, leader_id, learners| AddLearnersRequest {
+            group_id,
+            leader_id,
+            learners,
+            ..Default::default()
+        })
     }
 
     /// Removes learners; those that do not learn are left out.
@@ -192,15 +189,12 @@ impl CliService {
         conf: &Configuration,
         learners: &[PeerId],
     ) -> Result<PeersChanged, CliError> {
-        let make = |leader: &PeerId| {
-            let mut request = RemoveLearnersRequest::new();
-            request.set_group_id(group.to_owned());
-            request.set_leader_id(leader.to_string());
-            request.learners = texts(learners);
-            request
-        };
-        let response: LearnersOpResponse = self.ask_leader(&self.call(group, conf), make, message)?;
-        changed(&response.old_learners, &response.new_learners)
+        self.change_learners(group, conf, learners, |group_id, leader_id, learners| RemoveLearnersRequest {
+            group_id,
+            leader_id,
+            learners,
+            ..Default::default()
+        })
     }
 
     /// Makes exactly these the learners.
@@ -213,13 +207,24 @@ impl CliService {
         conf: &Configuration,
         learners: &[PeerId],
     ) -> Result<PeersChanged, CliError> {
-        let make = |leader: &PeerId| {
-            let mut request = ResetLearnersRequest::new();
-            request.set_group_id(group.to_owned());
-            request.set_leader_id(leader.to_string());
-            request.learners = texts(learners);
-            request
-        };
+        self.change_learners(group, conf, learners, |group_id, leader_id, learners| ResetLearnersRequest {
+            group_id,
+            leader_id,
+            learners,
+            ..Default::default()
+        })
+    }
+
+    /// Asks the leader for a change of the learners; `request` makes it of the group, the leader and the learners.
+    fn change_learners<Q: BoltMessage>(
+        &self,
+        group: &str,
+        conf: &Configuration,
+        learners: &[PeerId],
+        request: impl Fn(Option<String>, Option<String>, Vec<String>) -> Q,
+    ) -> Result<PeersChanged, CliError> {
+        let make =
+            |leader: &PeerId| request(Some(group.to_owned()), Some(leader.to_string()), texts(learners));
         let response: LearnersOpResponse = self.ask_leader(&self.call(group, conf), make, message)?;
         changed(&response.old_learners, &response.new_learners)
     }
