@@ -154,19 +154,13 @@ impl FaultKind {
 
     /// Whether it aims at a leader.
     pub(super) fn aims(self) -> bool {
-        use FaultKind::{
-            ChangeCutShort, LateOrder, LeaderLost, LeaderMuffled, LeaseStrained, VoterForgets, VoterLags,
-        };
-        matches!(
-            self,
-            LeaderLost
-                | LeaderMuffled
-                | LeaseStrained
-                | LateOrder
-                | ChangeCutShort
-                | VoterForgets
-                | VoterLags
-        )
+        self == FaultKind::LeaderLost || self.has_acts()
+    }
+
+    /// Whether it comes in several acts, one such fault after the other.
+    fn has_acts(self) -> bool {
+        use FaultKind::{ChangeCutShort, LateOrder, LeaderMuffled, LeaseStrained, VoterForgets, VoterLags};
+        matches!(self, LeaderMuffled | LeaseStrained | LateOrder | ChangeCutShort | VoterForgets | VoterLags)
     }
 
     /// Whether it can happen in such a world.
@@ -212,9 +206,16 @@ impl World {
         }
         let mut r = self.fault_random.fork(number);
         let gap = self.plan.fault_gap;
-        self.after(r.range(gap / 4 + 1, 2 * gap), Event::Fault(number + 1));
+        let next = r.range(gap / 4 + 1, 2 * gap);
         let kind = self.plan.faults[r.index(self.plan.faults.len())];
-        if self.skip.contains(&number) {
+        let skipped = self.skip.contains(&number);
+        if self.plan.operators.aims && kind.has_acts() && !skipped && self.strained > self.now {
+            // It comes when the one before it is over.
+            self.at(self.strained, Event::Fault(number));
+            return;
+        }
+        self.after(next, Event::Fault(number + 1));
+        if skipped {
             return;
         }
         let mut host = r.index(self.plan.hosts);

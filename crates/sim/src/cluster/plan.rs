@@ -176,6 +176,8 @@ impl Plan {
                 FaultKind::LeaderMuffled,
                 FaultKind::LeaseStrained,
                 FaultKind::ChangeCutShort,
+                FaultKind::ChangeCutShort,
+                FaultKind::LateOrder,
                 FaultKind::LateOrder,
                 FaultKind::VoterLags,
             ]);
@@ -184,7 +186,7 @@ impl Plan {
             }
             if operators.lease_reads {
                 faults.extend([FaultKind::LeaseStrained; 3]);
-                faults.extend([FaultKind::LeaderMuffled; 2]);
+                faults.push(FaultKind::LeaderMuffled);
             }
         }
         let limits = LaneLimits {

@@ -269,9 +269,10 @@ impl World {
     /// The order of a transfer comes when another leads, perhaps by leases, and hears nothing.
     fn order_after_another(&mut self, group: usize, leader: usize, candidate: usize, r: &mut Random) {
         let timeout = self.plan.election_timeout_ms * MS;
-        let delay = r.range(5 * timeout / 2, 5 * timeout);
+        let delay = r.range(5 * timeout / 2, 4 * timeout);
         let to = Some(self.member(candidate));
         self.hushed[group] = self.now + delay + timeout;
+        self.strained = self.now + delay + 2 * timeout;
         self.slow_ways(&[(leader, candidate)], self.now + r.range(MS, timeout / 8), delay);
         self.call_node(leader, group, NodeCall::TransferLeadership { to });
         let others: Vec<usize> =
