@@ -22,7 +22,22 @@ pub fn list() -> Exit {
     Exit::Fine
 }
 
-/// How a mutant was found.
+/// Between the first seeds of two draws.
+const APART: u64 = 100_000;
+
+/// Which seeds are simulated for each mutant.
+pub struct Hunt {
+    /// The first seed.
+    pub start: u64,
+    /// Seeds at most, [`ENOUGH`] unless given.
+    pub seeds: Option<u64>,
+    /// So many times, each from another first seed.
+    pub draws: u64,
+    /// Of each seed.
+    pub length: Length,
+}
+
+/// How a mutant was found in one draw.
 struct Found {
     /// Seeds that were simulated, the one that shows it included.
     seeds: u64,
@@ -30,49 +45,74 @@ struct Found {
     violation: SimViolation,
 }
 
-/// Puts each of the mutants back and simulates seeds from `start` on until a rule is broken.
-pub fn hunt(
-    mutants: &[Mutant],
-    start: u64,
-    seeds: Option<u64>,
-    length: Length,
-    world: impl Fn(Mutant) -> Profile,
-    as_json: bool,
-) -> Exit {
-    let begin = Instant::now();
-    let limit = seeds.unwrap_or(ENOUGH);
-    let (mut found, mut rows) = (0, Vec::new());
-    for mutant in mutants {
-        let result = find(*mutant, start, limit, length, world(*mutant));
-        found += usize::from(result.is_some());
-        let row = match &result {
+/// Every draw of a mutant, the one that took least first.
+struct Draws(Vec<Option<Found>>);
+
+impl Draws {
+    fn of(mut draws: Vec<Option<Found>>) -> Draws {
+        draws.sort_by_key(|found| found.as_ref().map_or(u64::MAX, |found| found.seeds));
+        Draws(draws)
+    }
+
+    /// The lower one of the two in the middle where there are as many on both sides.
+    fn median(&self) -> Option<&Found> {
+        self.0[(self.0.len() - 1) / 2].as_ref()
+    }
+
+    fn all_found(&self) -> bool {
+        self.0.iter().all(Option::is_some)
+    }
+
+    fn row(&self, limit: u64) -> String {
+        let seeds = |found: &Option<Found>| match found {
+            Some(found) => found.seeds.to_string(),
+            None => format!("not in {limit}"),
+        };
+        let middle = match self.median() {
             Some(Found { seeds, violation, .. }) => format!("{seeds:>5}  {}", violation.checker),
             None => format!("    -  not in {limit} seeds"),
         };
+        match self.0.as_slice() {
+            [_] => middle,
+            several => format!("{middle}  ({})", several.iter().map(seeds).collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    fn json(&self, mutant: Mutant) -> Value {
+        let found = self.median();
+        let seeds: Vec<Option<u64>> = self.0.iter().map(|draw| draw.as_ref().map(|f| f.seeds)).collect();
+        json!({"name": mutant.name(), "entry": mutant.entry(), "seeds": found.map(|f| f.seeds), "draws": seeds,
+            "seed": found.map(|f| f.seed), "checker": found.map(|f| f.violation.checker.clone()),
+            "event": found.map(|f| f.violation.event), "message": found.map(|f| f.violation.message.clone())})
+    }
+}
+
+/// Puts each of the mutants back and simulates seeds until a rule is broken. A mutant is found when every draw finds it.
+pub fn hunt(mutants: &[Mutant], plan: &Hunt, world: impl Fn(Mutant) -> Profile, as_json: bool) -> Exit {
+    let begin = Instant::now();
+    let limit = plan.seeds.unwrap_or(ENOUGH);
+    let (mut found, mut rows) = (0, Vec::new());
+    for mutant in mutants {
+        let starts = (0..plan.draws).map(|draw| plan.start.wrapping_add(draw * APART));
+        let draws = starts.map(|start| find(*mutant, start, limit, plan.length, world(*mutant)));
+        let draws = Draws::of(draws.collect());
+        found += usize::from(draws.all_found());
+        let row = draws.row(limit);
         if as_json {
             eprintln!("{:<42} {row}", mutant.name());
         } else {
             println!("{:<42} {:<4} {row}", mutant.name(), mutant.entry());
         }
-        rows.push((*mutant, result));
+        rows.push(draws.json(*mutant));
     }
+    let ok = found == mutants.len();
     if as_json {
-        let row = |(mutant, result): &(Mutant, Option<Found>)| {
-            let found = result.as_ref();
-            json!({"name": mutant.name(), "entry": mutant.entry(), "seeds": found.map(|f| f.seeds),
-                "seed": found.map(|f| f.seed), "checker": found.map(|f| f.violation.checker.clone()),
-                "event": found.map(|f| f.violation.event), "message": found.map(|f| f.violation.message.clone())})
-        };
-        let rows: Vec<Value> = rows.iter().map(row).collect();
-        let ok = found == mutants.len();
-        println!(
-            "{}",
-            json!({"ok": ok, "found": found, "mutants": rows, "seconds": begin.elapsed().as_secs()})
-        );
+        let took = begin.elapsed().as_secs();
+        println!("{}", json!({"ok": ok, "found": found, "mutants": rows, "seconds": took}));
     } else {
         println!("{found} of {} found", mutants.len());
     }
-    if found == mutants.len() { Exit::Fine } else { Exit::Failed }
+    if ok { Exit::Fine } else { Exit::Failed }
 }
 
 /// The first seed that shows the mutant; the same however many run side by side.

@@ -63,6 +63,9 @@ pub struct SimArgs {
     /// mutants
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
+    /// How often each of several mutants is looked for, from other seeds each time; the median is told
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100), requires = "mutant")]
+    draws: u64,
     /// How long each seed's faults go on
     #[arg(long, value_name = "LENGTH", default_value = "any")]
     length: WorldLength,
@@ -285,22 +288,19 @@ fn tell_progress(bar: &ProgressBar, args: &SimArgs, totals: &Totals, took: Durat
 /// Puts the mutant of this name back; gives the exit when there is nothing left to do.
 #[cfg(feature = "mutants")]
 fn put_back(args: &SimArgs, name: &str) -> Option<Exit> {
-    use crate::commands::mutants::{hunt, list};
+    use crate::commands::mutants::{Hunt, hunt, list};
+    let plan = Hunt { start: args.start, seeds: args.seeds, draws: args.draws, length: args.length.length() };
     let world = |mutant| args.profile.unwrap_or_else(|| WorldProfile::suiting(mutant)).world();
     match name {
         "list" => Some(list()),
-        "all" => Some(hunt(Mutant::ALL, args.start, args.seeds, args.length.length(), world, args.json)),
-        "canary" => {
-            Some(hunt(&[Mutant::CANARY], args.start, args.seeds, args.length.length(), world, args.json))
-        }
+        "all" => Some(hunt(Mutant::ALL, &plan, world, args.json)),
+        "canary" => Some(hunt(&[Mutant::CANARY], &plan, world, args.json)),
         names => match names.split(',').map(Mutant::named).collect::<Option<Vec<_>>>().as_deref() {
             Some([mutant]) => {
                 ringraft_core::mutants::choose(Some(*mutant));
                 None
             }
-            Some(several) => {
-                Some(hunt(several, args.start, args.seeds, args.length.length(), world, args.json))
-            }
+            Some(several) => Some(hunt(several, &plan, world, args.json)),
             None => {
                 Some(Exit::Usage.say(&format!("no mutant is called {name}; --mutant list names them all")))
             }
