@@ -51,7 +51,7 @@ canary: build-sim ## A bug that the simulator must find
 	$(SIM) sim --mutant canary --seeds 5
 
 mutants: build-sim ## Puts each known bug back: the simulator must find every one
-	$(SIM) sim --mutant all --length short
+	$(SIM) sim --mutant all --length short --draws 3
 
 loom: setup ## The ring under every interleaving that loom can make
 	CARGO_TARGET_DIR=$(LOOM_DIR) RUSTFLAGS="--cfg loom" $(CARGO) test $(LOCKED) -p ringraft-ring --release --test loom
