@@ -63,7 +63,7 @@ pub struct SimArgs {
     /// mutants
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
-    /// How often each of several mutants is looked for, from other seeds each time; the median is told
+    /// How often each mutant is looked for, from other seeds each time; the median is told
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100), requires = "mutant")]
     draws: u64,
     /// How long each seed's faults go on
@@ -296,7 +296,8 @@ fn put_back(args: &SimArgs, name: &str) -> Option<Exit> {
         "all" => Some(hunt(Mutant::ALL, &plan, world, args.json)),
         "canary" => Some(hunt(&[Mutant::CANARY], &plan, world, args.json)),
         names => match names.split(',').map(Mutant::named).collect::<Option<Vec<_>>>().as_deref() {
-            Some([mutant]) => {
+            // One by itself is not hunted for: its seeds are run as any others, so that each can be looked at.
+            Some([mutant]) if args.draws == 1 => {
                 ringraft_core::mutants::choose(Some(*mutant));
                 None
             }
