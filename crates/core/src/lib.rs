@@ -21,6 +21,7 @@ mod replicator;
 mod status;
 mod timer;
 mod types;
+mod vote;
 
 pub use chunk::{ChunkBuilder, ChunkKind, EntryChunk, InvalidChunk};
 pub use effects::{
@@ -43,3 +44,4 @@ pub use peer::{
 };
 pub use status::{RaftError, Status};
 pub use types::{GroupId, InvalidGroupId, LogId, LogIndex, Term, Time};
+pub use vote::Vote;

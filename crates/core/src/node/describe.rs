@@ -7,6 +7,7 @@ use crate::peer::PeerId;
 use crate::replicator::ReplicatorState;
 use crate::status::Status;
 use crate::types::{GroupId, LogId, LogIndex, Term, Time};
+use crate::vote::Vote;
 
 /// A snapshot of a node's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct NodeDescription {
     /// Current term.
     pub term: Term,
     /// Whom it voted for in this term.
-    pub voted_for: Option<PeerId>,
+    pub vote: Vote,
     /// The leader, when known.
     pub leader_id: Option<PeerId>,
     /// First index of the log.
@@ -151,7 +152,7 @@ impl NodeImpl {
             server_id: self.options.server_id.clone(),
             state: self.state,
             term: self.term(),
-            voted_for: self.hard_state.voted_for.clone(),
+            vote: self.hard_state.vote.clone(),
             leader_id: self.leader_id.clone(),
             first_index: self.log.first_index(),
             last_log_id: self.log.last_id(),
@@ -180,7 +181,7 @@ impl fmt::Display for NodeDescription {
             self.server_id,
             self.state,
             self.term,
-            name(&self.voted_for),
+            self.vote,
             name(&self.leader_id)
         )?;
         writeln!(

@@ -10,6 +10,7 @@ use crate::node::{NodeImpl, NodeState};
 use crate::peer::{PRIORITY_DISABLED, PeerId};
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, Term, Time};
+use crate::vote::Vote;
 
 impl NodeImpl {
     /// A time-out drawn anew: the election time-out plus a random part of the largest delay.
@@ -152,7 +153,7 @@ impl NodeImpl {
         self.state = NodeState::Candidate;
         self.ordered_to_campaign = ordered;
         self.hard_state.term += 1;
-        self.hard_state.voted_for = Some(own);
+        self.hard_state.vote = Vote::For(own);
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "campaigns");
         self.election_timer.stop();
         // The vote timer starts when the vote is durable: a slow disk must not burn terms.
@@ -262,19 +263,19 @@ impl NodeImpl {
             let message = format!("{from} asks for votes in term {}", request.term);
             self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
         }
-        let mut voted = self.hard_state.voted_for.clone();
-        if Mutant::H10RejoiningPeerVotes.is_active() {
-            voted = voted.filter(|vote| !vote.is_empty());
+        let mut vote = self.hard_state.vote.clone();
+        if Mutant::H10RejoiningPeerVotes.is_active() && vote == Vote::Withheld {
+            vote = Vote::None;
         }
         let granted = request.term == self.hard_state.term
             && self.state == NodeState::Follower
-            // A vote for the empty peer is how a lost disk is remembered.
+            // On disk a vote for the empty peer would read as one that is withheld.
             && !from.is_empty()
-            && voted.as_ref().is_none_or(|v| v == from)
+            && vote.is_open_to(from)
             && (self.is_up_to_date(request.last_log) || Mutant::A7LogsAreNotCompared.is_active());
         if granted {
-            if voted.is_none() {
-                self.hard_state.voted_for = Some(from.clone());
+            if vote == Vote::None {
+                self.hard_state.vote = Vote::For(from.clone());
                 self.persist_hard_state(fx);
                 self.vote_sequence = self.log.last_sequence() + 1;
             }
@@ -429,7 +430,7 @@ impl NodeImpl {
         if term > self.hard_state.term {
             self.hard_state.term = term;
             if !Mutant::A4VoteSurvivesItsTerm.is_active() {
-                self.hard_state.voted_for = self.rejoining.then(PeerId::empty);
+                self.hard_state.vote = if self.rejoining { Vote::Withheld } else { Vote::None };
             }
             self.vote_sequence = 0;
             self.persist_hard_state(fx);

@@ -13,6 +13,7 @@ use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Time};
+use crate::vote::Vote;
 
 impl NodeImpl {
     pub(super) fn handle_append_entries_request(
@@ -67,7 +68,7 @@ impl NodeImpl {
             self.last_leader_timestamp = now;
         }
         if Mutant::A6AppendErasesTheVote.is_active() {
-            self.hard_state.voted_for = None;
+            self.hard_state.vote = Vote::None;
         }
 
         self.last_leader_message = Some(now);
@@ -75,7 +76,7 @@ impl NodeImpl {
             tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, "has caught up, votes and counts again");
             self.rejoining = false;
             // Whom it voted for in this term nobody knows; that this leader was elected is certain.
-            self.hard_state.voted_for = Some(from.clone());
+            self.hard_state.vote = Vote::For(from.clone());
             self.persist_hard_state(fx);
             self.configuration_changed(now);
         }

@@ -28,6 +28,7 @@ use crate::replicator::ReplicatorGroup;
 use crate::status::{RaftError, Status};
 use crate::timer::RepeatedTimer;
 use crate::types::{LogId, LogIndex, Term, Time};
+use crate::vote::Vote;
 
 pub use describe::{Members, NodeDescription, ReplicatorDescription};
 pub use leader::{ProposeError, Proposed};
@@ -92,7 +93,7 @@ pub struct NodeImpl {
     /// When any leader was last heard of: what the promise to it counts from.
     last_leader_message: Option<Time>,
     started_at: Time,
-    /// The disk was lost: no vote and no count in a quorum. Stands on disk as a vote for nobody, [`PeerId::empty`].
+    /// The disk was lost: no vote and no count in a quorum. On disk this is [`Vote::Withheld`].
     rejoining: bool,
     /// Names this life to leaders while rejoining; not 0.
     life: u64,
@@ -139,17 +140,18 @@ impl NodeImpl {
         let before_first = recovered.before_first;
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
-        let rejoining = hard_state.voted_for.as_ref().is_some_and(PeerId::is_empty);
+        let rejoining = hard_state.vote == Vote::Withheld;
         let hard_state_lost = hard_state.term < log.last_id().term;
         if hard_state_lost {
             // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
-            hard_state = HardState { term: log.last_id().term + 1, voted_for: rejoining.then(PeerId::empty) };
+            let vote = if rejoining { Vote::Withheld } else { Vote::None };
+            hard_state = HardState { term: log.last_id().term + 1, vote };
         }
         if Mutant::A8TermIsThatOfTheLastEntry.is_active() {
-            hard_state = HardState { term: log.last_id().term, voted_for: None };
+            hard_state = HardState { term: log.last_id().term, vote: Vote::None };
         }
         if Mutant::A20VoteIsForgottenAtRestart.is_active() {
-            hard_state.voted_for = None;
+            hard_state.vote = Vote::None;
         }
         Ok(NodeImpl {
             state: NodeState::Uninitialized,
@@ -203,7 +205,7 @@ impl NodeImpl {
         let blank = self.log.last_id() == LogId::default() && self.hard_state == HardState::default();
         if blank && self.options.rejoin {
             self.rejoining = true;
-            self.hard_state.voted_for = Some(PeerId::empty());
+            self.hard_state.vote = Vote::Withheld;
             self.persist_hard_state(fx);
         }
         if std::mem::take(&mut self.hard_state_lost) {
@@ -468,7 +470,7 @@ impl NodeImpl {
         debug_assert!(leads || self.replicators.len() == 0, "only leaders replicate");
         debug_assert!(
             self.state != NodeState::Candidate
-                || self.hard_state.voted_for.as_ref() == Some(&self.options.server_id)
+                || self.hard_state.vote.candidate() == Some(&self.options.server_id)
         );
     }
 }
