@@ -1,7 +1,7 @@
 //! What is committed, and what a quorum allows to commit (SOFAJRaft's `BallotBox`).
 
-use crate::mutants::Mutant;
 use crate::peer::{ConfigurationEntry, PeerId};
+use crate::rules;
 use crate::types::LogIndex;
 
 /// What came of counting.
@@ -55,28 +55,16 @@ impl BallotBox {
     pub(crate) fn commit_at(
         &mut self,
         conf: &ConfigurationEntry,
-        mut held: impl FnMut(&PeerId) -> LogIndex,
+        held: impl FnMut(&PeerId) -> LogIndex,
     ) -> Counted {
         if self.pending_index == 0 {
             return Counted::Nothing;
         }
-        let learners = conf.learners().filter(|_| Mutant::C10LearnersCount.is_active()).cloned().collect();
-        let mut index = self.quorum_index(&conf.conf.peers, learners, &mut held);
-        if conf.is_joint() {
-            index = index.min(self.quorum_index(&conf.old_conf.peers, Vec::new(), &mut held));
-        }
-        debug_assert!(
-            index == naive_quorum_index(conf, &mut held)
-                || Mutant::F5MajorityIsOneShort.is_active()
-                || Mutant::D14QuorumOfUnsorted.is_active()
-                || Mutant::C10LearnersCount.is_active()
-                || Mutant::C12CommitsWhatOneHolds.is_active(),
-            "fast and naive counting agree"
-        );
+        let index = rules::quorum::durable_index(conf, held, &mut self.scratch);
         if index <= self.last_committed_index {
             return Counted::Nothing;
         }
-        if index < self.pending_index && !Mutant::D1CountsAnOldTerm.is_active() {
+        if !rules::log::counts_for_commit(index, self.pending_index) {
             return Counted::OldTerm;
         }
         self.last_committed_index = index;
@@ -90,28 +78,6 @@ impl BallotBox {
         self.last_committed_index = self.last_committed_index.max(index);
         advanced
     }
-
-    fn quorum_index(
-        &mut self,
-        peers: &[PeerId],
-        more: Vec<PeerId>,
-        held: &mut impl FnMut(&PeerId) -> LogIndex,
-    ) -> LogIndex {
-        self.scratch.clear();
-        self.scratch.extend(peers.iter().chain(&more).map(held));
-        if !Mutant::D14QuorumOfUnsorted.is_active() {
-            self.scratch.sort_unstable_by(|a, b| b.cmp(a));
-        }
-        let needed = if Mutant::C12CommitsWhatOneHolds.is_active() { 0 } else { peers.len() / 2 };
-        self.scratch.get(needed).copied().unwrap_or(0)
-    }
-}
-
-/// The largest index that a majority of each half holds, found by trying every candidate.
-fn naive_quorum_index(conf: &ConfigurationEntry, held: &mut impl FnMut(&PeerId) -> LogIndex) -> LogIndex {
-    let candidates: Vec<LogIndex> = conf.voters().map(&mut *held).collect();
-    let agreed = |index: &LogIndex| crate::ballot::has_quorum(conf, |peer| held(peer) >= *index);
-    candidates.into_iter().filter(agreed).max().unwrap_or(0)
 }
 
 #[cfg(test)]

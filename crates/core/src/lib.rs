@@ -18,6 +18,8 @@ mod options;
 mod peer;
 mod random;
 mod replicator;
+mod rules;
+mod stage;
 mod status;
 mod timer;
 mod types;

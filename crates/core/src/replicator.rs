@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::chunk::EntryChunk;
 use crate::effects::Ticket;
 use crate::message::{AppendKind, ConflictHint};
-use crate::mutants::Mutant;
 use crate::options::CoreOptions;
 use crate::peer::PeerId;
+use crate::rules;
 use crate::timer::RepeatedTimer;
 use crate::types::{LogIndex, Time};
 
@@ -157,9 +157,7 @@ impl Replicator {
         let position = self.inflights.iter().position(|i| i.ticket == ticket)?;
         let mut newest = None;
         for inflight in self.inflights.drain(..=position) {
-            if !Mutant::K3WindowIsNeverGivenBack.is_active() {
-                self.inflight_bytes -= inflight.bytes;
-            }
+            self.inflight_bytes -= rules::replication::window_bytes_given_back(inflight.bytes);
             newest = Some(inflight);
         }
         newest
@@ -178,9 +176,7 @@ impl Replicator {
     /// Forgets every request in flight: answers that still come are of no meaning for progress.
     pub(crate) fn reset_inflights(&mut self) {
         self.inflights = VecDeque::new();
-        if !Mutant::K3WindowIsNeverGivenBack.is_active() {
-            self.inflight_bytes = 0;
-        }
+        self.inflight_bytes -= rules::replication::window_bytes_given_back(self.inflight_bytes);
         self.reading = None;
         self.read_entries = Vec::new();
     }
@@ -205,13 +201,14 @@ impl Replicator {
         self.block_timer.start(now.after_millis(heartbeat_ms * factor));
     }
 
+    /// Whether the peer counts in quorums.
+    pub(crate) fn counts(&self) -> bool {
+        rules::quorum::counts(self.rejoining.is_some())
+    }
+
     /// What the peer holds durably and counts for.
     pub(crate) fn counts_for(&self) -> LogIndex {
-        if self.rejoining.is_some() && !Mutant::H10RejoiningPeerCounts.is_active() {
-            0
-        } else {
-            self.match_index
-        }
+        if self.counts() { self.match_index } else { 0 }
     }
 
     /// Takes note of whether the peer has lost its disk: what it held before is gone. That it has caught up only answers say that were
@@ -280,8 +277,7 @@ pub(crate) fn next_after_rejection(
         Some(ConflictHint { term, first_index }) => last_of_term(term).map_or(first_index, |last| last + 1),
         None => last_log_index.unwrap_or(0).saturating_add(1),
     };
-    let most = if Mutant::D12ProbeStaysInPlace.is_active() { prev + 1 } else { wanted.min(prev) };
-    most.max(1)
+    rules::replication::next_probe(prev, wanted)
 }
 
 /// The replicators of a leader, in the order of the configuration; empty on everybody else.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::chunk::{ChunkKind, EntryChunk};
 use crate::effects::{Effects, FsmEvent, LogRead, Ticket};
 use crate::marks::Mark;
-use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{LogIndex, Time};
 
@@ -15,11 +15,8 @@ impl NodeImpl {
     pub(super) fn deliver(&mut self, fx: &mut Effects) {
         loop {
             let allowed = self.applied.saturating_add(self.options.max_unapplied_entries);
-            let mut stable = self.log.stable_index();
-            if Mutant::H5UnstableEntriesAreApplied.is_active() {
-                stable = self.log.last_id().index;
-            }
-            let to = self.committed_index().min(stable).min(allowed);
+            let durable = rules::log::may_be_applied(self.log.stable_index(), self.log.last_id().index);
+            let to = self.committed_index().min(durable).min(allowed);
             if self.delivered >= to || self.apply_read.is_some() {
                 if to == allowed && self.awaits_apply() {
                     fx.marks.set(Mark::ApplyHeldBack);

@@ -109,7 +109,7 @@ impl NodeImpl {
             return Err(self.not_leader());
         }
         let conf = &self.configuration().conf;
-        let lease = self.lease_micros();
+        let lease = self.options.lease_micros();
         let alive = |peer: &&PeerId| {
             **peer == self.options.server_id
                 || self.replicators.get(peer).is_some_and(|r| {

@@ -1,15 +1,15 @@
 //! Pre-vote, vote, step-down (Raft §5.2, thesis §9.6; SOFAJRaft's `NodeImpl` election methods).
 
-use crate::effects::{Effects, FsmEvent, LogOp, Reply, ReplyToken, Send, Ticket};
+use crate::effects::{Effects, FsmEvent, Reply, ReplyToken, Send, Ticket};
 use crate::marks::Mark;
 use crate::message::{
     RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
 };
-use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::{PRIORITY_DISABLED, PeerId};
+use crate::rules;
 use crate::status::{RaftError, Status};
-use crate::types::{LogId, Term, Time};
+use crate::types::{Term, Time};
 use crate::vote::Vote;
 
 impl NodeImpl {
@@ -18,17 +18,10 @@ impl NodeImpl {
         self.options.election_timeout_ms + self.random.below(self.options.max_election_delay_ms.max(1))
     }
 
-    /// Whether this node votes, by a configuration that may be in force for others: one that excludes it and is not known to be
-    /// committed may have reached nobody else, and then nobody could be elected without it (thesis §4.2.2).
+    /// Whether this node may campaign at all.
     fn may_campaign(&self) -> bool {
-        let rejoining = self.rejoining && !Mutant::H10RejoiningPeerVotes.is_active();
-        if Mutant::B15ExcludedMemberGivesUp.is_active() {
-            return !rejoining && self.log.configuration().is_voter(&self.options.server_id);
-        }
-        if Mutant::B15RemovedMemberCampaigns.is_active() && self.log.last_id().index > 0 {
-            return !rejoining;
-        }
-        !rejoining && self.log.may_decide(&self.options.server_id, self.committed_index())
+        let own = &self.options.server_id;
+        rules::election::may_campaign(self.rejoining, own, &self.log, self.committed_index())
     }
 
     /// Voters wait for a leader; learners and nodes without configuration wait to be told.
@@ -69,10 +62,10 @@ impl NodeImpl {
             self.restart_election_timer(self.last_leader_timestamp);
             return;
         }
-        if Mutant::B3PreVoteAsksOnce.is_active() && self.leader_id.is_none() {
-            self.election_timer.stop();
-        } else {
+        if rules::election::asks_again(self.leader_id.as_ref()) {
             self.restart_election_timer(now);
+        } else {
+            self.election_timer.stop();
         }
         let lost = self.leader_id.clone();
         if let Some(leader) = lost {
@@ -82,7 +75,16 @@ impl NodeImpl {
         if !self.may_campaign() || self.yields_to_priority() {
             return;
         }
-        self.pre_vote(now, fx);
+        self.campaign(now, false, fx);
+    }
+
+    /// Begins a candidacy, in the way that is right for one that the leader has `ordered` and for one of its own.
+    fn campaign(&mut self, now: Time, ordered: bool, fx: &mut Effects) {
+        if rules::transfer::asks_for_pre_votes(ordered) {
+            self.pre_vote(now, fx);
+        } else {
+            self.elect_self(ordered, fx);
+        }
     }
 
     /// Whether a member of higher priority is left the first word (SOFAJRaft's `allowLaunchElection`). What it waits for decays
@@ -133,10 +135,8 @@ impl NodeImpl {
         self.prev_vote_ctx.init();
         let own = self.options.server_id.clone();
         self.prev_vote_ctx.grant(&own);
-        let removed = !self.log.may_decide(&own, self.committed_index());
-        if removed && Mutant::B15RemovedMemberCampaigns.is_active()
-            || self.prev_vote_ctx.is_granted(self.log.configuration())
-        {
+        let alone = self.prev_vote_ctx.is_granted(self.log.configuration());
+        if rules::election::wins_alone(alone, &own, &self.log, self.committed_index()) {
             self.elect_self(false, fx);
             return;
         }
@@ -168,11 +168,10 @@ impl NodeImpl {
     fn send_vote_requests(&mut self, term: Term, pre_vote: bool, fx: &mut Effects) {
         self.vote_round = Ticket(self.last_ticket + 1);
         let own = self.options.server_id.clone();
-        let conf = self.log.configuration();
-        let learners = conf.learners().filter(|_| Mutant::C10LearnersVote.is_active());
-        let peers: Vec<PeerId> = conf.voters().chain(learners).filter(|p| **p != own).cloned().collect();
-        let marks = !Mutant::B11NoTransferMark.is_active();
-        let transfer = marks && self.ordered_to_campaign && self.options.lease_reads && !pre_vote;
+        let asked = rules::election::asked_for_votes(self.log.configuration());
+        let peers: Vec<PeerId> = asked.filter(|p| **p != own).cloned().collect();
+        let ordered = self.ordered_to_campaign && !pre_vote;
+        let transfer = rules::transfer::tells_of_order(ordered, self.options.lease_reads);
         let request = RequestVoteRequest { term, last_log: self.log.last_id(), pre_vote, transfer };
         for to in peers {
             let ticket = self.next_ticket();
@@ -180,7 +179,7 @@ impl NodeImpl {
                 to,
                 ticket,
                 request: RaftRequest::RequestVote(request),
-                after_durable: !pre_vote && !Mutant::A2VoteRequestedBeforeDurable.is_active(),
+                after_durable: rules::election::vote_request_waits(pre_vote),
                 timeout_ms: u32::try_from(self.options.election_timeout_ms).unwrap_or(u32::MAX),
             });
         }
@@ -230,11 +229,10 @@ impl NodeImpl {
         let has_leader = self.leader_is_alive(now) && self.leader_id.as_ref() != Some(from);
         // Nor would its vote be granted within the promise: that would only raise terms, and depose the leader.
         let has_leader = has_leader || self.keeps_promise(now);
-        let rejoining = self.rejoining && !Mutant::H10RejoiningPeerVotes.is_active();
-        let granted = !rejoining
+        let granted = rules::election::takes_part(self.rejoining)
             && !has_leader
             && request.term >= self.hard_state.term
-            && self.is_up_to_date(request.last_log);
+            && rules::election::is_up_to_date(request.last_log, &self.log);
         if has_leader {
             fx.marks.set(Mark::PreVoteRefusedForLeader);
         } else if request.last_log < self.log.last_id() {
@@ -263,18 +261,12 @@ impl NodeImpl {
             let message = format!("{from} asks for votes in term {}", request.term);
             self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
         }
-        let mut vote = self.hard_state.vote.clone();
-        if Mutant::H10RejoiningPeerVotes.is_active() && vote == Vote::Withheld {
-            vote = Vote::None;
-        }
+        let up_to_date = rules::election::is_up_to_date(request.last_log, &self.log);
         let granted = request.term == self.hard_state.term
             && self.state == NodeState::Follower
-            // On disk a vote for the empty peer would read as one that is withheld.
-            && !from.is_empty()
-            && vote.is_open_to(from)
-            && (self.is_up_to_date(request.last_log) || Mutant::A7LogsAreNotCompared.is_active());
+            && rules::election::may_grant_vote(&self.hard_state.vote, from, up_to_date);
         if granted {
-            if vote == Vote::None {
+            if self.hard_state.vote.candidate() != Some(from) {
                 self.hard_state.vote = Vote::For(from.clone());
                 self.persist_hard_state(fx);
                 self.vote_sequence = self.log.last_sequence() + 1;
@@ -286,25 +278,8 @@ impl NodeImpl {
             fx.marks.set(Mark::VoteRefusedAlreadyGiven);
         }
         let response = RequestVoteResponse { term: self.hard_state.term, granted };
-        let after_durable = self.anything_unstable(fx) && !Mutant::A1VoteAnsweredBeforeDurable.is_active();
+        let after_durable = rules::election::vote_answer_waits(self.anything_unstable(fx));
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
-    }
-
-    /// Whether a candidate's log is at least as new as the own one (Raft §5.4.1).
-    fn is_up_to_date(&self, candidate: LogId) -> bool {
-        // The last *accepted* entry, durable or not: what was accepted may count in a quorum already.
-        let mut own = self.log.last_id();
-        if Mutant::A13VoterComparesStableIndex.is_active() {
-            let stable = self.log.stable_index();
-            own = LogId::new(stable, self.log.term_at(stable).unwrap_or(0));
-        }
-        if Mutant::A10LongerLogWins.is_active() {
-            return candidate.index >= own.index;
-        }
-        if Mutant::A10LogsMustBeAheadInBoth.is_active() {
-            return candidate.term >= own.term && candidate.index >= own.index;
-        }
-        candidate >= own
     }
 
     pub(super) fn handle_vote_response(
@@ -315,19 +290,16 @@ impl NodeImpl {
         response: RequestVoteResponse,
         fx: &mut Effects,
     ) {
-        if Mutant::B1PreVotesOfOtherTermsAreDropped.is_active()
-            && self.state == NodeState::Follower
-            && response.term != self.hard_state.term
-        {
+        let asks_for_pre_votes = self.state == NodeState::Follower;
+        if asks_for_pre_votes && !rules::election::looks_at_pre_vote(response.term, self.hard_state.term) {
             return;
         }
         if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
             return;
         }
-        // Grants of an earlier round count for nothing (little-raft#44).
-        let of_this_round = ticket >= self.vote_round || Mutant::A11GrantOfAnEarlierRound.is_active();
+        let of_this_round = rules::election::is_of_round(ticket, self.vote_round);
         self.vote_refused |= of_this_round && !response.granted && self.state == NodeState::Candidate;
-        if !of_this_round || !(response.granted || Mutant::A7RefusalCountsAsGrant.is_active()) {
+        if !of_this_round || !rules::election::is_grant(response.granted) {
             if response.granted {
                 fx.marks.set(Mark::LateGrantIgnored);
             }
@@ -363,17 +335,14 @@ impl NodeImpl {
             let message = format!("{from} transfers leadership in term {}", request.term);
             self.step_down(now, request.term, Status::new(RaftError::HigherTermRequest, message), fx);
         }
-        let votes = self.may_campaign();
-        let stale = Mutant::G3StaleOrderIsObeyed.is_active();
-        let accepts = (request.term == self.hard_state.term || stale)
+        let of_this_term = request.term == self.hard_state.term;
+        let of_own_leader = self.leader_id.as_ref() == Some(from);
+        let accepts = rules::transfer::may_obey(of_this_term, of_own_leader)
             && self.state == NodeState::Follower
-            && (self.leader_id.as_ref() == Some(from) || stale)
-            && votes;
+            && self.may_campaign();
         let term = if accepts { request.term + 1 } else { self.hard_state.term };
-        if accepts && Mutant::B14TransferAsksForPreVotes.is_active() {
-            self.pre_vote(now, fx);
-        } else if accepts {
-            self.elect_self(true, fx);
+        if accepts {
+            self.campaign(now, true, fx);
         }
         let response = RaftResponse::TimeoutNow(TimeoutNowResponse { term, success: accepts });
         let after_durable = self.anything_unstable(fx);
@@ -411,11 +380,11 @@ impl NodeImpl {
             self.replicators.stop_all();
             self.step_down_timer.stop();
             self.term_start_index = 0;
-            let uncommitted = self.committed_index() + 1;
-            if Mutant::D25StepDownCutsTheLog.is_active() && uncommitted <= self.log.last_id().index {
-                self.log.truncate_suffix(uncommitted);
-                fx.log.push(LogOp::TruncateSuffix { from: uncommitted });
-            }
+            rules::log::step_down_cuts_nothing(
+                &mut self.log,
+                self.ballot_box.last_committed_index(),
+                &mut fx.log,
+            );
             if std::mem::take(&mut self.leader_started) {
                 fx.fsm.push(FsmEvent::LeaderStop { status: status.clone() });
             }
@@ -429,9 +398,7 @@ impl NodeImpl {
         self.end_vote_round();
         if term > self.hard_state.term {
             self.hard_state.term = term;
-            if !Mutant::A4VoteSurvivesItsTerm.is_active() {
-                self.hard_state.vote = if self.rejoining { Vote::Withheld } else { Vote::None };
-            }
+            self.hard_state.vote = rules::election::vote_of_new_term(&self.hard_state.vote, self.rejoining);
             self.vote_sequence = 0;
             self.persist_hard_state(fx);
         }

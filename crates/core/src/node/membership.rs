@@ -7,29 +7,16 @@
 use crate::chunk::EntryChunk;
 use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, MembershipChange};
 use crate::message::AppendKind;
-use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::{Configuration, PeerId};
 use crate::replicator::{Replicator, ReplicatorState};
+use crate::rules;
+use crate::stage::Stage;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Time};
 
 /// Rounds of one election time-out after which a new voter that comes no nearer is given up.
 const ROUNDS_WITHOUT_PROGRESS: u32 = 10;
-
-/// How far a change is (SOFAJRaft's `Stage`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// No change.
-    #[default]
-    None,
-    /// New voters catch up; nothing is logged yet.
-    CatchingUp,
-    /// The joint configuration is logged.
-    Joint,
-    /// The new configuration is logged.
-    Stable,
-}
 
 /// A new voter on its way to its vote.
 #[derive(Debug)]
@@ -154,18 +141,17 @@ impl NodeImpl {
         prev_index: Option<LogIndex>,
     ) -> Result<(Configuration, Configuration), Status> {
         let busy = |what: String| Err(Status::new(RaftError::Busy, what));
-        match self.state {
-            NodeState::Leader => {}
-            NodeState::Transferring if Mutant::G2ChangeDuringTransfer.is_active() => {}
-            NodeState::Transferring => return busy("leadership is being transferred".to_owned()),
-            _ => return Err(self.not_leader()),
+        if !matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+            return Err(self.not_leader());
         }
-        let second = Mutant::C3SecondChangeBeforeTheFirstIsOver.is_active();
-        if self.change_is_under_way() && !second {
+        if rules::membership::waits_for_transfer(self.state == NodeState::Transferring) {
+            return busy("leadership is being transferred".to_owned());
+        }
+        if rules::membership::waits_for_change(self.change_is_under_way()) {
             let what = self.conf_ctx.describe().unwrap_or_else(|| "of an earlier leader".to_owned());
             return busy(format!("another change is under way: {what}"));
         }
-        if self.committed_index() < self.term_start_index && !Mutant::C1ChangeBeforeTheOwnTerm.is_active() {
+        if !rules::membership::knows_configuration(self.committed_index(), self.term_start_index) {
             return busy(format!(
                 "the leader of term {} has not committed an entry of it yet; try again in a moment",
                 self.hard_state.term
@@ -180,7 +166,7 @@ impl NodeImpl {
         let old = entry.conf.clone();
         let new = change.apply(&old)?;
         let lost: Vec<&PeerId> =
-            new.peers.iter().filter(|peer| old.contains(peer) && self.peer_is_rejoining(peer)).collect();
+            new.peers.iter().filter(|peer| old.contains(peer) && !self.peer_counts(peer)).collect();
         if 2 * (new.peers.len() - lost.len()) <= new.peers.len() {
             let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
             return busy(format!(
@@ -251,7 +237,7 @@ impl NodeImpl {
         match self.conf_ctx.stage {
             Stage::None => {}
             Stage::CatchingUp => self.advance_catch_up(now, fx),
-            Stage::Joint if committed || Mutant::C4JointIsLeftUncommitted.is_active() => {
+            Stage::Joint if rules::membership::may_leave_joint(committed) => {
                 let new = self.conf_ctx.new.clone();
                 self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
             }
@@ -310,15 +296,15 @@ impl NodeImpl {
             self.fail_change(now, Status::new(RaftError::CatchUp, what), fx);
             return;
         }
-        if !all && !Mutant::C24NobodyCatchesUp.is_active() {
+        if !rules::membership::may_vote(all) {
             return;
         }
         self.conf_ctx.catching_up.clear();
         let (old, new) = (self.conf_ctx.old.clone(), self.conf_ctx.new.clone());
-        if same(&old.peers, &new.peers) || Mutant::C3ChangeWithoutJoint.is_active() {
-            self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
-        } else {
+        if rules::membership::needs_joint(!same(&old.peers, &new.peers)) {
             self.log_configuration(now, Stage::Joint, new, old, fx);
+        } else {
+            self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
         }
     }
 
@@ -353,7 +339,7 @@ impl NodeImpl {
         }
         self.dismiss(now, ctx.entry, fx);
         let votes = self.log.configuration().is_voter(&self.options.server_id);
-        if !votes && !Mutant::C7RemovedLeaderStays.is_active() {
+        if rules::membership::must_leave(votes) {
             // Who is removed with this leader hears of it from the next one's silence; the others are to be led at once.
             self.hand_over(fx);
             let message = format!("{} is no voter any more", self.options.server_id);
@@ -386,9 +372,7 @@ impl NodeImpl {
     /// Leadership is over, or the change has failed. What is logged may be finished by another leader.
     pub(super) fn abandon_change(&mut self, status: &Status, fx: &mut Effects) {
         let ctx = std::mem::take(&mut self.conf_ctx);
-        let Some(call) = ctx.call.filter(|_| !Mutant::C23AbandonedChangeTellsNobody.is_active()) else {
-            return;
-        };
+        let Some(call) = rules::membership::told_of_change(ctx.call) else { return };
         let failure = match ctx.stage {
             Stage::Joint | Stage::Stable => CallFailure::Unknown(status.clone()),
             Stage::None | Stage::CatchingUp => CallFailure::Failed(status.clone()),
@@ -399,16 +383,11 @@ impl NodeImpl {
     /// A new leader finishes the change that it finds in its log; its first entry carries it on. One that its own removal left no
     /// other choice than to lead steps down when that is committed.
     pub(super) fn adopt_change(&mut self) {
-        if Mutant::C4NewLeaderStaysJoint.is_active() {
+        let entry = self.log.configuration();
+        let stage = rules::membership::inherited_stage(entry, &self.options.server_id);
+        if stage == Stage::None {
             return;
         }
-        let entry = self.log.configuration();
-        let stage = match (entry.is_joint(), entry.is_voter(&self.options.server_id)) {
-            (true, _) => Stage::Joint,
-            // Elected to finish its own removal.
-            (false, false) => Stage::Stable,
-            (false, true) => return,
-        };
         let (old, new, entry) = (entry.old_conf.clone(), entry.conf.clone(), entry.id.index);
         self.conf_ctx = ConfigurationCtx { stage, old, new, entry, ..ConfigurationCtx::default() };
     }

@@ -25,6 +25,7 @@ use crate::options::{CoreOptions, RecoveredState};
 use crate::peer::PeerId;
 use crate::random::Random;
 use crate::replicator::ReplicatorGroup;
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::timer::RepeatedTimer;
 use crate::types::{LogId, LogIndex, Term, Time};
@@ -136,23 +137,13 @@ impl NodeImpl {
         if !options.initial_conf.is_empty() {
             options.initial_conf.validate().map_err(|e| invalid(e.to_string()))?;
         }
-        let mut hard_state = recovered.hard_state.clone();
+        let recovered_state = recovered.hard_state.clone();
         let before_first = recovered.before_first;
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
-        let rejoining = hard_state.vote == Vote::Withheld;
-        let hard_state_lost = hard_state.term < log.last_id().term;
-        if hard_state_lost {
-            // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
-            let vote = if rejoining { Vote::Withheld } else { Vote::None };
-            hard_state = HardState { term: log.last_id().term + 1, vote };
-        }
-        if Mutant::A8TermIsThatOfTheLastEntry.is_active() {
-            hard_state = HardState { term: log.last_id().term, vote: Vote::None };
-        }
-        if Mutant::A20VoteIsForgottenAtRestart.is_active() {
-            hard_state.vote = Vote::None;
-        }
+        let rejoining = recovered_state.vote == Vote::Withheld;
+        let hard_state_lost = recovered_state.term < log.last_id().term;
+        let hard_state = rules::election::resumed(recovered_state, log.last_id());
         Ok(NodeImpl {
             state: NodeState::Uninitialized,
             hard_state,

@@ -6,10 +6,11 @@ use crate::chunk::EntryChunk;
 use crate::effects::{Effects, LogRead, Send, Ticket};
 use crate::marks::Mark;
 use crate::message::{AppendEntriesRequest, AppendEntriesResponse, AppendKind, Extensions, RaftRequest};
-use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::replicator::{Inflight, Rejoining, Replicator, ReplicatorState, next_after_rejection};
+use crate::rules;
+use crate::rules::replication::WakeUp;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, Time};
 
@@ -106,7 +107,7 @@ impl NodeImpl {
         let timeout_ms = match kind {
             AppendKind::Heartbeat => {
                 r.heartbeat_sent(ticket, now);
-                self.options.election_timeout_ms / 2
+                self.options.heartbeat_timeout_ms()
             }
             AppendKind::Probe | AppendKind::Entries => {
                 let (last, bytes) = (request.last_verified(), request.payload_bytes());
@@ -134,10 +135,9 @@ impl NodeImpl {
 
     // --- answers ---
 
-    /// Whether a peer has lost its disk and not caught up since: it counts in no quorum.
-    pub(super) fn peer_is_rejoining(&self, peer: &PeerId) -> bool {
-        self.replicators.get(peer).is_some_and(|r| r.rejoining.is_some())
-            && !Mutant::H10RejoiningPeerCounts.is_active()
+    /// Whether a peer counts in quorums: as far as is known it has not lost its disk, or has caught up since.
+    pub(super) fn peer_counts(&self, peer: &PeerId) -> bool {
+        self.replicators.get(peer).is_none_or(Replicator::counts)
     }
 
     /// Peers that have lost their disks need an entry that was made after that: where nobody proposes, the leader does.
@@ -159,7 +159,7 @@ impl NodeImpl {
         response: AppendEntriesResponse,
         fx: &mut Effects,
     ) {
-        if !Mutant::K7HigherTermAnswerIsIgnored.is_active()
+        if rules::replication::heeds_term_of_answer()
             && self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx)
         {
             return;
@@ -174,8 +174,7 @@ impl NodeImpl {
         }
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
             if of_this_term {
-                let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { sent_at };
-                r.alive(ticket, sent_at, promise);
+                r.alive(ticket, rules::reads::contact_counts_from(sent_at, now), promise);
             }
             // The peer does not hold what it once confirmed, or never confirmed anything: find out.
             if !response.success && r.state == ReplicatorState::Replicate {
@@ -190,8 +189,7 @@ impl NodeImpl {
             return;
         };
         if of_this_term {
-            let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { inflight.sent_at };
-            r.alive(ticket, sent_at, promise);
+            r.alive(ticket, rules::reads::contact_counts_from(inflight.sent_at, now), promise);
         }
         if response.success && response.term != self.hard_state.term {
             // An answer from the past of a confused peer proves nothing.
@@ -216,8 +214,7 @@ impl NodeImpl {
                 r.state = ReplicatorState::Replicate;
                 r.next_index = inflight.last + 1;
             }
-            // A probe's answer says nothing about durability.
-            let durable = inflight.kind == AppendKind::Entries || Mutant::D11ProbeConfirms.is_active();
+            let durable = rules::replication::confirms_durability(inflight.kind);
             if inflight.kind == AppendKind::Entries {
                 r.took_entries();
             }
@@ -234,7 +231,7 @@ impl NodeImpl {
         let heartbeat_ms = self.options.heartbeat_ms();
         let Some(r) = self.replicators.get_mut(from) else { return };
         if r.heartbeat_answered(ticket).is_some() {
-            r.heartbeat_failed = !Mutant::F7UnreachablePeerIsAskedAtOnce.is_active();
+            r.heartbeat_failed = true;
             return;
         }
         // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
@@ -293,23 +290,23 @@ impl NodeImpl {
                 r.block(now, heartbeat_ms);
             }
         }
-        if !Mutant::D19ReadWakesNobody.is_active() {
+        self.wake(now, position, WakeUp::LogRead, fx);
+    }
+
+    /// What the replicator may have waited for has come.
+    fn wake(&mut self, now: Time, position: usize, after: WakeUp, fx: &mut Effects) {
+        if rules::replication::wakes(after) {
             self.send_entries(now, position, fx);
         }
     }
 
     // --- time ---
 
-    /// An unanswered heartbeat is given up after half the election time-out; then the next one goes out.
-    fn heartbeat_timeout_ms(&self) -> u64 {
-        self.options.election_timeout_ms / 2
-    }
-
     pub(super) fn replicator_deadline(&self, r: &Replicator) -> Option<Time> {
         let rpc = r.oldest_sent_at().map(|at| at.after_millis(self.options.rpc_default_timeout_ms));
         let block = r.block_timer.deadline();
         let heartbeat = match r.heartbeat_in_flight() {
-            Some(at) => Some(at.after_millis(self.heartbeat_timeout_ms())),
+            Some(at) => Some(at.after_millis(self.options.heartbeat_timeout_ms())),
             None => Some(r.heartbeat_timer.deadline().unwrap_or_default()),
         };
         [rpc, block, heartbeat].into_iter().flatten().min()
@@ -317,7 +314,7 @@ impl NodeImpl {
 
     pub(super) fn handle_replicator_timeouts(&mut self, now: Time, fx: &mut Effects) {
         let heartbeat_ms = self.options.heartbeat_ms();
-        let heartbeat_timeout_ms = self.heartbeat_timeout_ms();
+        let heartbeat_timeout_ms = self.options.heartbeat_timeout_ms();
         for position in 0..self.replicators.len() {
             let Some(r) = self.replicators.at(position) else { return };
             let waited = r.oldest_sent_at().map_or(0, |at| now.since(at));
@@ -329,9 +326,7 @@ impl NodeImpl {
             if r.block_timer.is_due(now) {
                 r.block_timer.stop();
                 fx.marks.set(Mark::ProbeAfterError);
-                if !Mutant::D19BlockEndsWithoutAProbe.is_active() {
-                    self.send_entries(now, position, fx);
-                }
+                self.wake(now, position, WakeUp::BlockOver, fx);
             }
             let Some(r) = self.replicators.at(position) else { return };
             if r.heartbeat_in_flight().is_some_and(|at| at.after_millis(heartbeat_timeout_ms) <= now) {

@@ -2,9 +2,9 @@
 
 use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Send, Ticket};
 use crate::message::{RaftRequest, TimeoutNowRequest, TimeoutNowResponse};
-use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{Term, Time};
 
@@ -81,8 +81,8 @@ impl NodeImpl {
     pub(super) fn advance_transfer(&mut self, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
         let Some(transfer) = self.transfer.as_ref().filter(|t| t.ordered.is_none()) else { return };
-        let holds = self.replicators.get(&transfer.to).is_some_and(|r| r.match_index == last_index);
-        if holds || Mutant::G2TransferBeforeTheLogIsComplete.is_active() {
+        let held = self.replicators.get(&transfer.to).map(|r| r.match_index);
+        if rules::transfer::may_order(held, last_index) {
             let to = transfer.to.clone();
             let ticket = self.order_to_campaign(to, fx);
             if let Some(transfer) = &mut self.transfer {
@@ -182,13 +182,15 @@ impl NodeImpl {
 
     /// Leadership is over: another leads in `term`, or will, when that is higher.
     pub(super) fn end_transfer(&mut self, term: Term, status: &Status, fx: &mut Effects) {
-        let told = !Mutant::G3EndedTransferTellsNobody.is_active();
-        let Some(transfer) = self.transfer.take().filter(|_| told) else { return };
+        let ended = self.transfer.take();
+        let Some(call) = ended.and_then(|transfer| rules::transfer::told_of_transfer(transfer.call)) else {
+            return;
+        };
         let result = if term > self.hard_state.term {
             Ok(CallDone::Transferred { term })
         } else {
             Err(CallFailure::Unknown(status.clone()))
         };
-        fx.calls.push(CallOutcome { call: transfer.call, result });
+        fx.calls.push(CallOutcome { call, result });
     }
 }
