@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState};
+use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState, Vote};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use options::SegmentLogOptions;
@@ -275,7 +275,16 @@ fn op_bound(op: &LogOp) -> u64 {
             ringraft_core::ChunkKind::Configuration { .. } => run_bound(1, stored_payload(chunk).len()),
             _ => run_bound(chunk.len(), chunk.payload().len()),
         },
-        LogOp::HardState(state) => run_bound(0, state.vote.to_text().len()),
+        LogOp::HardState(state) => {
+            // A peer's text is its ip and three numbers.
+            let text = |peer: &PeerId| peer.ip().len() + 32;
+            let vote = match &state.vote {
+                Vote::None => 0,
+                Vote::For(peer) => text(peer),
+                Vote::Withheld => text(&PeerId::empty()),
+            };
+            run_bound(0, vote)
+        }
         _ => run_bound(0, 0),
     }
 }
