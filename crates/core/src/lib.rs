@@ -22,6 +22,7 @@ mod rules;
 mod stage;
 mod status;
 mod timer;
+mod transitions;
 mod types;
 mod vote;
 

@@ -97,7 +97,7 @@ impl Members {
 impl NodeImpl {
     /// On a leader: peers that have lost their disks and not caught up since, as far as it knows. They count in no quorum.
     pub fn rejoining_peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.replicators.iter().filter(|r| r.rejoining.is_some()).map(|r| &r.peer)
+        self.role.replicators().iter().filter(|r| r.rejoining.is_some()).map(|r| &r.peer)
     }
 
     /// Who the members are, and who of them answers.
@@ -105,14 +105,14 @@ impl NodeImpl {
     /// # Errors
     /// `EPERM` unless this node leads: nobody else knows.
     pub fn members(&self, now: Time) -> Result<Members, Status> {
-        if !matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if !self.role.leads() {
             return Err(self.not_leader());
         }
         let conf = &self.configuration().conf;
         let lease = self.options.lease_micros();
         let alive = |peer: &&PeerId| {
             **peer == self.options.server_id
-                || self.replicators.get(peer).is_some_and(|r| {
+                || self.role.replicators().get(peer).is_some_and(|r| {
                     r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= lease
                 })
         };
@@ -131,8 +131,8 @@ impl NodeImpl {
         } else {
             conf.conf.to_string()
         };
-        let replicators = self.replicators.iter().map(|r| {
-            let state = match r.state {
+        let replicators = self.role.replicators().iter().map(|r| {
+            let state = match r.state() {
                 ReplicatorState::Probe => "Probe",
                 ReplicatorState::Replicate => "Replicate",
                 ReplicatorState::Snapshot => "Snapshot",
@@ -150,10 +150,10 @@ impl NodeImpl {
         NodeDescription {
             group_id: self.options.group_id.clone(),
             server_id: self.options.server_id.clone(),
-            state: self.state,
+            state: self.state(),
             term: self.term(),
             vote: self.hard_state.vote.clone(),
-            leader_id: self.leader_id.clone(),
+            leader_id: self.leader_id().cloned(),
             first_index: self.log.first_index(),
             last_log_id: self.log.last_id(),
             stable_index: self.log.stable_index(),
@@ -161,7 +161,7 @@ impl NodeImpl {
             applied_index: self.applied,
             configuration,
             rejoining: self.rejoining,
-            change: self.conf_ctx.describe(),
+            change: self.role.leadership().and_then(|leader| leader.change.describe()),
             pending_reads: self.reads.len(),
             tail_entries: self.log.tail_entries(),
             tail_bytes: self.log.tail_bytes(),

@@ -66,7 +66,7 @@ impl NodeImpl {
         }
         self.last_leader_timestamp = rules::election::heard_of_leader(self.last_leader_timestamp, now);
         rules::election::leave_vote_alone(&mut self.hard_state.vote);
-        self.last_leader_message = Some(now);
+        self.promised_at = Some(now);
         if self.rejoining && request.rejoined == self.life {
             tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, "has caught up, votes and counts again");
             self.rejoining = false;
@@ -114,7 +114,7 @@ impl NodeImpl {
         if request.committed_index > verified {
             fx.marks.set(Mark::CommitCapped);
         }
-        self.ballot_box.set_last_committed_index(request.committed_index.min(verified));
+        self.committed = self.committed.max(request.committed_index.min(verified));
         self.deliver(fx);
         if request.kind == AppendKind::Entries {
             // An older write that is still under way may carry entries that were sent again.
@@ -130,14 +130,14 @@ impl NodeImpl {
 
     /// Follows the sender in its term. Gives the term to refuse with when the term has another leader already.
     fn follow(&mut self, now: Time, from: &PeerId, term: u64, fx: &mut Effects) -> Option<u64> {
-        if term > self.hard_state.term || self.state == NodeState::Candidate {
+        if term > self.hard_state.term || self.state() == NodeState::Candidate {
             if term == self.hard_state.term {
                 fx.marks.set(Mark::CandidateFollows);
             }
             let message = format!("{from} leads term {term}");
             self.step_down(now, term, Status::new(RaftError::NewLeader, message), fx);
         }
-        match &self.leader_id {
+        match self.leader_id() {
             Some(leader) if leader == from => None,
             Some(leader) => {
                 let message = format!("{from} and {leader} both claim to lead term {term}");
@@ -147,9 +147,11 @@ impl NodeImpl {
             }
             None => {
                 tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, term, "follows");
-                self.leader_id = Some(from.clone());
                 self.reset_priority();
                 self.end_vote_round();
+                if let Some(following) = self.role.following_mut() {
+                    following.leader = Some(from.clone());
+                }
                 fx.fsm.push(FsmEvent::StartFollowing { leader: from.clone(), term });
                 None
             }

@@ -6,6 +6,8 @@ use crate::ballot_box::Counted;
 use crate::chunk::{ChunkBuilder, EntryChunk};
 use crate::effects::{Effects, LogOp};
 use crate::marks::Mark;
+use crate::node::role::{Leadership, Role};
+use crate::node::state::NodeEvent;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::replicator::Replicator;
@@ -61,19 +63,17 @@ impl NodeImpl {
         batch: &mut ChunkBuilder,
         fx: &mut Effects,
     ) -> Result<Proposed, ProposeError> {
-        match self.state {
+        match self.state() {
             NodeState::Leader => {}
             NodeState::Follower | NodeState::Candidate => {
-                return Err(ProposeError::NotLeader { leader: self.leader_id.clone() });
+                return Err(ProposeError::NotLeader { leader: self.leader_id().cloned() });
             }
             NodeState::Transferring => return Err(ProposeError::Transferring),
             NodeState::Error => {
                 let unknown = || Status::new(RaftError::BadNode, "unknown error");
                 return Err(ProposeError::Failed(self.last_error.clone().unwrap_or_else(unknown)));
             }
-            NodeState::Uninitialized | NodeState::Shutting | NodeState::Shutdown => {
-                return Err(ProposeError::Stopped);
-            }
+            NodeState::Uninitialized | NodeState::Shutdown => return Err(ProposeError::Stopped),
         }
         if !self.has_capacity() {
             fx.marks.set(Mark::ProposalRefusedBusy);
@@ -94,28 +94,23 @@ impl NodeImpl {
         let chunk = Arc::new(chunk);
         self.log.append(&chunk);
         fx.log.push(LogOp::Append(chunk));
-        for position in 0..self.replicators.len() {
+        for position in 0..self.role.replicators().len() {
             self.send_entries(now, position, fx);
         }
     }
 
     /// Wins the election: replicates to everybody and commits everything before by an entry of the own term.
     pub(super) fn become_leader(&mut self, now: Time, fx: &mut Effects) {
-        debug_assert!(self.state == NodeState::Candidate);
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "leads");
-        self.state = NodeState::Leader;
-        self.vote_timer.stop();
-        self.leader_id = Some(self.options.server_id.clone());
         self.last_leader_timestamp = now;
-        self.lease_is_over = false;
         let conf = self.log.configuration().clone();
         let last_index = self.log.last_id().index;
+        let mut leadership = Leadership::new(last_index + 1);
         for peer in conf.voters().chain(conf.learners()).filter(|p| **p != self.options.server_id) {
-            self.replicators.add_replicator(peer, last_index, now);
+            leadership.replicators.add_replicator(peer, last_index, now);
         }
-        self.term_start_index = last_index + 1;
-        self.ballot_box.reset_pending_index(last_index + 1);
-        self.step_down_timer.start(now.after_millis(self.options.election_timeout_ms / 2));
+        leadership.step_down_timer.start(now.after_millis(self.options.election_timeout_ms / 2));
+        self.role.enter(NodeEvent::Win, Role::Leader(Box::new(leadership)));
         let id = LogId::new(last_index + 1, self.hard_state.term);
         if let Some(first) = rules::log::first_entry_of_term(id, conf) {
             self.append_as_leader(now, first, fx);
@@ -139,13 +134,17 @@ impl NodeImpl {
         let alive = |peer: &PeerId| {
             peer == own
                 || self
-                    .replicators
+                    .role
+                    .replicators()
                     .get(peer)
                     .is_some_and(|r| r.counts() && now.since(r.last_rpc_send_timestamp) <= lease)
         };
         if rules::election::may_lead_on(rules::quorum::has_quorum(self.log.configuration(), alive)) {
             self.last_leader_timestamp = now;
-            self.step_down_timer.start(now.after_millis((self.options.election_timeout_ms / 2).max(1)));
+            if let Some(leader) = self.role.leadership_mut() {
+                let period = (self.options.election_timeout_ms / 2).max(1);
+                leader.step_down_timer.start(now.after_millis(period));
+            }
             return;
         }
         fx.marks.set(Mark::QuorumLost);
@@ -155,17 +154,17 @@ impl NodeImpl {
 
     /// Commits what both majorities hold durably; the leader counts itself for what is durable here.
     pub(super) fn commit_by_counting(&mut self, fx: &mut Effects) {
-        if self.term_start_index == 0 {
-            return;
-        }
+        let Some(leader) = self.role.leadership_mut() else { return };
         let own = &self.options.server_id;
         let held_here = rules::log::held_by_leader(self.log.stable_index(), self.log.last_id().index);
-        let replicators = &self.replicators;
+        let replicators = &leader.replicators;
         let held = |peer: &PeerId| {
             if peer == own { held_here } else { replicators.get(peer).map_or(0, Replicator::counts_for) }
         };
-        if self.ballot_box.commit_at(self.log.configuration(), held) == Counted::OldTerm {
-            fx.marks.set(Mark::OldTermHeldBack);
+        match leader.ballot_box.commit_at(self.committed, self.log.configuration(), held) {
+            Counted::Committed(index) => self.committed = index,
+            Counted::OldTerm => fx.marks.set(Mark::OldTermHeldBack),
+            Counted::Nothing => {}
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::effects::{
 use crate::message::{
     AppendKind, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption,
 };
+use crate::node::role::Leadership;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::rules;
@@ -105,7 +106,7 @@ impl NodeImpl {
             self.reads.fail(calls, &status, fx);
             return;
         }
-        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if self.role.leads() {
             self.begin_read(now, calls, None, mode, fx);
             return;
         }
@@ -121,8 +122,8 @@ impl NodeImpl {
     }
 
     fn refuses_reads(&self, more: usize) -> Option<Status> {
-        if !self.state.is_active() {
-            let message = format!("node {} is {}", self.options.server_id, self.state);
+        if !self.state().is_active() {
+            let message = format!("node {} is {}", self.options.server_id, self.state());
             return Some(
                 self.last_error.clone().unwrap_or_else(|| Status::new(RaftError::NodeShutdown, message)),
             );
@@ -133,7 +134,7 @@ impl NodeImpl {
         }
         let lag = self.committed_index().saturating_sub(self.applied);
         match self.options.max_read_index_lag {
-            Some(limit) if self.state == NodeState::Follower && lag > limit => {
+            Some(limit) if self.state() == NodeState::Follower && lag > limit => {
                 let message = format!(
                     "the state machine is {lag} entries behind, more than {limit}; ask another replica"
                 );
@@ -151,7 +152,7 @@ impl NodeImpl {
         request: ReadIndexRequest,
         fx: &mut Effects,
     ) {
-        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if self.role.leads() {
             self.begin_read(now, Vec::new(), Some(token), request.mode, fx);
             return;
         }
@@ -161,7 +162,7 @@ impl NodeImpl {
 
     /// "Not the leader", with the leader's name when it is known.
     pub(super) fn not_leader(&self) -> Status {
-        let who = self.leader_id.as_ref().map_or("no leader is known".to_owned(), |l| format!("{l} leads"));
+        let who = self.leader_id().map_or("no leader is known".to_owned(), |l| format!("{l} leads"));
         Status::new(RaftError::NotPermitted, format!("{} is not the leader; {who}", self.options.server_id))
     }
 
@@ -174,7 +175,8 @@ impl NodeImpl {
         mode: ReadOnlyOption,
         fx: &mut Effects,
     ) {
-        let index = rules::reads::read_index(self.committed_index(), self.term_start_index);
+        let first = self.role.leadership().map_or(0, Leadership::first_index);
+        let index = rules::reads::read_index(self.committed, first);
         let replies: Vec<ReplyToken> = reply.into_iter().collect();
         let after = Ticket(self.last_ticket);
         let round = Round { after, index, calls, replies, since: now };
@@ -201,7 +203,7 @@ impl NodeImpl {
             if peer == own {
                 return Some(Ticket(u64::MAX));
             }
-            self.replicators.get(peer).filter(|r| r.counts()).and_then(|r| r.acknowledged)
+            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.acknowledged)
         };
         rules::quorum::confirms_reads(self.log.configuration(), acknowledged)
     }
@@ -209,11 +211,11 @@ impl NodeImpl {
     /// Sends a heartbeat to every voter that has none under way, if reads wait for it.
     fn solicit_acknowledgements(&mut self, now: Time, fx: &mut Effects) {
         let Some(after) = self.reads.rounds.back().map(|round| round.after) else { return };
-        for position in 0..self.replicators.len() {
+        for position in 0..self.role.replicators().len() {
             let votes = |r: &crate::replicator::Replicator, node: &NodeImpl| {
                 node.log.configuration().is_voter(&r.peer)
             };
-            let Some(r) = self.replicators.iter().nth(position) else { return };
+            let Some(r) = self.role.replicators().iter().nth(position) else { return };
             let free = rules::reads::may_ask_at_once(r.heartbeat_in_flight().is_some(), r.heartbeat_failed);
             if votes(r, self) && free && r.acknowledged <= Some(after) {
                 self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
@@ -272,13 +274,13 @@ impl NodeImpl {
             return;
         }
         let batches = std::mem::take(&mut self.reads.waiting);
-        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if self.role.leads() {
             // It has become the leader itself meanwhile.
             let calls = batches.into_iter().flat_map(|(_, calls)| calls).collect();
             self.begin_read(now, calls, None, self.reads.waiting_mode, fx);
             return;
         }
-        let Some(to) = self.leader_id.clone() else {
+        let Some(to) = self.leader_id().cloned() else {
             let status = self.not_leader();
             self.reads.fail_all(batches, &status, fx);
             return;
@@ -396,19 +398,19 @@ impl NodeImpl {
 
     /// Whether a quorum has promised, for long enough from now, to elect nobody else. Counted from when the requests were *sent*.
     fn lease_is_valid(&self, now: Time) -> bool {
-        let transferring = self.state == NodeState::Transferring;
-        if !self.options.lease_reads || !rules::reads::may_rely_on_lease(transferring, self.lease_is_over) {
+        let Some(leader) = self.role.leadership().filter(|_| self.options.lease_reads) else { return false };
+        if !rules::reads::may_rely_on_lease(leader.transfer.is_some(), leader.lease_is_over) {
             return false;
         }
         let conf = self.log.configuration();
         // A voter of which it is known that it promises nothing, such as a Java peer.
-        let refused = self.replicators.iter().any(|r| r.refuses_promise && conf.is_voter(&r.peer));
+        let refused = self.role.replicators().iter().any(|r| r.refuses_promise && conf.is_voter(&r.peer));
         let own = &self.options.server_id;
         let promised = |peer: &PeerId| {
             if peer == own {
                 return Some(now);
             }
-            self.replicators.get(peer).filter(|r| r.counts()).and_then(|r| r.promised_at)
+            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_at)
         };
         let promised = if refused { None } else { rules::quorum::promises(conf, promised) };
         rules::reads::lease_runs(promised, now, self.options.lease_micros())
@@ -417,7 +419,7 @@ impl NodeImpl {
     /// A voter's side of the lease: within one election time-out of a leader's message, and of its own start, it helps nobody else.
     pub(super) fn keeps_promise(&self, now: Time) -> bool {
         let patience = self.options.election_timeout_ms * 1000;
-        let since_leader = self.last_leader_message.map(|at| now.since(at));
+        let since_leader = self.promised_at.map(|at| now.since(at));
         self.options.lease_reads
             && rules::reads::is_bound_by_promise(now.since(self.started_at), since_leader, patience)
     }
