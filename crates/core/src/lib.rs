@@ -9,6 +9,7 @@ mod ballot;
 mod ballot_box;
 mod chunk;
 mod effects;
+mod invariants;
 mod log_manager;
 mod marks;
 mod message;

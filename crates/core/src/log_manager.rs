@@ -207,6 +207,11 @@ impl LogManager {
         self.configurations.get(at)
     }
 
+    /// How many configuration entries stand behind `index`.
+    pub(crate) fn configurations_behind(&self, index: LogIndex) -> usize {
+        self.configurations.iter().rev().take_while(|c| c.id.index > index).count()
+    }
+
     /// Adds a chunk that stands right after the last entry.
     pub(crate) fn append(&mut self, chunk: &Arc<EntryChunk>) {
         debug_assert_eq!(chunk.first_index(), self.last.index + 1, "the log has no gaps");

@@ -17,6 +17,7 @@ use std::fmt;
 
 use crate::chunk::ChunkBuilder;
 use crate::effects::{Effects, FsmEvent, HardState, Input, LogOp, Reply, ReplyToken, Ticket};
+use crate::invariants::{self, Moment, Step};
 use crate::log_manager::LogManager;
 use crate::message::{RaftRequest, RaftResponse};
 use crate::options::{CoreOptions, RecoveredState};
@@ -33,7 +34,7 @@ pub use state::NodeState;
 
 use election::PriorityWait;
 use read_index::ReadOnlyService;
-use role::{Following, Recovered, Role};
+use role::{Following, Leadership, Recovered, Role};
 use state::NodeEvent;
 
 /// Terms that a message may be ahead at most.
@@ -148,6 +149,7 @@ impl NodeImpl {
 
     /// Starts the node: it follows nobody and waits for its election time-out; a sole voter campaigns at once.
     pub fn start(&mut self, now: Time, fx: &mut Effects) {
+        let start = self.moment();
         let before = self.role.enter(NodeEvent::Start, Role::Follower(Following::default()));
         self.last_leader_timestamp = now;
         self.started_at = now;
@@ -169,12 +171,13 @@ impl NodeImpl {
         if alone && !waits {
             self.elect_self(false, fx);
         }
-        self.finish(now, fx);
+        self.finish(now, start, fx);
     }
 
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, now: Time, input: Input, fx: &mut Effects) {
         debug_assert!(fx.is_empty(), "the effects of the last step were not taken");
+        let start = self.moment();
         match input {
             Input::Request { from, reply, request } => self.handle_request(now, &from, reply, request, fx),
             Input::Response { from, ticket, result } => self.handle_response(now, &from, ticket, result, fx),
@@ -198,7 +201,7 @@ impl NodeImpl {
             self.advance_transfer(fx);
             self.advance_reads(now, fx);
         }
-        self.finish(now, fx);
+        self.finish(now, start, fx);
     }
 
     /// Proposes entries: the leader appends them as one chunk and replicates it. The builder is emptied on
@@ -213,8 +216,9 @@ impl NodeImpl {
         fx: &mut Effects,
     ) -> Result<Proposed, ProposeError> {
         debug_assert!(fx.is_empty(), "the effects of the last step were not taken");
+        let start = self.moment();
         let proposed = self.append_proposal(now, batch, fx)?;
-        self.finish(now, fx);
+        self.finish(now, start, fx);
         Ok(proposed)
     }
 
@@ -350,8 +354,8 @@ impl NodeImpl {
         self.role.enter(NodeEvent::ShutDown, Role::Shutdown);
     }
 
-    /// Closes a step: numbers its write and lets memory go.
-    fn finish(&mut self, now: Time, fx: &mut Effects) {
+    /// Closes a step, which began at `start`: numbers its write, lets memory go, and sees to it that it kept every invariant.
+    fn finish(&mut self, now: Time, start: Option<Moment>, fx: &mut Effects) {
         self.release_reads(fx);
         if !fx.log.is_empty() {
             fx.write_sequence = self.log.begin_write(now);
@@ -360,6 +364,35 @@ impl NodeImpl {
             }
         }
         self.release_entries();
+        if let (Some(before), Some(after)) = (start, self.moment()) {
+            invariants::check(Step { before: &before, fx, after: &after });
+        }
+    }
+
+    /// What the invariants see of this node; nothing where assertions are off.
+    fn moment(&self) -> Option<Moment> {
+        if !cfg!(debug_assertions) {
+            return None;
+        }
+        let term_start = self.role.leadership().map(Leadership::first_index);
+        let open = |first: LogIndex| self.log.configurations_behind(first.max(self.committed));
+        Some(Moment {
+            own: self.options.server_id.clone(),
+            state: self.state(),
+            term: self.hard_state.term,
+            vote: self.hard_state.vote.clone(),
+            rejoining: self.rejoining,
+            hard_state_is_durable: self.hard_state_sequence <= self.log.persisted_sequence(),
+            last: self.log.last_id(),
+            stable: self.log.stable_index(),
+            committed: self.committed,
+            committed_term: self.log.term_at(self.committed),
+            delivered: self.delivered,
+            applied: self.applied,
+            term_start,
+            stage: self.stage(),
+            open_configurations: term_start.map_or(0, open),
+        })
     }
 
     fn persist_hard_state(&mut self, fx: &mut Effects) {
@@ -404,3 +437,6 @@ impl fmt::Debug for NodeImpl {
         fmt::Debug::fmt(&self.describe(), f)
     }
 }
+
+#[cfg(test)]
+mod tests;

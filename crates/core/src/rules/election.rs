@@ -195,3 +195,24 @@ pub(crate) fn may_lead_on(quorum_answers: bool) -> bool {
 pub(crate) fn leaves_to_another(disk_is_stalled: bool, another: impl FnOnce() -> bool) -> bool {
     disk_is_stalled && another() && !Mutant::H15StalledLeaderStays.is_active()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_vote_record_costs_the_term_and_frees_no_withheld_vote() {
+        let last = LogId::new(7, 4);
+        let state = |term, vote| HardState { term, vote };
+        let voted = Vote::For("b:1".parse().unwrap());
+        assert_eq!(resumed(state(4, voted.clone()), last), state(4, voted.clone()), "nothing is lost");
+        assert_eq!(resumed(state(3, voted), last), state(5, Vote::None));
+        assert_eq!(resumed(state(3, Vote::Withheld), last), state(5, Vote::Withheld));
+    }
+
+    #[test]
+    fn the_empty_peer_gets_no_vote() {
+        assert!(may_grant_vote(&Vote::None, &"a:1".parse().unwrap(), true));
+        assert!(!may_grant_vote(&Vote::None, &PeerId::empty(), true), "on disk it would read as withheld");
+    }
+}
