@@ -1,7 +1,7 @@
-//! What is committed, and what a quorum allows to commit (SOFAJRaft's `BallotBox`).
+//! What a quorum allows to commit (SOFAJRaft's `BallotBox`).
 
-use crate::mutants::Mutant;
 use crate::peer::{ConfigurationEntry, PeerId};
+use crate::rules;
 use crate::types::LogIndex;
 
 /// What came of counting.
@@ -11,136 +11,86 @@ pub(crate) enum Counted {
     Nothing,
     /// A majority holds more, but no entry of this leader's term: that commits nothing (Raft §5.4.2).
     OldTerm,
-    /// The commit index advanced.
-    Committed,
+    /// Everything up to this index is committed.
+    Committed(LogIndex),
 }
 
-/// The commit index, and on a leader the index from which counting commits.
+/// A leader's counting, from the first entry of its term on.
 ///
 /// SOFAJRaft keeps a ballot an entry; here the commit index comes from the sorted match indexes, which needs no
 /// memory an entry. Entries below `pending_index` are of earlier terms and commit only through a later one
 /// (Raft §5.4.2).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct BallotBox {
-    last_committed_index: LogIndex,
-    /// First index that this leader's counting may commit; 0 while not leader.
+    /// First index that this leader's counting may commit.
     pending_index: LogIndex,
     /// Kept from call to call so that counting does not allocate.
     scratch: Vec<LogIndex>,
 }
 
 impl BallotBox {
-    /// A box that knows this index as committed (a snapshot's, or 0).
-    pub(crate) fn new(last_committed_index: LogIndex) -> BallotBox {
-        BallotBox { last_committed_index, pending_index: 0, scratch: Vec::new() }
+    /// Counts entries from `pending_index` on, which are of the leader's term.
+    pub(crate) fn new(pending_index: LogIndex) -> BallotBox {
+        BallotBox { pending_index, scratch: Vec::new() }
     }
 
-    /// The commit index.
-    pub(crate) fn last_committed_index(&self) -> LogIndex {
-        self.last_committed_index
+    /// First index that is counted.
+    pub(crate) fn pending_index(&self) -> LogIndex {
+        self.pending_index
     }
 
-    /// Becomes a leader's: only entries from `index` on, which are of its term, are counted.
-    pub(crate) fn reset_pending_index(&mut self, index: LogIndex) {
-        debug_assert!(index > self.last_committed_index, "a leader's first entry is new");
-        self.pending_index = index;
-    }
-
-    /// Ceases to be a leader's.
-    pub(crate) fn clear_pending_tasks(&mut self) {
-        self.pending_index = 0;
-    }
-
-    /// Advances the commit index to what both majorities hold durably; `held` is the durable index of a peer.
+    /// How far behind `committed` both majorities hold the log durably; `held` is the durable index of a peer.
     pub(crate) fn commit_at(
         &mut self,
+        committed: LogIndex,
         conf: &ConfigurationEntry,
-        mut held: impl FnMut(&PeerId) -> LogIndex,
+        held: impl FnMut(&PeerId) -> LogIndex,
     ) -> Counted {
-        if self.pending_index == 0 {
+        let index = rules::quorum::durable_index(conf, held, &mut self.scratch);
+        if index <= committed {
             return Counted::Nothing;
         }
-        let learners = conf.learners().filter(|_| Mutant::C10LearnersCount.is_active()).cloned().collect();
-        let mut index = self.quorum_index(&conf.conf.peers, learners, &mut held);
-        if conf.is_joint() {
-            index = index.min(self.quorum_index(&conf.old_conf.peers, Vec::new(), &mut held));
-        }
-        debug_assert!(
-            index == naive_quorum_index(conf, &mut held)
-                || Mutant::F5MajorityIsOneShort.is_active()
-                || Mutant::D14QuorumOfUnsorted.is_active()
-                || Mutant::C10LearnersCount.is_active()
-                || Mutant::C12CommitsWhatOneHolds.is_active(),
-            "fast and naive counting agree"
-        );
-        if index <= self.last_committed_index {
-            return Counted::Nothing;
-        }
-        if index < self.pending_index && !Mutant::D1CountsAnOldTerm.is_active() {
+        if !rules::log::counts_for_commit(index, self.pending_index) {
             return Counted::OldTerm;
         }
-        self.last_committed_index = index;
-        Counted::Committed
+        Counted::Committed(index)
     }
-
-    /// A follower learns the commit index from its leader; it never goes back. Returns whether it advanced.
-    pub(crate) fn set_last_committed_index(&mut self, index: LogIndex) -> bool {
-        debug_assert!(self.pending_index == 0, "a leader commits by counting only");
-        let advanced = index > self.last_committed_index;
-        self.last_committed_index = self.last_committed_index.max(index);
-        advanced
-    }
-
-    fn quorum_index(
-        &mut self,
-        peers: &[PeerId],
-        more: Vec<PeerId>,
-        held: &mut impl FnMut(&PeerId) -> LogIndex,
-    ) -> LogIndex {
-        self.scratch.clear();
-        self.scratch.extend(peers.iter().chain(&more).map(held));
-        if !Mutant::D14QuorumOfUnsorted.is_active() {
-            self.scratch.sort_unstable_by(|a, b| b.cmp(a));
-        }
-        let needed = if Mutant::C12CommitsWhatOneHolds.is_active() { 0 } else { peers.len() / 2 };
-        self.scratch.get(needed).copied().unwrap_or(0)
-    }
-}
-
-/// The largest index that a majority of each half holds, found by trying every candidate.
-fn naive_quorum_index(conf: &ConfigurationEntry, held: &mut impl FnMut(&PeerId) -> LogIndex) -> LogIndex {
-    let candidates: Vec<LogIndex> = conf.voters().map(&mut *held).collect();
-    let agreed = |index: &LogIndex| crate::ballot::has_quorum(conf, |peer| held(peer) >= *index);
-    candidates.into_iter().filter(agreed).max().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn commit(bx: &mut BallotBox, conf: &ConfigurationEntry, held: &[(&str, u64)]) -> LogIndex {
-        bx.commit_at(conf, |p| held.iter().find(|(name, _)| p.to_string() == *name).map_or(0, |(_, i)| *i));
-        bx.last_committed_index()
+    /// Counts what the peers of `held` hold; gives the commit index, which was `committed`.
+    fn commit(
+        bx: &mut BallotBox,
+        committed: LogIndex,
+        conf: &ConfigurationEntry,
+        held: &[(&str, u64)],
+    ) -> LogIndex {
+        let held = |p: &PeerId| held.iter().find(|(name, _)| p.to_string() == *name).map_or(0, |(_, i)| *i);
+        match bx.commit_at(committed, conf, held) {
+            Counted::Committed(index) => index,
+            Counted::Nothing | Counted::OldTerm => committed,
+        }
     }
 
     #[test]
     fn counts_by_sorted_match_indexes() {
         let conf = ConfigurationEntry { conf: "a:1,b:1,c:1,d:1,e:1".parse().unwrap(), ..Default::default() };
-        let mut bx = BallotBox::new(0);
-        bx.reset_pending_index(1);
+        let mut bx = BallotBox::new(1);
         // openraft#1802: an unsorted tail committed 6 with two acknowledgements.
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 6), ("e:1", 6), ("b:1", 2), ("c:1", 1)]), 2);
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 6), ("e:1", 6), ("c:1", 4)]), 4);
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 1)]), 4, "never goes back");
+        assert_eq!(commit(&mut bx, 0, &conf, &[("a:1", 6), ("e:1", 6), ("b:1", 2), ("c:1", 1)]), 2);
+        assert_eq!(commit(&mut bx, 2, &conf, &[("a:1", 6), ("e:1", 6), ("c:1", 4)]), 4);
+        assert_eq!(commit(&mut bx, 4, &conf, &[("a:1", 1)]), 4, "never goes back");
     }
 
     #[test]
     fn an_older_term_commits_only_with_an_entry_of_the_own() {
         let conf = ConfigurationEntry { conf: "a:1,b:1,c:1".parse().unwrap(), ..Default::default() };
-        let mut bx = BallotBox::new(1);
-        bx.reset_pending_index(5);
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 4), ("b:1", 4), ("c:1", 4)]), 1);
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 5), ("b:1", 5), ("c:1", 4)]), 5);
+        let mut bx = BallotBox::new(5);
+        assert_eq!(commit(&mut bx, 1, &conf, &[("a:1", 4), ("b:1", 4), ("c:1", 4)]), 1);
+        assert_eq!(commit(&mut bx, 1, &conf, &[("a:1", 5), ("b:1", 5), ("c:1", 4)]), 5);
     }
 
     #[test]
@@ -150,16 +100,8 @@ mod tests {
             old_conf: "a:1,b:1,c:1".parse().unwrap(),
             ..Default::default()
         };
-        let mut bx = BallotBox::new(0);
-        bx.reset_pending_index(1);
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 9), ("d:1", 9), ("e:1", 9)]), 0);
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 9), ("d:1", 9), ("b:1", 3)]), 3);
-    }
-
-    #[test]
-    fn nothing_is_counted_without_leadership() {
-        let conf = ConfigurationEntry { conf: "a:1".parse().unwrap(), ..Default::default() };
-        let mut bx = BallotBox::new(0);
-        assert_eq!(commit(&mut bx, &conf, &[("a:1", 9)]), 0);
+        let mut bx = BallotBox::new(1);
+        assert_eq!(commit(&mut bx, 0, &conf, &[("a:1", 9), ("d:1", 9), ("e:1", 9)]), 0);
+        assert_eq!(commit(&mut bx, 0, &conf, &[("a:1", 9), ("d:1", 9), ("b:1", 3)]), 3);
     }
 }

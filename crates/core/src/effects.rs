@@ -8,6 +8,7 @@ use crate::message::{RaftRequest, RaftResponse, ReadOnlyOption};
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::status::Status;
 use crate::types::{LogIndex, Term};
+use crate::vote::Vote;
 
 /// Term and vote, the state that must be durable before anything that depends on it leaves (Raft figure 2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct HardState {
     /// Latest term seen.
     pub term: Term,
     /// Whom this node voted for in `term`.
-    pub voted_for: Option<PeerId>,
+    pub vote: Vote,
 }
 
 /// One operation of a group's ordered record stream. Storage replays them in exactly the order of emission.

@@ -9,6 +9,7 @@ mod ballot;
 mod ballot_box;
 mod chunk;
 mod effects;
+mod invariants;
 mod log_manager;
 mod marks;
 mod message;
@@ -18,9 +19,13 @@ mod options;
 mod peer;
 mod random;
 mod replicator;
+mod rules;
+mod stage;
 mod status;
 mod timer;
+mod transitions;
 mod types;
+mod vote;
 
 pub use chunk::{ChunkBuilder, ChunkKind, EntryChunk, InvalidChunk};
 pub use effects::{
@@ -43,3 +48,4 @@ pub use peer::{
 };
 pub use status::{RaftError, Status};
 pub use types::{GroupId, InvalidGroupId, LogId, LogIndex, Term, Time};
+pub use vote::Vote;

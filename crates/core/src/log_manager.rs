@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
-use crate::mutants::Mutant;
 use crate::options::RecoveredState;
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
+use crate::rules;
 use crate::types::{LogId, LogIndex, Term, Time};
 
 /// One write that is on its way to the disk.
@@ -207,6 +207,11 @@ impl LogManager {
         self.configurations.get(at)
     }
 
+    /// How many configuration entries stand behind `index`.
+    pub(crate) fn configurations_behind(&self, index: LogIndex) -> usize {
+        self.configurations.iter().rev().take_while(|c| c.id.index > index).count()
+    }
+
     /// Adds a chunk that stands right after the last entry.
     pub(crate) fn append(&mut self, chunk: &Arc<EntryChunk>) {
         debug_assert_eq!(chunk.first_index(), self.last.index + 1, "the log has no gaps");
@@ -229,13 +234,9 @@ impl LogManager {
     pub(crate) fn truncate_suffix(&mut self, from: LogIndex) {
         debug_assert!(from > self.before_first.index && from <= self.last.index);
         let keep = from - 1;
-        if !Mutant::D10TruncationLeavesStableMark.is_active() {
-            self.stable = self.stable.min(keep);
-        }
-        if !Mutant::D10TruncationLeavesWriteMarks.is_active() {
-            for write in &mut self.writes {
-                write.last_index = write.last_index.min(keep);
-            }
+        self.stable = rules::durability::stable_after_truncation(self.stable, keep);
+        for write in &mut self.writes {
+            write.last_index = rules::durability::write_mark_after_truncation(write.last_index, keep);
         }
         while let Some(chunk) = self.tail.back().filter(|c| c.last_index() >= from) {
             self.tail_bytes -= chunk.memory_bytes();
@@ -247,11 +248,7 @@ impl LogManager {
             }
         }
         self.terms.retain(|t| t.0 < from);
-        if Mutant::C15TruncationKeepsConfigurations.is_active() {
-            let gone = self.configurations.iter_mut().filter(|c| c.id.index >= from);
-            gone.for_each(|c| c.id.index = keep);
-        }
-        self.configurations.retain(|c| c.id.index < from);
+        rules::membership::forget_truncated(&mut self.configurations, from);
         self.last = self.terms.last().map_or(self.before_first, |t| LogId::new(keep, t.1));
     }
 
@@ -268,20 +265,13 @@ impl LogManager {
     /// Every write up to `sequence` is durable.
     pub(crate) fn persisted(&mut self, sequence: u64) {
         debug_assert!(sequence <= self.last_sequence, "nothing is durable that was not emitted");
-        let all = Mutant::D10CompletionWithoutItsSequence.is_active();
-        while let Some(write) = self.writes.front().filter(|w| w.sequence <= sequence || all) {
+        let covered = |w: &&PendingWrite| rules::durability::completion_covers(sequence, w.sequence);
+        while let Some(write) = self.writes.front().filter(covered) {
             self.stable = self.stable.max(write.last_index);
-            if !Mutant::K3QuotaIsNeverGivenBack.is_active() {
-                self.unstable_bytes -= write.bytes;
-            }
+            self.unstable_bytes -= rules::durability::bytes_given_back(write.bytes);
             self.persisted_sequence = write.sequence;
             self.writes.pop_front();
         }
-        debug_assert!(
-            self.stable <= self.last.index
-                || Mutant::D10TruncationLeavesStableMark.is_active()
-                || Mutant::D10TruncationLeavesWriteMarks.is_active()
-        );
     }
 
     /// Entries from `from` to at most `to` out of memory, about `max_bytes` of payload and `max_entries` at

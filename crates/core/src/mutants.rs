@@ -162,6 +162,19 @@ impl Mutant {
         entry.to_uppercase()
     }
 
+    /// Whether any bug is put back in this process: never in this build.
+    #[cfg(not(feature = "mutants"))]
+    #[inline(always)]
+    pub(crate) const fn any_is_active() -> bool {
+        false
+    }
+
+    /// Whether any bug is put back in this process. Assertions are off then, for the simulator is to find the bug by what it does.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn any_is_active() -> bool {
+        CHOSEN.load(std::sync::atomic::Ordering::Relaxed) != NONE
+    }
+
     /// Whether the code is to do the wrong thing: never in this build.
     #[cfg(not(feature = "mutants"))]
     #[inline(always)]

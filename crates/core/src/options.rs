@@ -134,6 +134,17 @@ impl CoreOptions {
         }
     }
 
+    /// For how long after a message was sent its answer proves that the peer is there, in microseconds.
+    pub(crate) fn lease_micros(&self) -> u64 {
+        // A percentage of milliseconds: times 1000, over 100.
+        self.election_timeout_ms * 10 * self.leader_lease_time_ratio
+    }
+
+    /// How long a heartbeat may stay unanswered before the next one goes out, in milliseconds: half the election time-out.
+    pub(crate) fn heartbeat_timeout_ms(&self) -> u64 {
+        self.election_timeout_ms / 2
+    }
+
     /// Heartbeat period in milliseconds: the election time-out over the factor, at least 10.
     pub fn heartbeat_ms(&self) -> u64 {
         (self.election_timeout_ms / self.election_heartbeat_factor.max(1)).max(10)

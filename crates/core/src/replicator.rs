@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::chunk::EntryChunk;
 use crate::effects::Ticket;
 use crate::message::{AppendKind, ConflictHint};
-use crate::mutants::Mutant;
 use crate::options::CoreOptions;
 use crate::peer::PeerId;
+use crate::rules;
 use crate::timer::RepeatedTimer;
+use crate::transitions::{self, transitions};
 use crate::types::{LogIndex, Time};
 
 /// How entries go to a peer.
@@ -51,7 +52,7 @@ pub(crate) struct Rejoining {
 #[derive(Debug)]
 pub(crate) struct Replicator {
     pub(crate) peer: PeerId,
-    pub(crate) state: ReplicatorState,
+    state: ReplicatorState,
     /// First index that was not sent yet.
     pub(crate) next_index: LogIndex,
     /// Last index that the peer holds durably; only answers to entries move it, and never back.
@@ -86,6 +87,18 @@ pub(crate) struct Replicator {
     pub(crate) read_entries: Vec<Arc<EntryChunk>>,
 }
 
+transitions! {
+    /// What moves a replicator.
+    pub(crate) enum ReplicatorEvent moves ReplicatorState [Probe, Replicate, Snapshot] {
+        /// The peer holds the entry that was asked for.
+        Match: Probe => Replicate;
+        /// Where the logs match is open, or open again: a rejection, an error, an entry that the peer must have.
+        Doubt: Probe | Replicate | Snapshot => Probe;
+        /// The entry before those that the peer needs is compacted away.
+        Lag: Probe | Replicate => Snapshot;
+    }
+}
+
 impl Replicator {
     /// A replicator that probes at the end of the leader's log.
     pub(crate) fn new(peer: PeerId, last_index: LogIndex, now: Time) -> Replicator {
@@ -111,6 +124,27 @@ impl Replicator {
             reading: None,
             read_entries: Vec::new(),
         }
+    }
+
+    /// How entries go to the peer.
+    pub(crate) fn state(&self) -> ReplicatorState {
+        self.state
+    }
+
+    fn enter(&mut self, event: ReplicatorEvent, state: ReplicatorState) {
+        transitions::check(event, self.state, state);
+        self.state = state;
+    }
+
+    /// The logs match up to `last`: requests are pipelined from there on.
+    pub(crate) fn matched(&mut self, last: LogIndex) {
+        self.enter(ReplicatorEvent::Match, ReplicatorState::Replicate);
+        self.next_index = last + 1;
+    }
+
+    /// What the peer needs is compacted away.
+    pub(crate) fn needs_snapshot(&mut self) {
+        self.enter(ReplicatorEvent::Lag, ReplicatorState::Snapshot);
     }
 
     /// Whether it waits before it asks the peer again.
@@ -157,9 +191,7 @@ impl Replicator {
         let position = self.inflights.iter().position(|i| i.ticket == ticket)?;
         let mut newest = None;
         for inflight in self.inflights.drain(..=position) {
-            if !Mutant::K3WindowIsNeverGivenBack.is_active() {
-                self.inflight_bytes -= inflight.bytes;
-            }
+            self.inflight_bytes -= rules::replication::window_bytes_given_back(inflight.bytes);
             newest = Some(inflight);
         }
         newest
@@ -178,9 +210,7 @@ impl Replicator {
     /// Forgets every request in flight: answers that still come are of no meaning for progress.
     pub(crate) fn reset_inflights(&mut self) {
         self.inflights = VecDeque::new();
-        if !Mutant::K3WindowIsNeverGivenBack.is_active() {
-            self.inflight_bytes = 0;
-        }
+        self.inflight_bytes -= rules::replication::window_bytes_given_back(self.inflight_bytes);
         self.reading = None;
         self.read_entries = Vec::new();
     }
@@ -188,7 +218,7 @@ impl Replicator {
     /// Falls back to probing at `next_index`, which is never 0.
     pub(crate) fn probe_at(&mut self, next_index: LogIndex) {
         self.reset_inflights();
-        self.state = ReplicatorState::Probe;
+        self.enter(ReplicatorEvent::Doubt, ReplicatorState::Probe);
         self.next_index = next_index.max(1);
     }
 
@@ -205,13 +235,14 @@ impl Replicator {
         self.block_timer.start(now.after_millis(heartbeat_ms * factor));
     }
 
+    /// Whether the peer counts in quorums.
+    pub(crate) fn counts(&self) -> bool {
+        rules::quorum::counts(self.rejoining.is_some())
+    }
+
     /// What the peer holds durably and counts for.
     pub(crate) fn counts_for(&self) -> LogIndex {
-        if self.rejoining.is_some() && !Mutant::H10RejoiningPeerCounts.is_active() {
-            0
-        } else {
-            self.match_index
-        }
+        if self.counts() { self.match_index } else { 0 }
     }
 
     /// Takes note of whether the peer has lost its disk: what it held before is gone. That it has caught up only answers say that were
@@ -280,17 +311,21 @@ pub(crate) fn next_after_rejection(
         Some(ConflictHint { term, first_index }) => last_of_term(term).map_or(first_index, |last| last + 1),
         None => last_log_index.unwrap_or(0).saturating_add(1),
     };
-    let most = if Mutant::D12ProbeStaysInPlace.is_active() { prev + 1 } else { wanted.min(prev) };
-    most.max(1)
+    rules::replication::next_probe(prev, wanted)
 }
 
-/// The replicators of a leader, in the order of the configuration; empty on everybody else.
+/// The replicators of a leader, in the order of the configuration.
 #[derive(Debug, Default)]
 pub(crate) struct ReplicatorGroup {
     replicators: Vec<Replicator>,
 }
 
 impl ReplicatorGroup {
+    /// Nobody.
+    pub(crate) const fn none() -> ReplicatorGroup {
+        ReplicatorGroup { replicators: Vec::new() }
+    }
+
     /// Starts replicating to a peer, unless that goes on already.
     pub(crate) fn add_replicator(&mut self, peer: &PeerId, last_index: LogIndex, now: Time) {
         if self.get(peer).is_none() {
@@ -301,11 +336,6 @@ impl ReplicatorGroup {
     /// Ends the replicators of peers that are not wanted any more.
     pub(crate) fn retain(&mut self, wanted: impl Fn(&PeerId) -> bool) {
         self.replicators.retain(|r| wanted(&r.peer));
-    }
-
-    /// Ends every replicator.
-    pub(crate) fn stop_all(&mut self) {
-        self.replicators = Vec::new();
     }
 
     /// The replicator of a peer.

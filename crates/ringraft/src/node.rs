@@ -16,14 +16,13 @@ use crate::options::ApplyTaskMode;
 use crate::pipeline::on_host_thread;
 use crate::task::Task;
 
-const STATES: [NodeState; 8] = [
+const STATES: [NodeState; 7] = [
     NodeState::Leader,
     NodeState::Transferring,
     NodeState::Candidate,
     NodeState::Follower,
     NodeState::Error,
     NodeState::Uninitialized,
-    NodeState::Shutting,
     NodeState::Shutdown,
 ];
 

@@ -5,7 +5,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use ringraft_core::{
-    Configuration, EntryChunk, GroupId, HardState, LogId, LogIndex, LogOp, PeerId, RecoveredState, Term,
+    Configuration, EntryChunk, GroupId, HardState, LogId, LogIndex, LogOp, PeerId, RecoveredState, Term, Vote,
 };
 use ringraft_storage::{GroupWrite, StorageError, WriteBatch};
 
@@ -132,10 +132,10 @@ fn plan(
     conf: &Configuration,
     began_blank: bool,
 ) -> Result<(Vec<LogOp>, RecoveredGroup), RecoverError> {
-    let HardState { term, voted_for } = &recovered.hard_state;
+    let HardState { term, vote } = &recovered.hard_state;
     // Between its creation and its first write a group that rejoins looks like a new one.
     let blank = recovered.last_index == 0 && recovered.hard_state == HardState::default();
-    if voted_for.as_ref().is_some_and(PeerId::is_empty) || began_blank && blank {
+    if *vote == Vote::Withheld || began_blank && blank {
         return Err(RecoverError::Rejoining { group: group.clone() });
     }
     let last_term = recovered.terms.last().map_or(recovered.before_first.term, |(_, term)| *term);
@@ -144,7 +144,7 @@ fn plan(
     let term = (*term).max(last_term) + leap;
     let id = LogId::new(recovered.last_index + 1, term);
     let entry = EntryChunk::configuration(id, conf.clone(), Configuration::default());
-    let ops = vec![LogOp::HardState(HardState { term, voted_for: None }), LogOp::Append(entry.into())];
+    let ops = vec![LogOp::HardState(HardState { term, vote: Vote::None }), LogOp::Append(entry.into())];
     let old = recovered.configurations.last().map(|entry| entry.conf.clone());
     Ok((ops, RecoveredGroup { group: group.clone(), old, index: id.index, term }))
 }

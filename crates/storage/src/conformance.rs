@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ringraft_core::{
     ChunkBuilder, ChunkKind, Configuration, EntryChunk, GroupId, HardState, LogId, LogIndex, LogOp,
-    RecoveredState, Term,
+    RecoveredState, Term, Vote,
 };
 
 use crate::traits::{GroupKey, GroupWrite, LogStorage, MetaStorage, StorageError, WriteBatch};
@@ -241,8 +241,8 @@ fn truncate_beyond(bench: &mut Bench) {
 fn hard_state(bench: &mut Bench) {
     let (key, _) = bench.group("g");
     let vote = |term, peer: Option<&str>| {
-        let voted_for = peer.map(|p| p.parse().expect("a valid peer"));
-        HardState { term, voted_for }
+        let vote = peer.map_or(Vote::None, |p| Vote::For(p.parse().expect("a valid peer")));
+        HardState { term, vote }
     };
     for states in [
         vec![vote(1, Some("a:1"))],
@@ -290,7 +290,7 @@ fn remove_and_create(bench: &mut Bench) {
     let (other, _) = bench.group("other");
     bench.write(
         old,
-        vec![LogOp::Append(sample_chunk(1, 1, 3)), LogOp::HardState(HardState { term: 5, voted_for: None })],
+        vec![LogOp::Append(sample_chunk(1, 1, 3)), LogOp::HardState(HardState { term: 5, vote: Vote::None })],
     );
     bench.write(other, vec![LogOp::Append(sample_chunk(1, 1, 2))]);
     bench.store.store().remove_group(old).expect("a group is removed");
@@ -315,7 +315,7 @@ fn many_groups(bench: &mut Bench) {
         let write = |(i, group): (usize, &GroupKey)| {
             let term = round + 1;
             let chunk = sample_chunk(1 + round * (i as u64 + 1), term, i as u64 + 1);
-            let ops = vec![LogOp::HardState(HardState { term, voted_for: None }), LogOp::Append(chunk)];
+            let ops = vec![LogOp::HardState(HardState { term, vote: Vote::None }), LogOp::Append(chunk)];
             GroupWrite { group: *group, ops }
         };
         bench.write_all(keys.iter().enumerate().map(write).collect());

@@ -5,7 +5,7 @@ mod model;
 use std::sync::Arc;
 
 use model::{contents, open, tiny};
-use ringraft_core::{ChunkBuilder, Configuration, EntryChunk, HardState, LogId, LogOp, PeerId};
+use ringraft_core::{ChunkBuilder, Configuration, EntryChunk, HardState, LogId, LogOp, PeerId, Vote};
 use ringraft_storage::conformance::sample_chunk;
 use ringraft_storage::{
     Disk, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError,
@@ -83,7 +83,7 @@ fn records_that_the_smaller_files_of_today_cannot_hold_stay_where_they_are() {
 #[test]
 fn peers_that_could_not_be_read_back_are_refused_before_anything_is_written() {
     let peer = |bytes: usize| PeerId::new(&"a".repeat(bytes - 3), 80);
-    let vote = |bytes| LogOp::HardState(HardState { term: 2, voted_for: Some(peer(bytes)) });
+    let vote = |bytes| LogOp::HardState(HardState { term: 2, vote: Vote::For(peer(bytes)) });
     let conf = |bytes| {
         let conf = Configuration { peers: vec![peer(bytes)], learners: Vec::new() };
         LogOp::Append(Arc::new(EntryChunk::configuration(LogId::new(1, 1), conf, Configuration::default())))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::{contents, open, tiny};
-use ringraft_core::{ChunkBuilder, EntryChunk, HardState, LogOp};
+use ringraft_core::{ChunkBuilder, EntryChunk, HardState, LogOp, Vote};
 use ringraft_storage::conformance::sample_chunk;
 use ringraft_storage::{
     Disk, GroupKey, GroupWrite, LogStorage, MemoryDisk, MetaStorage, SegmentLog, SegmentLogOptions,
@@ -71,7 +71,7 @@ fn a_group_that_lags_does_not_pin_the_stream() {
         next += 8;
         write(&mut log, busy, vec![LogOp::TruncatePrefix { first_kept: next - 8 }]).unwrap();
         if round % 50 == 0 {
-            let hard_state = HardState { term: round, voted_for: None };
+            let hard_state = HardState { term: round, vote: Vote::None };
             write(&mut log, lag, vec![LogOp::HardState(hard_state)]).unwrap();
         }
         log.maintain().unwrap();

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::chunk::{ChunkKind, EntryChunk};
 use crate::effects::{Effects, FsmEvent, LogRead, Ticket};
 use crate::marks::Mark;
-use crate::mutants::Mutant;
+use crate::node::role::Role;
 use crate::node::{NodeImpl, NodeState};
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{LogIndex, Time};
 
@@ -15,11 +16,8 @@ impl NodeImpl {
     pub(super) fn deliver(&mut self, fx: &mut Effects) {
         loop {
             let allowed = self.applied.saturating_add(self.options.max_unapplied_entries);
-            let mut stable = self.log.stable_index();
-            if Mutant::H5UnstableEntriesAreApplied.is_active() {
-                stable = self.log.last_id().index;
-            }
-            let to = self.committed_index().min(stable).min(allowed);
+            let durable = rules::log::may_be_applied(self.log.stable_index(), self.log.last_id().index);
+            let to = self.committed_index().min(durable).min(allowed);
             if self.delivered >= to || self.apply_read.is_some() {
                 if to == allowed && self.awaits_apply() {
                     fx.marks.set(Mark::ApplyHeldBack);
@@ -44,8 +42,8 @@ impl NodeImpl {
     /// Whether the node itself waits for the disk, not only its answers, which leave from the disk stage: a leader's commit
     /// hangs on it, a candidate's vote, the patience of who granted one, or entries that are committed already.
     pub fn awaits_stable(&self) -> bool {
-        self.state != NodeState::Follower
-            || self.vote_sequence != 0
+        self.state() != NodeState::Follower
+            || self.vote_write.is_some()
             || self.committed_index() > self.log.stable_index()
     }
 
@@ -63,15 +61,18 @@ impl NodeImpl {
         if is_configuration && let Some(conf) = self.log.configuration_at(last) {
             fx.fsm.push(FsmEvent::ConfigurationCommitted(conf.clone()));
         }
-        let leads = self.state == NodeState::Leader;
-        if leads && (first..=last).contains(&self.term_start_index) && !self.leader_started {
-            self.leader_started = true;
+        if let Role::Leader(leader) = &mut self.role
+            && leader.transfer.is_none()
+            && !leader.announced
+            && (first..=last).contains(&leader.first_index())
+        {
+            leader.announced = true;
             fx.fsm.push(FsmEvent::LeaderStart { term: self.hard_state.term });
         }
     }
 
     pub(super) fn handle_applied(&mut self, index: LogIndex, fx: &mut Effects) {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             return;
         }
         debug_assert!(index <= self.delivered, "applied {index} of {} handed over", self.delivered);
@@ -86,7 +87,7 @@ impl NodeImpl {
         result: Result<Vec<Arc<EntryChunk>>, Status>,
         fx: &mut Effects,
     ) {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             return;
         }
         if self.apply_read != Some(ticket) {
@@ -120,7 +121,7 @@ impl NodeImpl {
     /// that lag a bounded amount is kept.
     pub(super) fn release_entries(&mut self) {
         let free = self.delivered.min(self.log.stable_index());
-        let held = self.replicators.iter().map(|r| r.match_index).min().unwrap_or(u64::MAX);
+        let held = self.role.replicators().iter().map(|r| r.match_index).min().unwrap_or(u64::MAX);
         self.log.release(free.min(held));
         self.log.shrink(free, self.options.max_tail_bytes);
         // Entries that wait for a slow state machine can be read back; memory stays bounded.

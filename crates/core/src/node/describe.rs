@@ -7,6 +7,7 @@ use crate::peer::PeerId;
 use crate::replicator::ReplicatorState;
 use crate::status::Status;
 use crate::types::{GroupId, LogId, LogIndex, Term, Time};
+use crate::vote::Vote;
 
 /// A snapshot of a node's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct NodeDescription {
     /// Current term.
     pub term: Term,
     /// Whom it voted for in this term.
-    pub voted_for: Option<PeerId>,
+    pub vote: Vote,
     /// The leader, when known.
     pub leader_id: Option<PeerId>,
     /// First index of the log.
@@ -96,7 +97,7 @@ impl Members {
 impl NodeImpl {
     /// On a leader: peers that have lost their disks and not caught up since, as far as it knows. They count in no quorum.
     pub fn rejoining_peers(&self) -> impl Iterator<Item = &PeerId> {
-        self.replicators.iter().filter(|r| r.rejoining.is_some()).map(|r| &r.peer)
+        self.role.replicators().iter().filter(|r| r.rejoining.is_some()).map(|r| &r.peer)
     }
 
     /// Who the members are, and who of them answers.
@@ -104,14 +105,14 @@ impl NodeImpl {
     /// # Errors
     /// `EPERM` unless this node leads: nobody else knows.
     pub fn members(&self, now: Time) -> Result<Members, Status> {
-        if !matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if !self.role.leads() {
             return Err(self.not_leader());
         }
         let conf = &self.configuration().conf;
-        let lease = self.lease_micros();
+        let lease = self.options.lease_micros();
         let alive = |peer: &&PeerId| {
             **peer == self.options.server_id
-                || self.replicators.get(peer).is_some_and(|r| {
+                || self.role.replicators().get(peer).is_some_and(|r| {
                     r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= lease
                 })
         };
@@ -130,8 +131,8 @@ impl NodeImpl {
         } else {
             conf.conf.to_string()
         };
-        let replicators = self.replicators.iter().map(|r| {
-            let state = match r.state {
+        let replicators = self.role.replicators().iter().map(|r| {
+            let state = match r.state() {
                 ReplicatorState::Probe => "Probe",
                 ReplicatorState::Replicate => "Replicate",
                 ReplicatorState::Snapshot => "Snapshot",
@@ -149,10 +150,10 @@ impl NodeImpl {
         NodeDescription {
             group_id: self.options.group_id.clone(),
             server_id: self.options.server_id.clone(),
-            state: self.state,
+            state: self.state(),
             term: self.term(),
-            voted_for: self.hard_state.voted_for.clone(),
-            leader_id: self.leader_id.clone(),
+            vote: self.hard_state.vote.clone(),
+            leader_id: self.leader_id().cloned(),
             first_index: self.log.first_index(),
             last_log_id: self.log.last_id(),
             stable_index: self.log.stable_index(),
@@ -160,7 +161,7 @@ impl NodeImpl {
             applied_index: self.applied,
             configuration,
             rejoining: self.rejoining,
-            change: self.conf_ctx.describe(),
+            change: self.role.leadership().and_then(|leader| leader.change.describe()),
             pending_reads: self.reads.len(),
             tail_entries: self.log.tail_entries(),
             tail_bytes: self.log.tail_bytes(),
@@ -180,7 +181,7 @@ impl fmt::Display for NodeDescription {
             self.server_id,
             self.state,
             self.term,
-            name(&self.voted_for),
+            self.vote,
             name(&self.leader_id)
         )?;
         writeln!(

@@ -8,11 +8,12 @@ use crate::marks::Mark;
 use crate::message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftResponse,
 };
-use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Time};
+use crate::vote::Vote;
 
 impl NodeImpl {
     pub(super) fn handle_append_entries_request(
@@ -63,19 +64,14 @@ impl NodeImpl {
         if let Some(term) = self.follow(now, from, request.term, fx) {
             return Ok((refuse(term), false));
         }
-        if !Mutant::B4AppendIsNoSignOfLife.is_active() {
-            self.last_leader_timestamp = now;
-        }
-        if Mutant::A6AppendErasesTheVote.is_active() {
-            self.hard_state.voted_for = None;
-        }
-
-        self.last_leader_message = Some(now);
+        self.last_leader_timestamp = rules::election::heard_of_leader(self.last_leader_timestamp, now);
+        rules::election::leave_vote_alone(&mut self.hard_state.vote);
+        self.promised_at = Some(now);
         if self.rejoining && request.rejoined == self.life {
             tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, "has caught up, votes and counts again");
             self.rejoining = false;
             // Whom it voted for in this term nobody knows; that this leader was elected is certain.
-            self.hard_state.voted_for = Some(from.clone());
+            self.hard_state.vote = Vote::For(from.clone());
             self.persist_hard_state(fx);
             self.configuration_changed(now);
         }
@@ -114,26 +110,19 @@ impl NodeImpl {
             }
             self.append_from_leader(now, request.entries, fx)?;
         }
-        // Only what this very message proved to match may be committed by it (scylladb#9965).
-        let mut verified = last_verified;
-        if Mutant::D5CommitsWhatWasNotVerified.is_active() {
-            verified = self.log.last_id().index;
-        }
+        let verified = rules::replication::verified_index(last_verified, self.log.last_id().index);
         if request.committed_index > verified {
             fx.marks.set(Mark::CommitCapped);
         }
-        self.ballot_box.set_last_committed_index(request.committed_index.min(verified));
+        self.committed = self.committed.max(request.committed_index.min(verified));
         self.deliver(fx);
         if request.kind == AppendKind::Entries {
             // An older write that is still under way may carry entries that were sent again.
-            let mut waits = last_verified > self.log.stable_index();
-            if waits && fx.log.is_empty() {
+            let unstable = last_verified > self.log.stable_index();
+            if unstable && fx.log.is_empty() {
                 fx.marks.set(Mark::AcknowledgementWaits);
             }
-            if Mutant::H6ResentEntriesAcknowledgedEarly.is_active() {
-                waits = !fx.log.is_empty();
-            }
-            Ok((success, waits && !Mutant::H6AcknowledgedBeforeDurable.is_active()))
+            Ok((success, rules::replication::acknowledgement_waits(unstable, !fx.log.is_empty())))
         } else {
             Ok((AppendEntriesResponse { last_log_index, ..success }, false))
         }
@@ -141,14 +130,14 @@ impl NodeImpl {
 
     /// Follows the sender in its term. Gives the term to refuse with when the term has another leader already.
     fn follow(&mut self, now: Time, from: &PeerId, term: u64, fx: &mut Effects) -> Option<u64> {
-        if term > self.hard_state.term || self.state == NodeState::Candidate {
+        if term > self.hard_state.term || self.state() == NodeState::Candidate {
             if term == self.hard_state.term {
                 fx.marks.set(Mark::CandidateFollows);
             }
             let message = format!("{from} leads term {term}");
             self.step_down(now, term, Status::new(RaftError::NewLeader, message), fx);
         }
-        match &self.leader_id {
+        match self.leader_id() {
             Some(leader) if leader == from => None,
             Some(leader) => {
                 let message = format!("{from} and {leader} both claim to lead term {term}");
@@ -158,9 +147,11 @@ impl NodeImpl {
             }
             None => {
                 tracing::info!(group = %self.options.group_id, node = %self.options.server_id, leader = %from, term, "follows");
-                self.leader_id = Some(from.clone());
                 self.reset_priority();
                 self.end_vote_round();
+                if let Some(following) = self.role.following_mut() {
+                    following.leader = Some(from.clone());
+                }
                 fx.fsm.push(FsmEvent::StartFollowing { leader: from.clone(), term });
                 None
             }
@@ -170,7 +161,7 @@ impl NodeImpl {
     /// Whether the log holds this entry. What is committed matches by definition, also when it is compacted away.
     fn matches(&self, prev: LogId) -> bool {
         match self.log.term_at(prev.index) {
-            Some(term) => term == prev.term || Mutant::D8PrevTermIsNotCompared.is_active(),
+            Some(term) => rules::replication::previous_matches(term, prev.term),
             None => prev.index < self.log.first_index() && prev.index <= self.committed_index(),
         }
     }
@@ -191,7 +182,7 @@ impl NodeImpl {
     ) -> Result<(), Status> {
         let mut configuration = false;
         for chunk in entries {
-            let Some(first_new) = self.first_difference(&chunk) else {
+            let Some(first_new) = rules::replication::first_to_append(&self.log, &chunk) else {
                 fx.marks.set(Mark::EntriesKnownAlready);
                 continue;
             };
@@ -211,20 +202,6 @@ impl NodeImpl {
             self.configuration_changed(now);
         }
         Ok(())
-    }
-
-    /// First index of the chunk that the log lacks or holds with another term; `None` when it holds all.
-    fn first_difference(&self, chunk: &EntryChunk) -> Option<LogIndex> {
-        let known = self.log.last_id().index;
-        if chunk.first_index() > known || Mutant::D2ResentEntriesTruncate.is_active() {
-            return Some(chunk.first_index());
-        }
-        let from = chunk.first_index().max(self.log.first_index());
-        let kept = Mutant::D26ConflictIsKept.is_active();
-        let differs = |index: &LogIndex| self.log.term_at(*index) != Some(chunk.term()) && !kept;
-        (from..=chunk.last_index().min(known))
-            .find(differs)
-            .or_else(|| (chunk.last_index() > known).then(|| from.max(known + 1)))
     }
 
     fn truncate_conflict(&mut self, from: LogIndex, fx: &mut Effects) -> Result<(), Status> {

@@ -1,10 +1,10 @@
 //! What a host may ask a node; nothing here changes it.
 
+use crate::node::role::Role;
 use crate::node::{NodeImpl, NodeState};
 use crate::options::CoreOptions;
 use crate::peer::{ConfigurationEntry, PeerId};
 use crate::status::Status;
-use crate::timer::RepeatedTimer;
 use crate::types::{LogId, LogIndex, Term, Time};
 
 impl NodeImpl {
@@ -15,7 +15,7 @@ impl NodeImpl {
 
     /// Role or life state.
     pub fn state(&self) -> NodeState {
-        self.state
+        self.role.state()
     }
 
     /// Current term.
@@ -25,12 +25,16 @@ impl NodeImpl {
 
     /// The leader of the current term, when known; itself on a leader.
     pub fn leader_id(&self) -> Option<&PeerId> {
-        self.leader_id.as_ref()
+        match &self.role {
+            Role::Follower(following) => following.leader.as_ref(),
+            Role::Leader(_) => Some(&self.options.server_id),
+            _ => None,
+        }
     }
 
     /// Whether it leads and takes proposals.
     pub fn is_leader(&self) -> bool {
-        self.state == NodeState::Leader
+        self.state() == NodeState::Leader
     }
 
     /// Whether it has lost its disk and not caught up since: it neither votes nor counts.
@@ -65,7 +69,7 @@ impl NodeImpl {
 
     /// Commit index.
     pub fn committed_index(&self) -> LogIndex {
-        self.ballot_box.last_committed_index()
+        self.committed
     }
 
     /// Last index that the state machine has applied.
@@ -85,12 +89,11 @@ impl NodeImpl {
 
     /// When [`Input::Tick`](crate::Input::Tick) is wanted next.
     pub fn deadline(&self) -> Option<Time> {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             return None;
         }
-        let own = [self.election_timer, self.vote_timer, self.step_down_timer];
-        let own = own.into_iter().filter_map(RepeatedTimer::deadline).min();
-        let peers = self.replicators.iter().filter_map(|r| self.replicator_deadline(r)).min();
+        let own = self.role.deadline();
+        let peers = self.role.replicators().iter().filter_map(|r| self.replicator_deadline(r)).min();
         let calls = [self.read_deadline(), self.transfer_deadline(), self.change_deadline()];
         own.into_iter().chain(peers).chain(calls.into_iter().flatten()).min()
     }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::ballot::has_quorum;
 use crate::ballot_box::Counted;
 use crate::chunk::{ChunkBuilder, EntryChunk};
 use crate::effects::{Effects, LogOp};
 use crate::marks::Mark;
-use crate::mutants::Mutant;
+use crate::node::role::{Leadership, Role};
+use crate::node::state::NodeEvent;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::replicator::Replicator;
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Term, Time};
 
@@ -62,19 +63,17 @@ impl NodeImpl {
         batch: &mut ChunkBuilder,
         fx: &mut Effects,
     ) -> Result<Proposed, ProposeError> {
-        match self.state {
+        match self.state() {
             NodeState::Leader => {}
             NodeState::Follower | NodeState::Candidate => {
-                return Err(ProposeError::NotLeader { leader: self.leader_id.clone() });
+                return Err(ProposeError::NotLeader { leader: self.leader_id().cloned() });
             }
             NodeState::Transferring => return Err(ProposeError::Transferring),
             NodeState::Error => {
                 let unknown = || Status::new(RaftError::BadNode, "unknown error");
                 return Err(ProposeError::Failed(self.last_error.clone().unwrap_or_else(unknown)));
             }
-            NodeState::Uninitialized | NodeState::Shutting | NodeState::Shutdown => {
-                return Err(ProposeError::Stopped);
-            }
+            NodeState::Uninitialized | NodeState::Shutdown => return Err(ProposeError::Stopped),
         }
         if !self.has_capacity() {
             fx.marks.set(Mark::ProposalRefusedBusy);
@@ -95,45 +94,33 @@ impl NodeImpl {
         let chunk = Arc::new(chunk);
         self.log.append(&chunk);
         fx.log.push(LogOp::Append(chunk));
-        for position in 0..self.replicators.len() {
+        for position in 0..self.role.replicators().len() {
             self.send_entries(now, position, fx);
         }
     }
 
     /// Wins the election: replicates to everybody and commits everything before by an entry of the own term.
     pub(super) fn become_leader(&mut self, now: Time, fx: &mut Effects) {
-        debug_assert!(self.state == NodeState::Candidate);
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "leads");
-        self.state = NodeState::Leader;
-        self.vote_timer.stop();
-        self.leader_id = Some(self.options.server_id.clone());
         self.last_leader_timestamp = now;
-        self.lease_is_over = false;
         let conf = self.log.configuration().clone();
         let last_index = self.log.last_id().index;
+        let mut leadership = Leadership::new(last_index + 1);
         for peer in conf.voters().chain(conf.learners()).filter(|p| **p != self.options.server_id) {
-            self.replicators.add_replicator(peer, last_index, now);
+            leadership.replicators.add_replicator(peer, last_index, now);
         }
-        self.term_start_index = last_index + 1;
-        self.ballot_box.reset_pending_index(last_index + 1);
-        self.step_down_timer.start(now.after_millis(self.options.election_timeout_ms / 2));
-        if Mutant::F1NoEntryOfTheOwnTerm.is_active() {
-            return;
-        }
+        leadership.step_down_timer.start(now.after_millis(self.options.election_timeout_ms / 2));
+        self.role.enter(NodeEvent::Win, Role::Leader(Box::new(leadership)));
         let id = LogId::new(last_index + 1, self.hard_state.term);
-        let old_conf = match Mutant::C5NewLeaderForgetsTheOldHalf.is_active() {
-            true => Default::default(),
-            false => conf.old_conf,
-        };
-        self.append_as_leader(now, EntryChunk::configuration(id, conf.conf, old_conf), fx);
-        self.adopt_change();
+        if let Some(first) = rules::log::first_entry_of_term(id, conf) {
+            self.append_as_leader(now, first, fx);
+            self.adopt_change();
+        }
     }
 
     /// Every half election time-out: a leader that a quorum does not answer leads no more.
     pub(super) fn handle_step_down_timeout(&mut self, now: Time, fx: &mut Effects) {
-        // Where nobody else could lead, stepping down would help nobody.
-        let stalled = self.disk_is_stalled(now) && self.best_candidate().is_some();
-        if stalled && !Mutant::H15StalledLeaderStays.is_active() {
+        if rules::election::leaves_to_another(self.disk_is_stalled(now), || self.best_candidate().is_some()) {
             let message = format!(
                 "a write is under way for {} ms or more; see to the disk",
                 self.options.disk_stall_ms()
@@ -142,16 +129,22 @@ impl NodeImpl {
             self.step_down(now, self.hard_state.term, Status::new(RaftError::Io, message), fx);
             return;
         }
-        let lease = self.lease_micros();
+        let lease = self.options.lease_micros();
         let own = &self.options.server_id;
         let alive = |peer: &PeerId| {
             peer == own
-                || self.replicators.get(peer).is_some_and(|r| now.since(r.last_rpc_send_timestamp) <= lease)
-                    && !self.peer_is_rejoining(peer)
+                || self
+                    .role
+                    .replicators()
+                    .get(peer)
+                    .is_some_and(|r| r.counts() && now.since(r.last_rpc_send_timestamp) <= lease)
         };
-        if has_quorum(self.log.configuration(), alive) || Mutant::B7LeaderStaysWithoutAQuorum.is_active() {
+        if rules::election::may_lead_on(rules::quorum::has_quorum(self.log.configuration(), alive)) {
             self.last_leader_timestamp = now;
-            self.step_down_timer.start(now.after_millis((self.options.election_timeout_ms / 2).max(1)));
+            if let Some(leader) = self.role.leadership_mut() {
+                let period = (self.options.election_timeout_ms / 2).max(1);
+                leader.step_down_timer.start(now.after_millis(period));
+            }
             return;
         }
         fx.marks.set(Mark::QuorumLost);
@@ -159,35 +152,19 @@ impl NodeImpl {
         self.step_down(now, self.hard_state.term, Status::new(RaftError::RaftTimedOut, message), fx);
     }
 
-    /// For how long after a message was sent its answer proves that the peer is there, in microseconds.
-    pub(super) fn lease_micros(&self) -> u64 {
-        self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio
-    }
-
     /// Commits what both majorities hold durably; the leader counts itself for what is durable here.
     pub(super) fn commit_by_counting(&mut self, fx: &mut Effects) {
-        if self.term_start_index == 0 {
-            return;
-        }
-        let (own, mut stable) = (&self.options.server_id, self.log.stable_index());
-        if Mutant::D27LeaderCountsItselfEarly.is_active() {
-            stable = self.log.last_id().index;
-        }
-        let replicators = &self.replicators;
+        let Some(leader) = self.role.leadership_mut() else { return };
+        let own = &self.options.server_id;
+        let held_here = rules::log::held_by_leader(self.log.stable_index(), self.log.last_id().index);
+        let replicators = &leader.replicators;
         let held = |peer: &PeerId| {
-            if peer == own { stable } else { replicators.get(peer).map_or(0, Replicator::counts_for) }
+            if peer == own { held_here } else { replicators.get(peer).map_or(0, Replicator::counts_for) }
         };
-        let conf = self.log.configuration();
-        let new = || crate::peer::ConfigurationEntry { conf: conf.conf.clone(), ..Default::default() };
-        let half = Mutant::C12CommitsByTheNewHalf.is_active().then(new);
-        if self.ballot_box.commit_at(half.as_ref().unwrap_or(conf), held) == Counted::OldTerm {
-            fx.marks.set(Mark::OldTermHeldBack);
+        match leader.ballot_box.commit_at(self.committed, self.log.configuration(), held) {
+            Counted::Committed(index) => self.committed = index,
+            Counted::OldTerm => fx.marks.set(Mark::OldTermHeldBack),
+            Counted::Nothing => {}
         }
-        debug_assert!(
-            self.committed_index() < self.term_start_index
-                || Mutant::D1CountsAnOldTerm.is_active()
-                || self.log.term_at(self.committed_index()) == Some(self.hard_state.term),
-            "a leader commits entries of its own term only"
-        );
     }
 }

@@ -7,29 +7,17 @@
 use crate::chunk::EntryChunk;
 use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, MembershipChange};
 use crate::message::AppendKind;
-use crate::mutants::Mutant;
-use crate::node::{NodeImpl, NodeState};
-use crate::peer::{Configuration, PeerId};
+use crate::node::NodeImpl;
+use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::replicator::{Replicator, ReplicatorState};
+use crate::rules;
+use crate::stage::{Stage, StageEvent};
 use crate::status::{RaftError, Status};
+use crate::transitions;
 use crate::types::{LogId, LogIndex, Time};
 
 /// Rounds of one election time-out after which a new voter that comes no nearer is given up.
 const ROUNDS_WITHOUT_PROGRESS: u32 = 10;
-
-/// How far a change is (SOFAJRaft's `Stage`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// No change.
-    #[default]
-    None,
-    /// New voters catch up; nothing is logged yet.
-    CatchingUp,
-    /// The joint configuration is logged.
-    Joint,
-    /// The new configuration is logged.
-    Stable,
-}
 
 /// A new voter on its way to its vote.
 #[derive(Debug)]
@@ -60,6 +48,53 @@ pub(crate) struct ConfigurationCtx {
 }
 
 impl ConfigurationCtx {
+    /// A change of `old` to `new` that begins: the new voters catch up first.
+    fn begin(&mut self, call: CallToken, old: Configuration, new: Configuration, catching_up: Vec<CatchUp>) {
+        let begun =
+            ConfigurationCtx { call: Some(call), old, new, catching_up, ..ConfigurationCtx::default() };
+        self.replace(StageEvent::Begin, ConfigurationCtx { stage: Stage::CatchingUp, ..begun });
+    }
+
+    /// The change of an earlier leader, as far as its entry in the log says; nothing when there is none to finish.
+    fn inherit(&mut self, entry: &ConfigurationEntry, stage: Stage) {
+        let event = match stage {
+            Stage::Joint => StageEvent::InheritJoint,
+            Stage::Stable => StageEvent::InheritRemoval,
+            Stage::None | Stage::CatchingUp => return,
+        };
+        let (old, new, entry) = (entry.old_conf.clone(), entry.conf.clone(), entry.id.index);
+        self.replace(event, ConfigurationCtx { stage, old, new, entry, ..ConfigurationCtx::default() });
+    }
+
+    /// The configuration of `stage` is logged, as entry `entry`.
+    fn logged(&mut self, stage: Stage, entry: LogIndex) {
+        let event = if stage == Stage::Joint { StageEvent::LogJoint } else { StageEvent::LogNew };
+        transitions::check(event, self.stage, stage);
+        self.stage = stage;
+        self.entry = entry;
+        self.catching_up.clear();
+    }
+
+    /// Ends the change by `event`, and gives back what it was.
+    fn end(&mut self, event: StageEvent) -> ConfigurationCtx {
+        self.replace(event, ConfigurationCtx::default())
+    }
+
+    fn replace(&mut self, event: StageEvent, ctx: ConfigurationCtx) -> ConfigurationCtx {
+        transitions::check(event, self.stage, ctx.stage);
+        std::mem::replace(self, ctx)
+    }
+
+    /// Tells who asked that the change is over, though it was not finished. What is logged may be finished by another leader.
+    pub(super) fn tell_of_end(self, status: &Status, fx: &mut Effects) {
+        let Some(call) = rules::membership::told_of_change(self.call) else { return };
+        let failure = match self.stage {
+            Stage::Joint | Stage::Stable => CallFailure::Unknown(status.clone()),
+            Stage::None | Stage::CatchingUp => CallFailure::Failed(status.clone()),
+        };
+        fx.calls.push(CallOutcome { call, result: Err(failure) });
+    }
+
     /// How far the change is, for people; `None` without one.
     pub(crate) fn describe(&self) -> Option<String> {
         let waits = |c: &CatchUp| format!("{} holds {}", c.peer, c.held);
@@ -123,12 +158,17 @@ fn same(a: &[PeerId], b: &[PeerId]) -> bool {
 impl NodeImpl {
     /// Whether a change is being carried out, or one of an earlier leader is not over.
     pub(super) fn change_is_under_way(&self) -> bool {
-        self.conf_ctx.stage != Stage::None || self.log.configuration().is_joint()
+        self.stage() != Stage::None || self.log.configuration().is_joint()
+    }
+
+    /// How far the change is that this leader carries out.
+    pub(super) fn stage(&self) -> Stage {
+        self.role.leadership().map_or(Stage::None, |leader| leader.change.stage)
     }
 
     /// When a new voter's round is over.
     pub(super) fn change_deadline(&self) -> Option<Time> {
-        self.conf_ctx.catching_up.iter().map(|c| c.deadline).min()
+        self.role.leadership().and_then(|leader| leader.change.catching_up.iter().map(|c| c.deadline).min())
     }
 
     pub(super) fn handle_change_members(
@@ -154,18 +194,15 @@ impl NodeImpl {
         prev_index: Option<LogIndex>,
     ) -> Result<(Configuration, Configuration), Status> {
         let busy = |what: String| Err(Status::new(RaftError::Busy, what));
-        match self.state {
-            NodeState::Leader => {}
-            NodeState::Transferring if Mutant::G2ChangeDuringTransfer.is_active() => {}
-            NodeState::Transferring => return busy("leadership is being transferred".to_owned()),
-            _ => return Err(self.not_leader()),
+        let Some(leader) = self.role.leadership() else { return Err(self.not_leader()) };
+        if rules::membership::waits_for_transfer(leader.transfer.is_some()) {
+            return busy("leadership is being transferred".to_owned());
         }
-        let second = Mutant::C3SecondChangeBeforeTheFirstIsOver.is_active();
-        if self.change_is_under_way() && !second {
-            let what = self.conf_ctx.describe().unwrap_or_else(|| "of an earlier leader".to_owned());
+        if rules::membership::waits_for_change(self.change_is_under_way()) {
+            let what = leader.change.describe().unwrap_or_else(|| "of an earlier leader".to_owned());
             return busy(format!("another change is under way: {what}"));
         }
-        if self.committed_index() < self.term_start_index && !Mutant::C1ChangeBeforeTheOwnTerm.is_active() {
+        if !rules::membership::knows_configuration(self.committed, leader.first_index()) {
             return busy(format!(
                 "the leader of term {} has not committed an entry of it yet; try again in a moment",
                 self.hard_state.term
@@ -180,7 +217,7 @@ impl NodeImpl {
         let old = entry.conf.clone();
         let new = change.apply(&old)?;
         let lost: Vec<&PeerId> =
-            new.peers.iter().filter(|peer| old.contains(peer) && self.peer_is_rejoining(peer)).collect();
+            new.peers.iter().filter(|peer| old.contains(peer) && !self.peer_counts(peer)).collect();
         if 2 * (new.peers.len() - lost.len()) <= new.peers.len() {
             let names: Vec<String> = lost.iter().map(ToString::to_string).collect();
             return busy(format!(
@@ -212,33 +249,30 @@ impl NodeImpl {
                 was_near: false,
             })
             .collect();
-        self.conf_ctx = ConfigurationCtx {
-            stage: Stage::CatchingUp,
-            call: Some(call),
-            old,
-            new,
-            catching_up,
-            ..ConfigurationCtx::default()
-        };
+        if let Some(leader) = self.role.leadership_mut() {
+            leader.change.begin(call, old, new, catching_up);
+        }
         self.reconcile_replicators(now, fx);
         self.advance_change(now, fx);
     }
 
     /// Replicates to every member and to those that catch up, and to nobody else.
     fn reconcile_replicators(&mut self, now: Time, fx: &mut Effects) {
+        let Some(leader) = self.role.leadership_mut() else { return };
         let conf = self.log.configuration();
         let mut wanted: Vec<PeerId> = conf.voters().chain(conf.learners()).cloned().collect();
-        wanted.extend(self.conf_ctx.catching_up.iter().map(|c| c.peer.clone()));
-        self.replicators.retain(|peer| wanted.contains(peer));
+        wanted.extend(leader.change.catching_up.iter().map(|c| c.peer.clone()));
+        leader.replicators.retain(|peer| wanted.contains(peer));
         self.start_replicators(now, wanted, fx);
     }
 
     fn start_replicators(&mut self, now: Time, peers: Vec<PeerId>, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
         for peer in peers {
-            if peer != self.options.server_id && self.replicators.get(&peer).is_none() {
-                self.replicators.add_replicator(&peer, last_index, now);
-                if let Some(position) = self.replicators.position(&peer) {
+            let Some(leader) = self.role.leadership_mut() else { return };
+            if peer != self.options.server_id && leader.replicators.get(&peer).is_none() {
+                leader.replicators.add_replicator(&peer, last_index, now);
+                if let Some(position) = leader.replicators.position(&peer) {
                     self.send_entries(now, position, fx);
                 }
             }
@@ -247,12 +281,13 @@ impl NodeImpl {
 
     /// Goes on with the change as far as it can. Called after whatever may let it go on.
     pub(super) fn advance_change(&mut self, now: Time, fx: &mut Effects) {
-        let committed = self.committed_index() >= self.conf_ctx.entry;
-        match self.conf_ctx.stage {
+        let Some(leader) = self.role.leadership() else { return };
+        let committed = self.committed >= leader.change.entry;
+        match leader.change.stage {
             Stage::None => {}
             Stage::CatchingUp => self.advance_catch_up(now, fx),
-            Stage::Joint if committed || Mutant::C4JointIsLeftUncommitted.is_active() => {
-                let new = self.conf_ctx.new.clone();
+            Stage::Joint if rules::membership::may_leave_joint(committed) => {
+                let new = leader.change.new.clone();
                 self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
             }
             Stage::Stable if committed => self.finish_change(now, fx),
@@ -263,30 +298,32 @@ impl NodeImpl {
     fn advance_catch_up(&mut self, now: Time, fx: &mut Effects) {
         let (last_index, margin) = (self.log.last_id().index, self.options.catchup_margin);
         let patience = self.options.election_timeout_ms;
+        let Some(leader) = self.role.leadership_mut() else { return };
+        let (replicators, change) = (&leader.replicators, &mut leader.change);
         let has_caught_up = |r: &Replicator| {
-            r.state == ReplicatorState::Replicate
+            r.state() == ReplicatorState::Replicate
                 && r.rejoining.is_none()
                 && last_index.saturating_sub(r.match_index) <= margin
         };
         // All of them at once: who has been near and fell behind while another caught up would get a vote that helps nobody.
-        let caught_up = |c: &CatchUp| self.replicators.get(&c.peer).is_some_and(has_caught_up);
-        let all = self.conf_ctx.catching_up.iter().all(caught_up);
+        let caught_up = |c: &CatchUp| replicators.get(&c.peer).is_some_and(has_caught_up);
+        let all = change.catching_up.iter().all(caught_up);
         let mut given_up = None;
-        for c in &mut self.conf_ctx.catching_up {
-            c.was_near |= self.replicators.get(&c.peer).is_some_and(has_caught_up);
+        for c in &mut change.catching_up {
+            c.was_near |= replicators.get(&c.peer).is_some_and(has_caught_up);
         }
         // All rounds end together.
-        if !all && self.conf_ctx.catching_up.iter().any(|c| c.deadline <= now) {
-            let each = self.conf_ctx.catching_up.iter().all(|c| c.was_near);
-            self.conf_ctx.rounds_apart = if each { self.conf_ctx.rounds_apart + 1 } else { 0 };
-            if self.conf_ctx.rounds_apart > ROUNDS_WITHOUT_PROGRESS {
+        if !all && change.catching_up.iter().any(|c| c.deadline <= now) {
+            let each = change.catching_up.iter().all(|c| c.was_near);
+            change.rounds_apart = if each { change.rounds_apart + 1 } else { 0 };
+            if change.rounds_apart > ROUNDS_WITHOUT_PROGRESS {
                 given_up = Some(format!(
                     "the new voters come near and fall behind again under this load; raise catchup_margin, which is {margin} entries"
                 ));
             }
         }
-        for c in &mut self.conf_ctx.catching_up {
-            let Some(r) = self.replicators.get(&c.peer) else { continue };
+        for c in &mut change.catching_up {
+            let Some(r) = replicators.get(&c.peer) else { continue };
             if c.deadline > now {
                 continue;
             }
@@ -310,15 +347,14 @@ impl NodeImpl {
             self.fail_change(now, Status::new(RaftError::CatchUp, what), fx);
             return;
         }
-        if !all && !Mutant::C24NobodyCatchesUp.is_active() {
+        if !rules::membership::may_vote(all) {
             return;
         }
-        self.conf_ctx.catching_up.clear();
-        let (old, new) = (self.conf_ctx.old.clone(), self.conf_ctx.new.clone());
-        if same(&old.peers, &new.peers) || Mutant::C3ChangeWithoutJoint.is_active() {
-            self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
-        } else {
+        let (old, new) = (change.old.clone(), change.new.clone());
+        if rules::membership::needs_joint(!same(&old.peers, &new.peers)) {
             self.log_configuration(now, Stage::Joint, new, old, fx);
+        } else {
+            self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
         }
     }
 
@@ -331,8 +367,9 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         let id = LogId::new(self.log.last_id().index + 1, self.hard_state.term);
-        self.conf_ctx.stage = stage;
-        self.conf_ctx.entry = id.index;
+        if let Some(leader) = self.role.leadership_mut() {
+            leader.change.logged(stage, id.index);
+        }
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, entry = %id, %conf, old = %old_conf,
             "logs a configuration");
         let members: Vec<PeerId> =
@@ -346,14 +383,15 @@ impl NodeImpl {
     }
 
     fn finish_change(&mut self, now: Time, fx: &mut Effects) {
-        let ctx = std::mem::take(&mut self.conf_ctx);
+        let Some(leader) = self.role.leadership_mut() else { return };
+        let ctx = leader.change.end(StageEvent::Finish);
         if let Some(call) = ctx.call {
             let done = CallDone::Changed { old: ctx.old, new: ctx.new };
             fx.calls.push(CallOutcome { call, result: Ok(done) });
         }
         self.dismiss(now, ctx.entry, fx);
         let votes = self.log.configuration().is_voter(&self.options.server_id);
-        if !votes && !Mutant::C7RemovedLeaderStays.is_active() {
+        if rules::membership::must_leave(votes) {
             // Who is removed with this leader hears of it from the next one's silence; the others are to be led at once.
             self.hand_over(fx);
             let message = format!("{} is no voter any more", self.options.server_id);
@@ -366,10 +404,10 @@ impl NodeImpl {
     /// Tells those that leave that `entry`, which says so, is committed: who knows of its removal never campaigns. A probe goes
     /// behind the entry itself; to whom it has not got, it says nothing.
     fn dismiss(&mut self, now: Time, entry: LogIndex, fx: &mut Effects) {
-        for position in 0..self.replicators.len() {
+        for position in 0..self.role.replicators().len() {
             let conf = &self.log.configuration().conf;
             let stays = |peer: &PeerId| conf.contains(peer) || conf.learners.contains(peer);
-            let Some(r) = self.replicators.at(position).filter(|r| !stays(&r.peer)) else { continue };
+            let Some(r) = self.role.replicator_at(position).filter(|r| !stays(&r.peer)) else { continue };
             r.probe_at(entry + 1);
             self.send_append(now, position, AppendKind::Probe, Vec::new(), fx);
         }
@@ -377,40 +415,21 @@ impl NodeImpl {
 
     /// A change of which nothing is logged comes to nothing.
     fn fail_change(&mut self, now: Time, status: Status, fx: &mut Effects) {
-        debug_assert!(self.conf_ctx.stage == Stage::CatchingUp);
         tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, %status, "members are not changed");
-        self.abandon_change(&status, fx);
+        if let Some(leader) = self.role.leadership_mut() {
+            leader.change.end(StageEvent::GiveUp).tell_of_end(&status, fx);
+        }
         self.reconcile_replicators(now, fx);
-    }
-
-    /// Leadership is over, or the change has failed. What is logged may be finished by another leader.
-    pub(super) fn abandon_change(&mut self, status: &Status, fx: &mut Effects) {
-        let ctx = std::mem::take(&mut self.conf_ctx);
-        let Some(call) = ctx.call.filter(|_| !Mutant::C23AbandonedChangeTellsNobody.is_active()) else {
-            return;
-        };
-        let failure = match ctx.stage {
-            Stage::Joint | Stage::Stable => CallFailure::Unknown(status.clone()),
-            Stage::None | Stage::CatchingUp => CallFailure::Failed(status.clone()),
-        };
-        fx.calls.push(CallOutcome { call, result: Err(failure) });
     }
 
     /// A new leader finishes the change that it finds in its log; its first entry carries it on. One that its own removal left no
     /// other choice than to lead steps down when that is committed.
     pub(super) fn adopt_change(&mut self) {
-        if Mutant::C4NewLeaderStaysJoint.is_active() {
-            return;
-        }
         let entry = self.log.configuration();
-        let stage = match (entry.is_joint(), entry.is_voter(&self.options.server_id)) {
-            (true, _) => Stage::Joint,
-            // Elected to finish its own removal.
-            (false, false) => Stage::Stable,
-            (false, true) => return,
-        };
-        let (old, new, entry) = (entry.old_conf.clone(), entry.conf.clone(), entry.id.index);
-        self.conf_ctx = ConfigurationCtx { stage, old, new, entry, ..ConfigurationCtx::default() };
+        let stage = rules::membership::inherited_stage(entry, &self.options.server_id);
+        if let Some(leader) = self.role.leadership_mut() {
+            leader.change.inherit(entry, stage);
+        }
     }
 
     pub(super) fn handle_reset_peers(
@@ -420,10 +439,10 @@ impl NodeImpl {
         conf: Configuration,
         fx: &mut Effects,
     ) {
-        let refused = if !self.state.is_active() {
-            let message = format!("node {} is {}", self.options.server_id, self.state);
+        let refused = if !self.state().is_active() {
+            let message = format!("node {} is {}", self.options.server_id, self.state());
             Some(Status::new(RaftError::Invalid, message))
-        } else if self.conf_ctx.stage != Stage::None {
+        } else if self.stage() != Stage::None {
             Some(Status::new(RaftError::Busy, "members are being changed by this leader"))
         } else if self.rejoining {
             // It may lack what was acknowledged, and does not campaign.
@@ -450,7 +469,8 @@ impl NodeImpl {
             let term = self.hard_state.term + 1;
             let status = Status::new(RaftError::SetPeer, "the members were forced");
             // The higher term is this node's own: nobody has taken over.
-            self.end_transfer(self.hard_state.term, &status, fx);
+            let ended = self.role.end_transfer();
+            self.tell_of_transfer(ended, self.hard_state.term, &status, fx);
             self.reset_priority();
             self.step_down(now, term, status, fx);
         }

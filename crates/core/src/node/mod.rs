@@ -9,33 +9,33 @@ mod leader;
 mod membership;
 mod read_index;
 mod replication;
-mod state;
+mod role;
+pub(crate) mod state;
 mod transfer;
 
 use std::fmt;
 
-use crate::ballot::Ballot;
-use crate::ballot_box::BallotBox;
 use crate::chunk::ChunkBuilder;
 use crate::effects::{Effects, FsmEvent, HardState, Input, LogOp, Reply, ReplyToken, Ticket};
+use crate::invariants::{self, Moment, Step};
 use crate::log_manager::LogManager;
 use crate::message::{RaftRequest, RaftResponse};
-use crate::mutants::Mutant;
 use crate::options::{CoreOptions, RecoveredState};
 use crate::peer::PeerId;
 use crate::random::Random;
-use crate::replicator::ReplicatorGroup;
+use crate::rules;
 use crate::status::{RaftError, Status};
-use crate::timer::RepeatedTimer;
 use crate::types::{LogId, LogIndex, Term, Time};
+use crate::vote::Vote;
 
 pub use describe::{Members, NodeDescription, ReplicatorDescription};
 pub use leader::{ProposeError, Proposed};
 pub use state::NodeState;
 
-use membership::ConfigurationCtx;
+use election::PriorityWait;
 use read_index::ReadOnlyService;
-use transfer::Transfer;
+use role::{Following, Leadership, Recovered, Role};
+use state::NodeEvent;
 
 /// Terms that a message may be ahead at most.
 const MAX_TERM_JUMP: u64 = 1 << 32;
@@ -61,57 +61,35 @@ const MAX_TERM_JUMP: u64 = 1 << 32;
 /// The same calls with the same arguments have the same effects: time and randomness are arguments.
 pub struct NodeImpl {
     options: CoreOptions,
-    state: NodeState,
+    role: Role,
     hard_state: HardState,
-    leader_id: Option<PeerId>,
     log: LogManager,
-    ballot_box: BallotBox,
-    replicators: ReplicatorGroup,
+    /// Commit index.
+    committed: LogIndex,
     random: Random,
     last_ticket: u64,
     last_error: Option<Status>,
 
-    prev_vote_ctx: Ballot,
-    vote_ctx: Ballot,
-    /// Somebody has refused its vote in this round.
-    vote_refused: bool,
     /// Tickets below this belong to earlier rounds of votes or pre-votes.
     vote_round: Ticket,
-    /// Write that makes the own candidacy, or a granted vote, durable; 0 when there is none to wait for.
-    vote_sequence: u64,
+    /// Write that makes the own candidacy, or a granted vote, durable, until it is.
+    vote_write: Option<u64>,
     /// Write that makes the current term and vote durable.
     hard_state_sequence: u64,
-    /// Whether the recovered term was behind the log, so that the one it starts in is not on disk yet.
-    hard_state_lost: bool,
 
-    election_timer: RepeatedTimer,
-    vote_timer: RepeatedTimer,
-    step_down_timer: RepeatedTimer,
-    /// When the leader was last heard of; on a leader, when a quorum was.
+    /// From when on patience counts: when the leader was last heard of; on a leader, when a quorum was; at first its own start.
     last_leader_timestamp: Time,
-    /// When any leader was last heard of: what the promise to it counts from.
-    last_leader_message: Option<Time>,
+    /// When a leader's message last came: what the promise to it counts from. Unlike the above it is not moved by anything else.
+    promised_at: Option<Time>,
     started_at: Time,
-    /// The disk was lost: no vote and no count in a quorum. Stands on disk as a vote for nobody, [`PeerId::empty`].
+    /// The disk was lost: no vote and no count in a quorum. On disk this is [`Vote::Withheld`].
     rejoining: bool,
     /// Names this life to leaders while rejoining; not 0.
     life: u64,
-    /// The candidacy was ordered by the leader itself.
-    ordered_to_campaign: bool,
-    /// Priority that this node waits for a better one to campaign with; the largest of the members until it decays.
-    target_priority: Option<i32>,
-    /// Election time-outs that passed for the sake of a better one.
-    yielded: u32,
+    priority: PriorityWait,
 
-    /// First index of this leader's term; 0 while not leader.
-    term_start_index: LogIndex,
-    /// No lease is held in this term any more.
-    lease_is_over: bool,
-    conf_ctx: ConfigurationCtx,
-    transfer: Option<Transfer>,
+    /// Reads wait through changes of role: a follower's go on when it becomes the leader, and confirmed ones in any case.
     reads: ReadOnlyService,
-    /// Whether `LeaderStart` was emitted and `LeaderStop` is due.
-    leader_started: bool,
     /// Last index handed to the state-machine stage.
     delivered: LogIndex,
     applied: LogIndex,
@@ -135,55 +113,30 @@ impl NodeImpl {
         if !options.initial_conf.is_empty() {
             options.initial_conf.validate().map_err(|e| invalid(e.to_string()))?;
         }
-        let mut hard_state = recovered.hard_state.clone();
+        let recovered_state = recovered.hard_state.clone();
         let before_first = recovered.before_first;
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
-        let rejoining = hard_state.voted_for.as_ref().is_some_and(PeerId::is_empty);
-        let hard_state_lost = hard_state.term < log.last_id().term;
-        if hard_state_lost {
-            // A lost vote record (braft a171a95): whatever was voted in the log's last term is unknown.
-            hard_state = HardState { term: log.last_id().term + 1, voted_for: rejoining.then(PeerId::empty) };
-        }
-        if Mutant::A8TermIsThatOfTheLastEntry.is_active() {
-            hard_state = HardState { term: log.last_id().term, voted_for: None };
-        }
-        if Mutant::A20VoteIsForgottenAtRestart.is_active() {
-            hard_state.voted_for = None;
-        }
+        let rejoining = recovered_state.vote == Vote::Withheld;
+        let hard_state_lost = recovered_state.term < log.last_id().term;
+        let hard_state = rules::election::resumed(recovered_state, log.last_id());
         Ok(NodeImpl {
-            state: NodeState::Uninitialized,
+            role: Role::Uninitialized(Recovered { hard_state_lost }),
             hard_state,
-            leader_id: None,
-            ballot_box: BallotBox::new(before_first.index),
-            replicators: ReplicatorGroup::default(),
+            committed: before_first.index,
             random: Random::new(seed),
             last_ticket: 0,
             last_error: None,
-            prev_vote_ctx: Ballot::default(),
-            vote_ctx: Ballot::default(),
-            vote_refused: false,
             vote_round: Ticket(1),
-            vote_sequence: 0,
+            vote_write: None,
             hard_state_sequence: 0,
-            hard_state_lost,
-            election_timer: RepeatedTimer::default(),
-            vote_timer: RepeatedTimer::default(),
-            step_down_timer: RepeatedTimer::default(),
             last_leader_timestamp: now,
-            last_leader_message: None,
+            promised_at: None,
             started_at: now,
             life: Random::new(!seed).below(u64::MAX >> 2) + 1,
             rejoining,
-            ordered_to_campaign: false,
-            target_priority: None,
-            yielded: 0,
-            term_start_index: 0,
-            lease_is_over: false,
-            conf_ctx: ConfigurationCtx::default(),
-            transfer: None,
+            priority: PriorityWait::default(),
             reads: ReadOnlyService::default(),
-            leader_started: false,
             delivered: before_first.index,
             applied: before_first.index,
             apply_read: None,
@@ -196,17 +149,17 @@ impl NodeImpl {
 
     /// Starts the node: it follows nobody and waits for its election time-out; a sole voter campaigns at once.
     pub fn start(&mut self, now: Time, fx: &mut Effects) {
-        debug_assert!(self.state == NodeState::Uninitialized, "a node starts once");
-        self.state = NodeState::Follower;
+        let start = self.moment();
+        let before = self.role.enter(NodeEvent::Start, Role::Follower(Following::default()));
         self.last_leader_timestamp = now;
         self.started_at = now;
         let blank = self.log.last_id() == LogId::default() && self.hard_state == HardState::default();
         if blank && self.options.rejoin {
             self.rejoining = true;
-            self.hard_state.voted_for = Some(PeerId::empty());
+            self.hard_state.vote = Vote::Withheld;
             self.persist_hard_state(fx);
         }
-        if std::mem::take(&mut self.hard_state_lost) {
+        if matches!(before, Role::Uninitialized(Recovered { hard_state_lost: true })) {
             // The entry that tells of the term may be truncated before anything else writes it.
             self.persist_hard_state(fx);
         }
@@ -218,12 +171,13 @@ impl NodeImpl {
         if alone && !waits {
             self.elect_self(false, fx);
         }
-        self.finish(now, fx);
+        self.finish(now, start, fx);
     }
 
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, now: Time, input: Input, fx: &mut Effects) {
         debug_assert!(fx.is_empty(), "the effects of the last step were not taken");
+        let start = self.moment();
         match input {
             Input::Request { from, reply, request } => self.handle_request(now, &from, reply, request, fx),
             Input::Response { from, ticket, result } => self.handle_response(now, &from, ticket, result, fx),
@@ -241,13 +195,13 @@ impl NodeImpl {
             Input::ResetPeers { call, conf } => self.handle_reset_peers(now, call, conf, fx),
             Input::Shutdown => self.shutdown(now, fx),
         }
-        if self.term_start_index != 0 {
+        if self.role.leads() {
             self.feed_rejoining(now, fx);
             self.advance_change(now, fx);
             self.advance_transfer(fx);
             self.advance_reads(now, fx);
         }
-        self.finish(now, fx);
+        self.finish(now, start, fx);
     }
 
     /// Proposes entries: the leader appends them as one chunk and replicates it. The builder is emptied on
@@ -262,8 +216,9 @@ impl NodeImpl {
         fx: &mut Effects,
     ) -> Result<Proposed, ProposeError> {
         debug_assert!(fx.is_empty(), "the effects of the last step were not taken");
+        let start = self.moment();
         let proposed = self.append_proposal(now, batch, fx)?;
-        self.finish(now, fx);
+        self.finish(now, start, fx);
         Ok(proposed)
     }
 
@@ -275,10 +230,12 @@ impl NodeImpl {
         request: RaftRequest,
         fx: &mut Effects,
     ) {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             let message = format!(
                 "node {} of group {} is {}",
-                self.options.server_id, self.options.group_id, self.state
+                self.options.server_id,
+                self.options.group_id,
+                self.state()
             );
             let response = RaftResponse::Error(Status::new(RaftError::Invalid, message));
             fx.replies.push(Reply { token, response, after_durable: false });
@@ -309,7 +266,7 @@ impl NodeImpl {
         result: Result<RaftResponse, Status>,
         fx: &mut Effects,
     ) {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             return;
         }
         let implausible =
@@ -338,12 +295,12 @@ impl NodeImpl {
     }
 
     fn handle_persisted(&mut self, now: Time, sequence: u64, fx: &mut Effects) {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             return;
         }
         self.log.persisted(sequence);
-        if self.vote_sequence != 0 && self.log.persisted_sequence() >= self.vote_sequence {
-            self.vote_sequence = 0;
+        let persisted = self.log.persisted_sequence();
+        if self.vote_write.take_if(|write| *write <= persisted).is_some() {
             self.vote_is_durable(now, fx);
         }
         self.commit_by_counting(fx);
@@ -351,17 +308,16 @@ impl NodeImpl {
     }
 
     fn handle_tick(&mut self, now: Time, fx: &mut Effects) {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             return;
         }
-        if self.election_timer.is_due(now) {
-            self.handle_election_timeout(now, fx);
-        }
-        if self.vote_timer.is_due(now) {
-            self.handle_vote_timeout(now, fx);
-        }
-        if self.step_down_timer.is_due(now) {
-            self.handle_step_down_timeout(now, fx);
+        if self.role.deadline().is_some_and(|at| at <= now) {
+            match &self.role {
+                Role::Follower(_) => self.handle_election_timeout(now, fx),
+                Role::Candidate(_) => self.handle_vote_timeout(now, fx),
+                Role::Leader(_) => self.handle_step_down_timeout(now, fx),
+                Role::Uninitialized(_) | Role::Error | Role::Shutdown => {}
+            }
         }
         self.handle_transfer_timeout(now, fx);
         self.handle_read_timeout(now, fx);
@@ -370,7 +326,7 @@ impl NodeImpl {
 
     /// SOFAJRaft's `onError`: the node gives up every role and says so.
     fn fail(&mut self, now: Time, status: Status, fx: &mut Effects) {
-        if !self.state.is_active() {
+        if !self.state().is_active() {
             return;
         }
         tracing::error!(group = %self.options.group_id, node = %self.options.server_id, %status, "node failed");
@@ -378,36 +334,28 @@ impl NodeImpl {
         self.step_down(now, self.hard_state.term, status.clone(), fx);
         // Nothing of this step may reach the failed store.
         fx.log.clear();
-        self.state = NodeState::Error;
+        self.role.enter(NodeEvent::Fail, Role::Error);
         self.abandon_reads(&status, fx);
-        self.stop_timers();
         self.last_error = Some(status.clone());
         fx.fsm.push(FsmEvent::Error(status));
     }
 
     fn shutdown(&mut self, now: Time, fx: &mut Effects) {
-        if self.state == NodeState::Shutdown {
+        if self.state() == NodeState::Shutdown {
             return;
         }
         let status = Status::new(RaftError::NodeShutdown, "the node is shutting down");
-        if self.state.is_active() {
+        if self.state().is_active() {
             self.hand_over(fx);
             self.step_down(now, self.hard_state.term, status.clone(), fx);
         }
         self.abandon_reads(&status, fx);
         fx.abandoned = Some(status);
-        self.stop_timers();
-        self.state = NodeState::Shutdown;
+        self.role.enter(NodeEvent::ShutDown, Role::Shutdown);
     }
 
-    fn stop_timers(&mut self) {
-        self.election_timer.stop();
-        self.vote_timer.stop();
-        self.step_down_timer.stop();
-    }
-
-    /// Closes a step: numbers its write and lets memory go.
-    fn finish(&mut self, now: Time, fx: &mut Effects) {
+    /// Closes a step, which began at `start`: numbers its write, lets memory go, and sees to it that it kept every invariant.
+    fn finish(&mut self, now: Time, start: Option<Moment>, fx: &mut Effects) {
         self.release_reads(fx);
         if !fx.log.is_empty() {
             fx.write_sequence = self.log.begin_write(now);
@@ -416,7 +364,35 @@ impl NodeImpl {
             }
         }
         self.release_entries();
-        self.check_invariants();
+        if let (Some(before), Some(after)) = (start, self.moment()) {
+            invariants::check(Step { before: &before, fx, after: &after });
+        }
+    }
+
+    /// What the invariants see of this node; nothing where assertions are off.
+    fn moment(&self) -> Option<Moment> {
+        if !cfg!(debug_assertions) {
+            return None;
+        }
+        let term_start = self.role.leadership().map(Leadership::first_index);
+        let open = |first: LogIndex| self.log.configurations_behind(first.max(self.committed));
+        Some(Moment {
+            own: self.options.server_id.clone(),
+            state: self.state(),
+            term: self.hard_state.term,
+            vote: self.hard_state.vote.clone(),
+            rejoining: self.rejoining,
+            hard_state_is_durable: self.hard_state_sequence <= self.log.persisted_sequence(),
+            last: self.log.last_id(),
+            stable: self.log.stable_index(),
+            committed: self.committed,
+            committed_term: self.log.term_at(self.committed),
+            delivered: self.delivered,
+            applied: self.applied,
+            term_start,
+            stage: self.stage(),
+            open_configurations: term_start.map_or(0, open),
+        })
     }
 
     fn persist_hard_state(&mut self, fx: &mut Effects) {
@@ -454,23 +430,6 @@ impl NodeImpl {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
     }
-
-    fn check_invariants(&self) {
-        debug_assert!(self.delivered <= self.ballot_box.last_committed_index());
-        debug_assert!(
-            self.delivered <= self.log.stable_index() || Mutant::H5UnstableEntriesAreApplied.is_active(),
-            "only stable entries reach the state machine"
-        );
-        debug_assert!(self.applied <= self.delivered, "applied {} of {}", self.applied, self.delivered);
-        debug_assert!(self.log.last_id().term <= self.hard_state.term, "an entry of a future term");
-        let leads = matches!(self.state, NodeState::Leader | NodeState::Transferring);
-        debug_assert!(leads == (self.term_start_index != 0));
-        debug_assert!(leads || self.replicators.len() == 0, "only leaders replicate");
-        debug_assert!(
-            self.state != NodeState::Candidate
-                || self.hard_state.voted_for.as_ref() == Some(&self.options.server_id)
-        );
-    }
 }
 
 impl fmt::Debug for NodeImpl {
@@ -478,3 +437,6 @@ impl fmt::Debug for NodeImpl {
         fmt::Debug::fmt(&self.describe(), f)
     }
 }
+
+#[cfg(test)]
+mod tests;

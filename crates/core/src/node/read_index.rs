@@ -6,16 +6,16 @@
 
 use std::collections::VecDeque;
 
-use crate::ballot::quorum_value;
 use crate::effects::{
     CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Reply, ReplyToken, Send, Ticket,
 };
 use crate::message::{
     AppendKind, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption,
 };
-use crate::mutants::Mutant;
+use crate::node::role::Leadership;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{LogIndex, Time};
 
@@ -106,12 +106,12 @@ impl NodeImpl {
             self.reads.fail(calls, &status, fx);
             return;
         }
-        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if self.role.leads() {
             self.begin_read(now, calls, None, mode, fx);
             return;
         }
-        if Mutant::F6FollowerAsksNobody.is_active() {
-            self.reads.confirmed.push((self.committed_index(), now, calls));
+        if let Some(index) = rules::reads::index_without_asking(self.committed_index()) {
+            self.reads.confirmed.push((index, now, calls));
             return;
         }
         if self.reads.waiting.is_empty() || mode == ReadOnlyOption::Safe {
@@ -122,8 +122,8 @@ impl NodeImpl {
     }
 
     fn refuses_reads(&self, more: usize) -> Option<Status> {
-        if !self.state.is_active() {
-            let message = format!("node {} is {}", self.options.server_id, self.state);
+        if !self.state().is_active() {
+            let message = format!("node {} is {}", self.options.server_id, self.state());
             return Some(
                 self.last_error.clone().unwrap_or_else(|| Status::new(RaftError::NodeShutdown, message)),
             );
@@ -134,7 +134,7 @@ impl NodeImpl {
         }
         let lag = self.committed_index().saturating_sub(self.applied);
         match self.options.max_read_index_lag {
-            Some(limit) if self.state == NodeState::Follower && lag > limit => {
+            Some(limit) if self.state() == NodeState::Follower && lag > limit => {
                 let message = format!(
                     "the state machine is {lag} entries behind, more than {limit}; ask another replica"
                 );
@@ -152,20 +152,17 @@ impl NodeImpl {
         request: ReadIndexRequest,
         fx: &mut Effects,
     ) {
-        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if self.role.leads() {
             self.begin_read(now, Vec::new(), Some(token), request.mode, fx);
             return;
         }
-        let mut response = RaftResponse::Error(self.not_leader());
-        if Mutant::F7AnswersWithoutLeading.is_active() {
-            response = RaftResponse::ReadIndex(ReadIndexResponse { index: self.committed_index() });
-        }
+        let response = rules::reads::answer_of_non_leader(self.not_leader(), self.committed_index());
         fx.replies.push(Reply { token, response, after_durable: false });
     }
 
     /// "Not the leader", with the leader's name when it is known.
     pub(super) fn not_leader(&self) -> Status {
-        let who = self.leader_id.as_ref().map_or("no leader is known".to_owned(), |l| format!("{l} leads"));
+        let who = self.leader_id().map_or("no leader is known".to_owned(), |l| format!("{l} leads"));
         Status::new(RaftError::NotPermitted, format!("{} is not the leader; {who}", self.options.server_id))
     }
 
@@ -178,25 +175,20 @@ impl NodeImpl {
         mode: ReadOnlyOption,
         fx: &mut Effects,
     ) {
-        // What earlier leaders committed is known for certain only with an entry of the own term (thesis §6.4, step 1).
-        let mut index = self.committed_index().max(self.term_start_index);
-        if Mutant::F1ReadBeforeTheOwnTerm.is_active() {
-            index = self.committed_index();
-        }
+        let first = self.role.leadership().map_or(0, Leadership::first_index);
+        let index = rules::reads::read_index(self.committed, first);
         let replies: Vec<ReplyToken> = reply.into_iter().collect();
         let after = Ticket(self.last_ticket);
         let round = Round { after, index, calls, replies, since: now };
         let leased = mode == ReadOnlyOption::LeaseBased && self.lease_is_valid(now);
-        if leased || self.acknowledged_by_quorum() > Some(after) || Mutant::F7ReadWithoutAQuorum.is_active() {
+        if leased || rules::reads::needs_no_round(self.acknowledged_by_quorum(), after) {
             self.confirm(round, fx);
             return;
         }
         match self.reads.rounds.back_mut() {
             Some(last) if last.after == after => {
                 last.index = last.index.max(index);
-                if !Mutant::F7ReadOfABatchIsLost.is_active() {
-                    last.calls.extend(round.calls);
-                }
+                rules::reads::join_round(&mut last.calls, round.calls);
                 last.replies.extend(round.replies);
             }
             _ => self.reads.rounds.push_back(round),
@@ -211,27 +203,21 @@ impl NodeImpl {
             if peer == own {
                 return Some(Ticket(u64::MAX));
             }
-            self.replicators.get(peer).and_then(|r| r.acknowledged).filter(|_| !self.peer_is_rejoining(peer))
+            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.acknowledged)
         };
-        let conf = self.log.configuration();
-        if Mutant::F8ReadCountsTheNewHalfOnly.is_active() {
-            let new = crate::peer::ConfigurationEntry { conf: conf.conf.clone(), ..Default::default() };
-            return quorum_value(&new, acknowledged);
-        }
-        quorum_value(conf, acknowledged)
+        rules::quorum::confirms_reads(self.log.configuration(), acknowledged)
     }
 
-    /// Sends a heartbeat to every voter that has none under way, if reads wait for it. One to which the last could not be delivered
-    /// is left to its next regular heartbeat: asked again at once, it would be asked as fast as the network can refuse.
+    /// Sends a heartbeat to every voter that has none under way, if reads wait for it.
     fn solicit_acknowledgements(&mut self, now: Time, fx: &mut Effects) {
         let Some(after) = self.reads.rounds.back().map(|round| round.after) else { return };
-        for position in 0..self.replicators.len() {
+        for position in 0..self.role.replicators().len() {
             let votes = |r: &crate::replicator::Replicator, node: &NodeImpl| {
                 node.log.configuration().is_voter(&r.peer)
             };
-            let Some(r) = self.replicators.iter().nth(position) else { return };
-            let asked = r.heartbeat_in_flight().is_some() || r.heartbeat_failed;
-            if votes(r, self) && !asked && r.acknowledged <= Some(after) {
+            let Some(r) = self.role.replicators().iter().nth(position) else { return };
+            let free = rules::reads::may_ask_at_once(r.heartbeat_in_flight().is_some(), r.heartbeat_failed);
+            if votes(r, self) && free && r.acknowledged <= Some(after) {
                 self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
             }
         }
@@ -243,10 +229,8 @@ impl NodeImpl {
             return;
         }
         let acknowledged = self.acknowledged_by_quorum();
-        while let Some(round) = self.reads.rounds.pop_front_if(|round| {
-            acknowledged > Some(round.after)
-                || (Mutant::F9EarlierAnswersCount.is_active() && acknowledged.is_some())
-        }) {
+        let confirmed = |round: &mut Round| rules::reads::round_is_confirmed(acknowledged, round.after);
+        while let Some(round) = self.reads.rounds.pop_front_if(confirmed) {
             self.confirm(round, fx);
         }
         self.solicit_acknowledgements(now, fx);
@@ -267,7 +251,7 @@ impl NodeImpl {
 
     /// Lets reads go whose entries are on their way to the state machine: it sees them after those.
     pub(super) fn release_reads(&mut self, fx: &mut Effects) {
-        let reached = if Mutant::F6ReadDoesNotWaitForApply.is_active() { u64::MAX } else { self.delivered };
+        let reached = rules::reads::answerable_index(self.delivered);
         if self.reads.confirmed.iter().all(|(index, ..)| *index > reached) {
             return;
         }
@@ -290,13 +274,13 @@ impl NodeImpl {
             return;
         }
         let batches = std::mem::take(&mut self.reads.waiting);
-        if matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if self.role.leads() {
             // It has become the leader itself meanwhile.
             let calls = batches.into_iter().flat_map(|(_, calls)| calls).collect();
             self.begin_read(now, calls, None, self.reads.waiting_mode, fx);
             return;
         }
-        let Some(to) = self.leader_id.clone() else {
+        let Some(to) = self.leader_id().cloned() else {
             let status = self.not_leader();
             self.reads.fail_all(batches, &status, fx);
             return;
@@ -387,7 +371,7 @@ impl NodeImpl {
 
     /// Leadership is over: what no quorum has confirmed never will be.
     pub(super) fn abandon_rounds(&mut self, fx: &mut Effects) {
-        if self.reads.rounds.is_empty() || Mutant::F7ReadsOutliveLeadership.is_active() {
+        if self.reads.rounds.is_empty() || !rules::reads::rounds_end_with_leadership() {
             return;
         }
         let status =
@@ -414,43 +398,29 @@ impl NodeImpl {
 
     /// Whether a quorum has promised, for long enough from now, to elect nobody else. Counted from when the requests were *sent*.
     fn lease_is_valid(&self, now: Time) -> bool {
-        let mut over = self.lease_is_over && !Mutant::B12LeaseOutlivesTransfer.is_active();
-        if Mutant::B13LeaseDuringTransfer.is_active() && self.state == NodeState::Transferring {
-            over = false;
-        } else if self.state != NodeState::Leader {
+        let Some(leader) = self.role.leadership().filter(|_| self.options.lease_reads) else { return false };
+        if !rules::reads::may_rely_on_lease(leader.transfer.is_some(), leader.lease_is_over) {
             return false;
-        }
-        if !self.options.lease_reads || over {
-            return false;
-        }
-        if Mutant::B7LeaseUntilStepDown.is_active() {
-            return true;
         }
         let conf = self.log.configuration();
         // A voter of which it is known that it promises nothing, such as a Java peer.
-        if self.replicators.iter().any(|r| r.refuses_promise && conf.is_voter(&r.peer)) {
-            return false;
-        }
+        let refused = self.role.replicators().iter().any(|r| r.refuses_promise && conf.is_voter(&r.peer));
         let own = &self.options.server_id;
         let promised = |peer: &PeerId| {
             if peer == own {
                 return Some(now);
             }
-            self.replicators.get(peer).and_then(|r| r.promised_at).filter(|_| !self.peer_is_rejoining(peer))
+            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_at)
         };
-        let lease = self.options.election_timeout_ms * 10 * self.options.leader_lease_time_ratio;
-        let new = || crate::peer::ConfigurationEntry { conf: conf.conf.clone(), ..Default::default() };
-        let half = Mutant::F8LeaseOfTheNewHalf.is_active().then(new);
-        quorum_value(half.as_ref().unwrap_or(conf), promised).is_some_and(|since| now.since(since) < lease)
+        let promised = if refused { None } else { rules::quorum::promises(conf, promised) };
+        rules::reads::lease_runs(promised, now, self.options.lease_micros())
     }
 
-    /// A voter's side of the lease: within one election time-out of a leader's message, and of its own start, which may have made
-    /// it forget one, it helps nobody else.
+    /// A voter's side of the lease: within one election time-out of a leader's message, and of its own start, it helps nobody else.
     pub(super) fn keeps_promise(&self, now: Time) -> bool {
         let patience = self.options.election_timeout_ms * 1000;
-        let after_start =
-            now.since(self.started_at) < patience && !Mutant::B10RestartForgetsThePromise.is_active();
-        let after_leader = self.last_leader_message.is_some_and(|at| now.since(at) < patience);
-        self.options.lease_reads && (after_start || after_leader) && !Mutant::B10NoPromise.is_active()
+        let since_leader = self.promised_at.map(|at| now.since(at));
+        self.options.lease_reads
+            && rules::reads::is_bound_by_promise(now.since(self.started_at), since_leader, patience)
     }
 }

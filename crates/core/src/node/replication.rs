@@ -6,10 +6,11 @@ use crate::chunk::EntryChunk;
 use crate::effects::{Effects, LogRead, Send, Ticket};
 use crate::marks::Mark;
 use crate::message::{AppendEntriesRequest, AppendEntriesResponse, AppendKind, Extensions, RaftRequest};
-use crate::mutants::Mutant;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::replicator::{Inflight, Rejoining, Replicator, ReplicatorState, next_after_rejection};
+use crate::rules;
+use crate::rules::replication::WakeUp;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, Time};
 
@@ -23,11 +24,11 @@ impl NodeImpl {
     pub(super) fn send_entries(&mut self, now: Time, position: usize, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
         loop {
-            let Some(r) = self.replicators.at(position) else { return };
-            if r.block_timer.deadline().is_some() || r.state == ReplicatorState::Snapshot {
+            let Some(r) = self.role.replicator_at(position) else { return };
+            if r.block_timer.deadline().is_some() || r.state() == ReplicatorState::Snapshot {
                 return;
             }
-            if r.state == ReplicatorState::Probe {
+            if r.state() == ReplicatorState::Probe {
                 if r.inflight_count() == 0 {
                     self.send_append(now, position, AppendKind::Probe, Vec::new(), fx);
                 }
@@ -51,7 +52,7 @@ impl NodeImpl {
                     let enough = from.saturating_add((entries as u64).saturating_sub(1));
                     let to = self.log.stable_index().min(enough);
                     let read = LogRead { ticket: self.next_ticket(), from, to, max_bytes: bytes };
-                    if let Some(r) = self.replicators.at(position) {
+                    if let Some(r) = self.role.replicator_at(position) {
                         r.reading = Some(read.ticket);
                     }
                     fx.marks.set(Mark::PeerReadFromStore);
@@ -71,9 +72,9 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         let ticket = self.next_ticket();
-        let (term, committed_index) = (self.hard_state.term, self.ballot_box.last_committed_index());
+        let (term, committed_index) = (self.hard_state.term, self.committed);
         let heartbeat_ms = self.options.heartbeat_ms();
-        let Some(r) = self.replicators.at(position) else { return };
+        let Some(r) = self.role.replicator_at(position) else { return };
         // A heartbeat stands on what is known to match: it may overtake entries that are on their way.
         let prev_index = if kind == AppendKind::Heartbeat { r.match_index } else { r.next_index - 1 };
         let prev_log = match (self.log.term_at(prev_index), kind) {
@@ -82,7 +83,7 @@ impl NodeImpl {
             (None, _) => {
                 tracing::warn!(group = %self.options.group_id, peer = %r.peer, index = prev_index,
                     "the peer needs entries that are compacted away");
-                r.state = ReplicatorState::Snapshot;
+                r.needs_snapshot();
                 return;
             }
         };
@@ -106,7 +107,7 @@ impl NodeImpl {
         let timeout_ms = match kind {
             AppendKind::Heartbeat => {
                 r.heartbeat_sent(ticket, now);
-                self.options.election_timeout_ms / 2
+                self.options.heartbeat_timeout_ms()
             }
             AppendKind::Probe | AppendKind::Entries => {
                 let (last, bytes) = (request.last_verified(), request.payload_bytes());
@@ -134,10 +135,9 @@ impl NodeImpl {
 
     // --- answers ---
 
-    /// Whether a peer has lost its disk and not caught up since: it counts in no quorum.
-    pub(super) fn peer_is_rejoining(&self, peer: &PeerId) -> bool {
-        self.replicators.get(peer).is_some_and(|r| r.rejoining.is_some())
-            && !Mutant::H10RejoiningPeerCounts.is_active()
+    /// Whether a peer counts in quorums: as far as is known it has not lost its disk, or has caught up since.
+    pub(super) fn peer_counts(&self, peer: &PeerId) -> bool {
+        self.role.replicators().get(peer).is_none_or(Replicator::counts)
     }
 
     /// Peers that have lost their disks need an entry that was made after that: where nobody proposes, the leader does.
@@ -145,7 +145,10 @@ impl NodeImpl {
         let last_index = self.log.last_id().index;
         // Not only when it is known to hold the rest: a process that was started again may hold it all, and then nothing else is sent.
         let waits = |r: &Replicator| r.rejoining.is_some_and(|rejoining| rejoining.behind == last_index);
-        if self.state == NodeState::Leader && self.has_capacity() && self.replicators.iter().any(waits) {
+        if self.state() == NodeState::Leader
+            && self.has_capacity()
+            && self.role.replicators().iter().any(waits)
+        {
             let id = LogId::new(last_index + 1, self.hard_state.term);
             self.append_as_leader(now, EntryChunk::no_op(id), fx);
         }
@@ -159,13 +162,13 @@ impl NodeImpl {
         response: AppendEntriesResponse,
         fx: &mut Effects,
     ) {
-        if !Mutant::K7HigherTermAnswerIsIgnored.is_active()
+        if rules::replication::heeds_term_of_answer()
             && self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx)
         {
             return;
         }
-        let Some(position) = self.replicators.position(from) else { return };
-        let Some(r) = self.replicators.at(position) else { return };
+        let Some(position) = self.role.replicators().position(from) else { return };
+        let Some(r) = self.role.replicator_at(position) else { return };
         // Only an answer of this term acknowledges this leader.
         let (of_this_term, promise) = (response.term == self.hard_state.term, response.lease_promise);
         let (rejoining, last_index) = (response.rejoining, self.log.last_id().index);
@@ -174,11 +177,10 @@ impl NodeImpl {
         }
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
             if of_this_term {
-                let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { sent_at };
-                r.alive(ticket, sent_at, promise);
+                r.alive(ticket, rules::reads::contact_counts_from(sent_at, now), promise);
             }
             // The peer does not hold what it once confirmed, or never confirmed anything: find out.
-            if !response.success && r.state == ReplicatorState::Replicate {
+            if !response.success && r.state() == ReplicatorState::Replicate {
                 let next = next_after_rejection(r.match_index, response.last_log_index, None, |_| None);
                 r.probe_at(next);
                 self.send_entries(now, position, fx);
@@ -190,8 +192,7 @@ impl NodeImpl {
             return;
         };
         if of_this_term {
-            let sent_at = if Mutant::B7LeaseFromReceipt.is_active() { now } else { inflight.sent_at };
-            r.alive(ticket, sent_at, promise);
+            r.alive(ticket, rules::reads::contact_counts_from(inflight.sent_at, now), promise);
         }
         if response.success && response.term != self.hard_state.term {
             // An answer from the past of a confused peer proves nothing.
@@ -212,12 +213,10 @@ impl NodeImpl {
             }
             r.probe_at(next);
         } else {
-            if r.state == ReplicatorState::Probe {
-                r.state = ReplicatorState::Replicate;
-                r.next_index = inflight.last + 1;
+            if r.state() == ReplicatorState::Probe {
+                r.matched(inflight.last);
             }
-            // A probe's answer says nothing about durability.
-            let durable = inflight.kind == AppendKind::Entries || Mutant::D11ProbeConfirms.is_active();
+            let durable = rules::replication::confirms_durability(inflight.kind);
             if inflight.kind == AppendKind::Entries {
                 r.took_entries();
             }
@@ -232,9 +231,9 @@ impl NodeImpl {
 
     pub(super) fn handle_rpc_error(&mut self, now: Time, from: &PeerId, ticket: Ticket, status: &Status) {
         let heartbeat_ms = self.options.heartbeat_ms();
-        let Some(r) = self.replicators.get_mut(from) else { return };
+        let Some(r) = self.role.replicator_mut(from) else { return };
         if r.heartbeat_answered(ticket).is_some() {
-            r.heartbeat_failed = !Mutant::F7UnreachablePeerIsAskedAtOnce.is_active();
+            r.heartbeat_failed = true;
             return;
         }
         // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
@@ -250,8 +249,8 @@ impl NodeImpl {
     }
 
     pub(super) fn handle_peer_connected(&mut self, now: Time, peer: &PeerId, fx: &mut Effects) {
-        let Some(position) = self.replicators.position(peer) else { return };
-        let Some(r) = self.replicators.at(position) else { return };
+        let Some(position) = self.role.replicators().position(peer) else { return };
+        let Some(r) = self.role.replicator_at(position) else { return };
         r.heartbeat_failed = false;
         if r.block_timer.deadline().is_some() {
             r.block_timer.stop();
@@ -268,14 +267,14 @@ impl NodeImpl {
         result: Result<Vec<Arc<EntryChunk>>, Status>,
         fx: &mut Effects,
     ) {
-        let Some(position) = (0..self.replicators.len())
-            .find(|p| self.replicators.at(*p).is_some_and(|r| r.reading == Some(ticket)))
+        let Some(position) = (0..self.role.replicators().len())
+            .find(|p| self.role.replicator_at(*p).is_some_and(|r| r.reading == Some(ticket)))
         else {
             fx.marks.set(Mark::StaleReadIgnored);
             return;
         };
         let heartbeat_ms = self.options.heartbeat_ms();
-        let Some(r) = self.replicators.at(position) else { return };
+        let Some(r) = self.role.replicator_at(position) else { return };
         r.reading = None;
         let (log, from) = (&self.log, r.next_index);
         // The wire carries no index of an entry: a hole would become another log at the peer.
@@ -293,23 +292,23 @@ impl NodeImpl {
                 r.block(now, heartbeat_ms);
             }
         }
-        if !Mutant::D19ReadWakesNobody.is_active() {
+        self.wake(now, position, WakeUp::LogRead, fx);
+    }
+
+    /// What the replicator may have waited for has come.
+    fn wake(&mut self, now: Time, position: usize, after: WakeUp, fx: &mut Effects) {
+        if rules::replication::wakes(after) {
             self.send_entries(now, position, fx);
         }
     }
 
     // --- time ---
 
-    /// An unanswered heartbeat is given up after half the election time-out; then the next one goes out.
-    fn heartbeat_timeout_ms(&self) -> u64 {
-        self.options.election_timeout_ms / 2
-    }
-
     pub(super) fn replicator_deadline(&self, r: &Replicator) -> Option<Time> {
         let rpc = r.oldest_sent_at().map(|at| at.after_millis(self.options.rpc_default_timeout_ms));
         let block = r.block_timer.deadline();
         let heartbeat = match r.heartbeat_in_flight() {
-            Some(at) => Some(at.after_millis(self.heartbeat_timeout_ms())),
+            Some(at) => Some(at.after_millis(self.options.heartbeat_timeout_ms())),
             None => Some(r.heartbeat_timer.deadline().unwrap_or_default()),
         };
         [rpc, block, heartbeat].into_iter().flatten().min()
@@ -317,9 +316,9 @@ impl NodeImpl {
 
     pub(super) fn handle_replicator_timeouts(&mut self, now: Time, fx: &mut Effects) {
         let heartbeat_ms = self.options.heartbeat_ms();
-        let heartbeat_timeout_ms = self.heartbeat_timeout_ms();
-        for position in 0..self.replicators.len() {
-            let Some(r) = self.replicators.at(position) else { return };
+        let heartbeat_timeout_ms = self.options.heartbeat_timeout_ms();
+        for position in 0..self.role.replicators().len() {
+            let Some(r) = self.role.replicator_at(position) else { return };
             let waited = r.oldest_sent_at().map_or(0, |at| now.since(at));
             if waited >= self.options.rpc_default_timeout_ms * 1000 {
                 tracing::warn!(group = %self.options.group_id, peer = %r.peer, "no answer in time, probing again");
@@ -329,11 +328,9 @@ impl NodeImpl {
             if r.block_timer.is_due(now) {
                 r.block_timer.stop();
                 fx.marks.set(Mark::ProbeAfterError);
-                if !Mutant::D19BlockEndsWithoutAProbe.is_active() {
-                    self.send_entries(now, position, fx);
-                }
+                self.wake(now, position, WakeUp::BlockOver, fx);
             }
-            let Some(r) = self.replicators.at(position) else { return };
+            let Some(r) = self.role.replicator_at(position) else { return };
             if r.heartbeat_in_flight().is_some_and(|at| at.after_millis(heartbeat_timeout_ms) <= now) {
                 r.heartbeat_lost();
             }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::transitions::transitions;
+
 /// Role and life of a node (SOFAJRaft's `State`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeState {
@@ -17,10 +19,32 @@ pub enum NodeState {
     Error,
     /// Not started.
     Uninitialized,
-    /// On its way down.
-    Shutting,
     /// Ended.
     Shutdown,
+}
+
+transitions! {
+    /// What moves a node between roles.
+    pub(crate) enum NodeEvent moves NodeState [
+        Uninitialized, Follower, Candidate, Leader, Transferring, Error, Shutdown
+    ] {
+        /// It starts.
+        Start: Uninitialized => Follower;
+        /// It asks for votes in a new term.
+        Campaign: Follower | Candidate => Candidate;
+        /// A majority has elected it.
+        Win: Candidate => Leader;
+        /// It begins to hand leadership over.
+        BeginTransfer: Leader => Transferring;
+        /// The hand-over has come to nothing, and it leads on.
+        EndTransfer: Transferring => Leader;
+        /// Another leads, or may, or a higher term is known.
+        StepDown: Follower | Candidate | Leader | Transferring => Follower;
+        /// Its log or state machine has failed. It has stepped down before.
+        Fail: Follower => Error;
+        /// It ends. Who leads or campaigns steps down before.
+        ShutDown: Uninitialized | Follower | Error => Shutdown;
+    }
 }
 
 impl NodeState {
@@ -42,7 +66,6 @@ impl fmt::Display for NodeState {
             NodeState::Follower => "FOLLOWER",
             NodeState::Error => "ERROR",
             NodeState::Uninitialized => "UNINITIALIZED",
-            NodeState::Shutting => "SHUTTING",
             NodeState::Shutdown => "SHUTDOWN",
         })
     }

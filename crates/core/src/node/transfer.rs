@@ -2,13 +2,13 @@
 
 use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Send, Ticket};
 use crate::message::{RaftRequest, TimeoutNowRequest, TimeoutNowResponse};
-use crate::mutants::Mutant;
-use crate::node::{NodeImpl, NodeState};
+use crate::node::NodeImpl;
 use crate::peer::PeerId;
+use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{Term, Time};
 
-/// A transfer that is under way.
+/// A transfer that is under way: the leader is [`NodeState::Transferring`](crate::NodeState::Transferring) as long as there is one.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     call: CallToken,
@@ -21,7 +21,7 @@ pub(crate) struct Transfer {
 impl NodeImpl {
     /// When the transfer is given up.
     pub(super) fn transfer_deadline(&self) -> Option<Time> {
-        self.transfer.as_ref().map(|transfer| transfer.deadline)
+        self.role.transfer().map(|transfer| transfer.deadline)
     }
 
     pub(super) fn handle_transfer_leadership(
@@ -34,14 +34,11 @@ impl NodeImpl {
         let refuse = |status: Status, fx: &mut Effects| {
             fx.calls.push(CallOutcome { call, result: Err(CallFailure::Failed(status)) });
         };
-        if self.state == NodeState::Transferring {
-            let to = self.transfer.as_ref().map_or(String::new(), |t| format!(" to {}", t.to));
-            return refuse(
-                Status::new(RaftError::Busy, format!("leadership is being transferred{to} already")),
-                fx,
-            );
+        if let Some(Transfer { to, .. }) = self.role.transfer() {
+            let message = format!("leadership is being transferred to {to} already");
+            return refuse(Status::new(RaftError::Busy, message), fx);
         }
-        if self.state != NodeState::Leader {
+        if !self.role.leads() {
             return refuse(self.not_leader(), fx);
         }
         if self.change_is_under_way() {
@@ -65,35 +62,41 @@ impl NodeImpl {
             return refuse(Status::new(RaftError::Invalid, message), fx);
         }
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, %to, "transfers leadership");
-        self.state = NodeState::Transferring;
-        // An order that is delayed may depose this leader at any time until its term is over (raft-rs#234).
-        self.lease_is_over = true;
         let deadline = now.after_millis(self.options.election_timeout_ms);
-        if std::mem::take(&mut self.leader_started) {
+        if self.role.leadership_mut().is_some_and(|leader| std::mem::take(&mut leader.announced)) {
             let message = format!("leadership is being transferred to {to}");
             fx.fsm.push(FsmEvent::LeaderStop { status: Status::new(RaftError::TransferLeadership, message) });
         }
-        self.transfer = Some(Transfer { call, to, deadline, ordered: None });
+        self.role.begin_transfer(Transfer { call, to, deadline, ordered: None });
+        // An order that is delayed may depose this leader at any time until its term is over (raft-rs#234).
+        self.end_lease();
         self.advance_transfer(fx);
     }
 
     /// Orders the new leader to campaign once it has everything: nothing is proposed meanwhile.
     pub(super) fn advance_transfer(&mut self, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
-        let Some(transfer) = self.transfer.as_ref().filter(|t| t.ordered.is_none()) else { return };
-        let holds = self.replicators.get(&transfer.to).is_some_and(|r| r.match_index == last_index);
-        if holds || Mutant::G2TransferBeforeTheLogIsComplete.is_active() {
+        let Some(transfer) = self.role.transfer().filter(|t| t.ordered.is_none()) else { return };
+        let held = self.role.replicators().get(&transfer.to).map(|r| r.match_index);
+        if rules::transfer::may_order(held, last_index) {
             let to = transfer.to.clone();
             let ticket = self.order_to_campaign(to, fx);
-            if let Some(transfer) = &mut self.transfer {
+            if let Some(transfer) = self.role.leadership_mut().and_then(|leader| leader.transfer.as_mut()) {
                 transfer.ordered = Some(ticket);
             }
         }
     }
 
+    /// From now on until the end of the term somebody may campaign by this leader's own order.
+    fn end_lease(&mut self) {
+        if let Some(leader) = self.role.leadership_mut() {
+            leader.lease_is_over = true;
+        }
+    }
+
     fn order_to_campaign(&mut self, to: PeerId, fx: &mut Effects) -> Ticket {
         let ticket = self.next_ticket();
-        self.lease_is_over = true;
+        self.end_lease();
         let request = RaftRequest::TimeoutNow(TimeoutNowRequest { term: self.hard_state.term });
         let timeout_ms = u32::try_from(self.options.election_timeout_ms).unwrap_or(u32::MAX);
         fx.sends.push(Send { to, ticket, request, after_durable: false, timeout_ms });
@@ -106,7 +109,8 @@ impl NodeImpl {
         let may_lead =
             |peer: &PeerId| conf.voters().find(|voter| *voter == peer).is_some_and(|v| v.priority() != 0);
         let follows = self
-            .replicators
+            .role
+            .replicators()
             .iter()
             .filter(|r| r.acknowledged.is_some() && r.rejoining.is_none() && may_lead(&r.peer));
         let priority = |peer: &PeerId| conf.voters().find(|voter| *voter == peer).map_or(0, PeerId::priority);
@@ -115,7 +119,7 @@ impl NodeImpl {
 
     /// A leader that is about to step down of its own accord spares its followers the wait.
     pub(super) fn hand_over(&mut self, fx: &mut Effects) {
-        if !matches!(self.state, NodeState::Leader | NodeState::Transferring) {
+        if !self.role.leads() {
             return;
         }
         if let Some(to) = self.best_candidate() {
@@ -137,7 +141,7 @@ impl NodeImpl {
         if self.step_down_if_higher(now, response.term, RaftError::TransferLeadership, fx) {
             return;
         }
-        if !response.success && self.transfer.as_ref().is_some_and(|t| t.ordered == Some(ticket)) {
+        if !response.success && self.role.transfer().is_some_and(|t| t.ordered == Some(ticket)) {
             self.resume_leadership(
                 Status::new(RaftError::Invalid, format!("{from} refuses to campaign")),
                 fx,
@@ -147,7 +151,7 @@ impl NodeImpl {
 
     /// The order could not be delivered, as far as is known. Says whether it was one.
     pub(super) fn timeout_now_failed(&mut self, ticket: Ticket, status: &Status, fx: &mut Effects) -> bool {
-        if self.transfer.as_ref().is_none_or(|t| t.ordered != Some(ticket)) {
+        if self.role.transfer().is_none_or(|t| t.ordered != Some(ticket)) {
             return false;
         }
         self.resume_leadership(status.clone(), fx);
@@ -155,7 +159,7 @@ impl NodeImpl {
     }
 
     pub(super) fn handle_transfer_timeout(&mut self, now: Time, fx: &mut Effects) {
-        let Some(transfer) = self.transfer.as_ref().filter(|t| t.deadline <= now) else { return };
+        let Some(transfer) = self.role.transfer().filter(|t| t.deadline <= now) else { return };
         let message = format!(
             "{} did not take leadership over within {} ms; see whether it is up and follows",
             transfer.to, self.options.election_timeout_ms
@@ -165,30 +169,35 @@ impl NodeImpl {
 
     /// The transfer has failed: this node goes on leading, without its lease.
     fn resume_leadership(&mut self, status: Status, fx: &mut Effects) {
-        let Some(transfer) = self.transfer.take() else { return };
-        debug_assert!(self.state == NodeState::Transferring);
+        let Some(transfer) = self.role.end_transfer() else { return };
         tracing::warn!(group = %self.options.group_id, node = %self.options.server_id, to = %transfer.to, %status,
             "transfer failed, leads on");
-        self.state = NodeState::Leader;
         let ordered = transfer.ordered.is_some();
         // Once ordered, the target may campaign whatever is heard of it.
         let failure = if ordered { CallFailure::Unknown(status) } else { CallFailure::Failed(status) };
         fx.calls.push(CallOutcome { call: transfer.call, result: Err(failure) });
-        if self.delivered >= self.term_start_index {
-            self.leader_started = true;
+        if let Some(leader) = self.role.leadership_mut().filter(|l| l.first_index() <= self.delivered) {
+            leader.announced = true;
             fx.fsm.push(FsmEvent::LeaderStart { term: self.hard_state.term });
         }
     }
 
-    /// Leadership is over: another leads in `term`, or will, when that is higher.
-    pub(super) fn end_transfer(&mut self, term: Term, status: &Status, fx: &mut Effects) {
-        let told = !Mutant::G3EndedTransferTellsNobody.is_active();
-        let Some(transfer) = self.transfer.take().filter(|_| told) else { return };
+    /// Leadership is over, and with it the transfer that was under way: another leads in `term`, or will, when that is higher.
+    pub(super) fn tell_of_transfer(
+        &self,
+        ended: Option<Transfer>,
+        term: Term,
+        status: &Status,
+        fx: &mut Effects,
+    ) {
+        let Some(call) = ended.and_then(|transfer| rules::transfer::told_of_transfer(transfer.call)) else {
+            return;
+        };
         let result = if term > self.hard_state.term {
             Ok(CallDone::Transferred { term })
         } else {
             Err(CallFailure::Unknown(status.clone()))
         };
-        fx.calls.push(CallOutcome { call: transfer.call, result });
+        fx.calls.push(CallOutcome { call, result });
     }
 }

@@ -127,7 +127,7 @@ impl fmt::Debug for StableClosureEventHandler {
 
 #[cfg(test)]
 mod tests {
-    use ringraft_core::{HardState, RequestVoteResponse};
+    use ringraft_core::{HardState, RequestVoteResponse, Vote};
     use ringraft_net::ReplyHandle;
     use ringraft_storage::{GroupKey, GroupNumber, Incarnation};
 
@@ -139,7 +139,7 @@ mod tests {
             key: GroupKey { number: GroupNumber(slot), incarnation: Incarnation(1) },
             progress: Arc::default(),
             sequence,
-            ops: vec![LogOp::HardState(HardState { term: sequence, voted_for: None })],
+            ops: vec![LogOp::HardState(HardState { term: sequence, vote: Vote::None })],
             sends: Vec::new(),
             replies: vec![OutReply {
                 handle: ReplyHandle { connection: slot, generation: 1, request: sequence as u32 },

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ringraft::handler::{CallResult, Control, LaneEvent, NodeCall, Waiter, promise};
-use ringraft_core::{CallDone, CallFailure, Configuration, ConfigurationEntry, MembershipChange, PeerId};
+use ringraft_core::{
+    CallDone, CallFailure, Configuration, ConfigurationEntry, MembershipChange, PeerId, Vote,
+};
 
 use super::plan::MS;
 use super::random::Random;
@@ -332,9 +334,10 @@ impl World {
 
     /// Whether a host has lost its disk, and a group on it may not have caught up: what a crash may bring back counts.
     pub(super) fn may_rejoin(&self, host: usize) -> bool {
-        let rejoins = |image: &crate::LogImage| {
-            image.hard_state().voted_for.as_ref().is_none_or(PeerId::is_empty) && image.last_index() == 0
-                || image.hard_state().voted_for.as_ref().is_some_and(PeerId::is_empty)
+        let rejoins = |image: &crate::LogImage| match image.hard_state().vote {
+            Vote::Withheld => true,
+            Vote::None => image.last_index() == 0,
+            Vote::For(_) => false,
         };
         let hosts = |group: &usize| self.plan.groups[*group].contains(&host);
         self.hosts[host].wiped

@@ -96,7 +96,7 @@ pub(super) fn explain(
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use ringraft_core::HardState;
+    use ringraft_core::{HardState, Vote};
     use ringraft_storage::{GroupNumber, Incarnation};
 
     use super::*;
@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn image(terms: &[u64]) -> LogImage {
-        LogImage::preset(HardState { term: 9, voted_for: None }, terms)
+        LogImage::preset(HardState { term: 9, vote: Vote::None }, terms)
     }
 
     fn found(durable: &LogImage, on_the_way: &[LogOp], there: &LogImage) -> Result<LogImage, String> {
@@ -152,7 +152,7 @@ mod tests {
         assert!(found(&durable, &on_the_way, &image(&[1])).is_err(), "something durable is gone");
         assert!(found(&durable, &on_the_way, &image(&[1, 1, 3])).is_err(), "something is made up");
         assert!(found(&durable, &[], &more).is_err());
-        let forgotten = LogImage::preset(HardState { term: 8, voted_for: None }, &[1, 1]);
+        let forgotten = LogImage::preset(HardState { term: 8, vote: Vote::None }, &[1, 1]);
         assert!(found(&durable, &[], &forgotten).is_err(), "an earlier term");
     }
 

@@ -98,7 +98,7 @@ pub(super) fn chunk(chunk: &EntryChunk) -> String {
 }
 
 pub(super) fn hard_state(hard_state: &HardState) -> String {
-    format!("term={} vote={}", hard_state.term, optional_peer(hard_state.voted_for.as_ref()))
+    format!("term={} vote={}", hard_state.term, short(&hard_state.vote.to_string()))
 }
 
 pub(crate) fn log_op(op: &LogOp) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringraft_core::{ConfigurationEntry, GroupId, HardState, LogId, Mutant, PeerId};
+use ringraft_core::{ConfigurationEntry, GroupId, HardState, LogId, Mutant, Vote};
 use rustc_hash::FxHashSet;
 
 use super::format::{
@@ -112,7 +112,7 @@ fn encode_group(out: &mut Vec<u8>, group: &Group) {
     put64(out, index.before_first.index);
     put64(out, index.before_first.term);
     put64(out, index.hard_state.term);
-    let vote = index.hard_state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default();
+    let vote = index.hard_state.vote.to_text();
     put_text(out, if Mutant::A9CheckpointForgetsTheVote.is_active() { "" } else { &vote });
     put32(out, index.configurations.len() as u32);
     for entry in &index.configurations {
@@ -166,7 +166,9 @@ fn decode_group(cursor: &mut Cursor<'_>) -> Result<StoredGroup, String> {
     let name: GroupId = cursor.text()?.parse().map_err(|e: ringraft_core::InvalidGroupId| e.to_string())?;
     let next_sequence = cursor.u64()?;
     let before_first = LogId::new(cursor.u64()?, cursor.u64()?);
-    let hard_state = HardState { term: cursor.u64()?, voted_for: decode_vote(cursor.text()?)? };
+    let term = cursor.u64()?;
+    let vote = Vote::from_text(cursor.text()?).map_err(|e| e.to_string())?;
+    let hard_state = HardState { term, vote };
     let mut index = GroupIndex { before_first, hard_state, next_sequence, ..GroupIndex::default() };
     for _ in 0..cursor.u32()? {
         let id = LogId::new(cursor.u64()?, cursor.u64()?);
@@ -190,15 +192,6 @@ fn decode_group(cursor: &mut Cursor<'_>) -> Result<StoredGroup, String> {
         });
     }
     Ok(StoredGroup { key, name, index, runs })
-}
-
-/// A vote as text; the empty text is no vote.
-pub(crate) fn decode_vote(text: &str) -> Result<Option<PeerId>, String> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        text.parse().map(Some).map_err(|e: ringraft_core::InvalidPeerId| e.to_string())
-    }
 }
 
 /// Writes `bytes` to the slot of checkpoint `sequence` and makes them durable.

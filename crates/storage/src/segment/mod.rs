@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState};
+use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState, Vote};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use options::SegmentLogOptions;
@@ -275,7 +275,16 @@ fn op_bound(op: &LogOp) -> u64 {
             ringraft_core::ChunkKind::Configuration { .. } => run_bound(1, stored_payload(chunk).len()),
             _ => run_bound(chunk.len(), chunk.payload().len()),
         },
-        LogOp::HardState(state) => run_bound(0, state.voted_for.as_ref().map_or(0, |p| p.ip().len() + 32)),
+        LogOp::HardState(state) => {
+            // A peer's text is its ip and three numbers.
+            let text = |peer: &PeerId| peer.ip().len() + 32;
+            let vote = match &state.vote {
+                Vote::None => 0,
+                Vote::For(peer) => text(peer),
+                Vote::Withheld => text(&PeerId::empty()),
+            };
+            run_bound(0, vote)
+        }
         _ => run_bound(0, 0),
     }
 }
@@ -294,8 +303,7 @@ fn write_op(
             append(stream, key, index, chunk)
         }
         LogOp::HardState(state) => {
-            let vote = state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default();
-            let payload = Bytes::from(vote);
+            let payload = Bytes::from(state.vote.to_text());
             let sequence = index.take_sequence();
             let header =
                 RunHeader { term: state.term, ..control_header(RunKind::HardState, key, sequence, &payload) };
@@ -345,7 +353,7 @@ fn check_peers(op: &LogOp) -> Result<(), String> {
         Err(format!("peer id {start:?} of {} bytes cannot be read back", text.len()))
     };
     match op {
-        LogOp::HardState(state) => state.voted_for.iter().try_for_each(readable),
+        LogOp::HardState(state) => state.vote.candidate().map_or(Ok(()), readable),
         LogOp::Append(chunk) => match chunk.kind() {
             ringraft_core::ChunkKind::Configuration { conf, old_conf } => {
                 let lists = [&conf.peers, &conf.learners, &old_conf.peers, &old_conf.learners];

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ringraft_core::{GroupId, HardState, LogId, Mutant};
+use ringraft_core::{GroupId, HardState, LogId, Mutant, Vote};
 use rustc_hash::FxHashMap;
 
-use super::checkpoint::{Checkpoint, decode_vote};
+use super::checkpoint::Checkpoint;
 use super::format::{RunKind, RunView, decode_configuration};
 use super::index::{Group, GroupIndex, Place, Run, Segment};
 
@@ -106,12 +106,12 @@ impl Replay {
                 index.append(run, configuration);
             }
             RunKind::HardState => {
-                let vote = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
-                let mut voted_for = decode_vote(vote)?;
+                let text = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
+                let mut vote = Vote::from_text(text).map_err(|e| e.to_string())?;
                 if Mutant::A9RecoveryForgetsTheVote.is_active() {
-                    voted_for = None;
+                    vote = Vote::None;
                 }
-                index.hard_state = HardState { term: header.term, voted_for };
+                index.hard_state = HardState { term: header.term, vote };
             }
             RunKind::TruncateSuffix => {
                 index.check_truncate_suffix(header.index)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringraft_core::{ChunkBuilder, EntryChunk, GroupId, HardState, LogId, LogOp};
+use ringraft_core::{ChunkBuilder, EntryChunk, GroupId, HardState, LogId, LogOp, Vote};
 use ringraft_storage::{
     GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError, WriteBatch,
 };
@@ -101,7 +101,10 @@ fn ops(random: &mut Random, group: &GroupModel, lagging: bool) -> Vec<LogOp> {
         let op = match random.below(12) {
             0..=1 => LogOp::HardState(HardState {
                 term: state.hard_state.term + random.below(2),
-                voted_for: (random.below(2) == 0).then(|| "127.0.0.1:8081:1:100".parse().unwrap()),
+                vote: match random.below(2) {
+                    0 => Vote::For("127.0.0.1:8081:1:100".parse().unwrap()),
+                    _ => Vote::None,
+                },
             }),
             2 if !state.entries.is_empty() => {
                 let from = state.before_first.index + 1 + random.below(state.entries.len() as u64);

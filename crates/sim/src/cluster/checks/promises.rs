@@ -11,7 +11,7 @@ use crate::LogImage;
 pub(in crate::cluster) fn votes(stable: &LogImage, term: Term, candidate: &PeerId) -> Result<(), String> {
     let known = stable.hard_state();
     // A later term forgets the vote, and can give none in this term any more.
-    if known.term > term || (known.term == term && known.voted_for.as_ref() == Some(candidate)) {
+    if known.term > term || (known.term == term && known.vote.candidate() == Some(candidate)) {
         return Ok(());
     }
     Err(format!("tells of its vote in term {term}, its disk knows {known:?}"))
@@ -72,7 +72,7 @@ pub(in crate::cluster) fn log_as_written(accepted: &LogImage, last: LogId) -> Re
 
 #[cfg(test)]
 mod tests {
-    use ringraft_core::HardState;
+    use ringraft_core::{HardState, Vote};
 
     use super::*;
 
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_vote_that_the_disk_does_not_know() {
-        let stable = LogImage::preset(HardState { term: 3, voted_for: Some(peer("a")) }, &[1]);
+        let stable = LogImage::preset(HardState { term: 3, vote: Vote::For(peer("a")) }, &[1]);
         assert_eq!(votes(&stable, 3, &peer("a")), Ok(()));
         assert_eq!(votes(&stable, 2, &peer("b")), Ok(()));
         assert!(votes(&stable, 3, &peer("b")).is_err());

@@ -83,7 +83,7 @@ fn value(world: &World, name: NodeName, key: &str) -> Result<String> {
     let disk = world.disk(name)?;
     match key {
         "disk-term" => return Ok(disk.stable().hard_state().term.to_string()),
-        "disk-vote" => return Ok(format::optional_peer(disk.stable().hard_state().voted_for.as_ref())),
+        "disk-vote" => return Ok(format::short(&disk.stable().hard_state().vote.to_string())),
         "disk-last" => return Ok(disk.stable().last_index().to_string()),
         "in-flight" => return Ok(disk.in_flight().count().to_string()),
         "log" => {
@@ -117,7 +117,7 @@ fn value(world: &World, name: NodeName, key: &str) -> Result<String> {
     Ok(match key {
         "state" => d.state.to_string(),
         "term" => d.term.to_string(),
-        "vote" => format::optional_peer(d.voted_for.as_ref()),
+        "vote" => format::short(&d.vote.to_string()),
         "leader" => format::optional_peer(d.leader_id.as_ref()),
         "last" => d.last_log_id.to_string(),
         "stable" => d.stable_index.to_string(),

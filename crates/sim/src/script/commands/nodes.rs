@@ -1,6 +1,6 @@
 //! Nodes, their time and what is proposed to them.
 
-use ringraft_core::{Configuration, HardState};
+use ringraft_core::{Configuration, HardState, Vote};
 
 use super::inject::member;
 use super::{Args, Result, key, no_more_keys, parsed, syntax};
@@ -81,7 +81,7 @@ pub(super) fn preset(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     let terms = terms.split(',').filter(|t| !t.is_empty());
     let terms = terms.map(|t| parsed("a term", t)).collect::<Result<Vec<u64>>>()?;
     let term = key(&mut pairs, "term")?.or(terms.last().copied()).unwrap_or(0);
-    let voted_for = key(&mut pairs, "vote")?.map(format::peer_of);
+    let vote = key(&mut pairs, "vote")?.map_or(Vote::None, |name| Vote::For(format::peer_of(name)));
     no_more_keys(&pairs)?;
     if terms.windows(2).any(|w| w[0] > w[1]) {
         return syntax("terms never decrease along a log");
@@ -90,7 +90,7 @@ pub(super) fn preset(world: &mut World, args: &mut Args<'_>) -> Result<()> {
         world.crash(name)?;
         world.take_trace();
     }
-    world.set_disk(name, LogImage::preset(HardState { term, voted_for }, &terms))?;
+    world.set_disk(name, LogImage::preset(HardState { term, vote }, &terms))?;
     Ok(world.restart(name, 0)?)
 }
 

@@ -1,0 +1,112 @@
+//! When a read may be answered without an entry in the log (thesis §6.4).
+
+use crate::effects::{CallToken, Ticket};
+use crate::message::{RaftResponse, ReadIndexResponse};
+use crate::mutants::Mutant;
+use crate::status::Status;
+use crate::types::{LogIndex, Time};
+
+// --- read index ---
+
+/// The index that the state machine must have reached before a leader's read is answered; `first` is the first entry of its
+/// term.
+///
+/// What earlier leaders committed is known for certain only with an entry of the own term (thesis §6.4, step 1): a new leader's
+/// commit index may be behind what was acknowledged already.
+pub(crate) fn read_index(committed: LogIndex, first: LogIndex) -> LogIndex {
+    if Mutant::F1ReadBeforeTheOwnTerm.is_active() { committed } else { committed.max(first) }
+}
+
+/// Whether reads that came when ticket `after` was the newest may pass at once: a quorum has answered a later request already.
+///
+/// That a leader believes to lead is no proof: another may have been elected without it.
+pub(crate) fn needs_no_round(acknowledged: Option<Ticket>, after: Ticket) -> bool {
+    acknowledged > Some(after) || Mutant::F7ReadWithoutAQuorum.is_active()
+}
+
+/// Whether a quorum has answered what was sent *after* the reads came. Answers to what was sent before prove leadership before
+/// the reads came, and another leader may have committed since.
+pub(crate) fn round_is_confirmed(acknowledged: Option<Ticket>, after: Ticket) -> bool {
+    acknowledged > Some(after) || Mutant::F9EarlierAnswersCount.is_active() && acknowledged.is_some()
+}
+
+/// Reads that came before anything else was sent join those that wait already: all of them, for each is answered once.
+pub(crate) fn join_round(waiting: &mut Vec<CallToken>, more: Vec<CallToken>) {
+    if !Mutant::F7ReadOfABatchIsLost.is_active() {
+        waiting.extend(more);
+    }
+}
+
+/// Whether a voter is asked for an answer at once, given whether a question to it is under way and whether the last could not
+/// be delivered. One that cannot be reached is left to its next regular heartbeat: asked again at once, it would be asked as
+/// fast as the network can refuse.
+pub(crate) fn may_ask_at_once(under_way: bool, undeliverable: bool) -> bool {
+    let waits = undeliverable && !Mutant::F7UnreachablePeerIsAskedAtOnce.is_active();
+    !under_way && !waits
+}
+
+/// Whether reads that wait for a quorum end when leadership does: they do, and their callers are told.
+///
+/// A later leadership of the same node confirms only itself. In between others may have committed what those reads must see.
+pub(crate) fn rounds_end_with_leadership() -> bool {
+    !Mutant::F7ReadsOutliveLeadership.is_active()
+}
+
+/// Confirmed reads are answered by a state machine that has been given everything up to this index: `delivered`.
+pub(crate) fn answerable_index(delivered: LogIndex) -> LogIndex {
+    if Mutant::F6ReadDoesNotWaitForApply.is_active() { u64::MAX } else { delivered }
+}
+
+/// The index by which a follower may answer a read without asking its leader: none.
+///
+/// Its commit index is always behind the leader's.
+pub(crate) fn index_without_asking(committed: LogIndex) -> Option<LogIndex> {
+    Mutant::F6FollowerAsksNobody.is_active().then_some(committed)
+}
+
+/// What a node that does not lead says to a follower that asks: that it does not lead.
+///
+/// Its commit index may be that of a leader which was deposed long ago.
+pub(crate) fn answer_of_non_leader(not_leader: Status, committed: LogIndex) -> RaftResponse {
+    match Mutant::F7AnswersWithoutLeading.is_active() {
+        true => RaftResponse::ReadIndex(ReadIndexResponse { index: committed }),
+        false => RaftResponse::Error(not_leader),
+    }
+}
+
+// --- leases ---
+
+/// From when on an answer proves that its sender was there: from when the request was *sent*.
+///
+/// The peer's promise begins when it hears of the leader, which may be any time after that (thesis §6.4.1). Counted from when
+/// the answer came, a lease outlives the promises.
+pub(crate) fn contact_counts_from(sent: Time, received: Time) -> Time {
+    if Mutant::B7LeaseFromReceipt.is_active() { received } else { sent }
+}
+
+/// Whether a leader may rely on a lease in this term: not while it hands leadership over, and not afterwards either.
+///
+/// The order to campaign frees voters of their promise. One that is delayed may do so at any time until the term is over
+/// (raft-rs#234).
+pub(crate) fn may_rely_on_lease(transferring: bool, was_given_away: bool) -> bool {
+    if transferring {
+        return Mutant::B13LeaseDuringTransfer.is_active();
+    }
+    !was_given_away || Mutant::B12LeaseOutlivesTransfer.is_active()
+}
+
+/// Whether the lease still runs, when a quorum has promised at `promised` to elect nobody else for longer than `lease`
+/// microseconds. Without a quorum's promise there is none.
+pub(crate) fn lease_runs(promised: Option<Time>, now: Time, lease: u64) -> bool {
+    promised.is_some_and(|since| now.since(since) < lease) || Mutant::B7LeaseUntilStepDown.is_active()
+}
+
+/// Whether a voter is bound by a promise: for `patience` microseconds after a leader's message, and after its own start, which
+/// may have made it forget one. `None` when it has heard of no leader.
+///
+/// A voter that helps a candidate in that time ends a lease that its leader relies on.
+pub(crate) fn is_bound_by_promise(since_start: u64, since_leader: Option<u64>, patience: u64) -> bool {
+    let after_start = since_start < patience && !Mutant::B10RestartForgetsThePromise.is_active();
+    let after_leader = since_leader.is_some_and(|since| since < patience);
+    (after_start || after_leader) && !Mutant::B10NoPromise.is_active()
+}
