@@ -18,7 +18,10 @@ use crate::traits::{
 struct MemoryGroup {
     chunks: VecDeque<Arc<EntryChunk>>,
     before_first: LogId,
+    conf_at_start: Option<ConfigurationEntry>,
     hard_state: HardState,
+    promised_ms: u64,
+    member_removed: LogId,
     /// Last index and hard state of the last completed batch.
     durable_last: LogIndex,
     durable_hard_state: HardState,
@@ -70,7 +73,13 @@ impl MemoryGroup {
                 let Some(before) = first_kept.checked_sub(1).filter(|b| *b > self.before_first.index) else {
                     return Ok(());
                 };
+                let last = self.last_id().index;
+                if before > last {
+                    return Err(format!("prefix truncation at {first_kept} reaches beyond last index {last}"));
+                }
                 let term = self.term_at(before).unwrap_or(0);
+                let in_force = self.recovered().configurations.into_iter().rfind(|c| c.id.index <= before);
+                self.conf_at_start = in_force.or(self.conf_at_start.take());
                 while let Some(chunk) = self.chunks.pop_front() {
                     if let Some(kept) = chunk.share(*first_kept, u64::MAX) {
                         self.chunks.push_front(kept);
@@ -80,6 +89,14 @@ impl MemoryGroup {
                 self.before_first = LogId::new(before, term);
                 self.durable_last = self.durable_last.max(before);
             }
+            LogOp::Reset { before, conf } => {
+                self.chunks.clear();
+                self.before_first = *before;
+                self.conf_at_start = conf.as_deref().cloned();
+                self.durable_last = before.index;
+            }
+            LogOp::Promise { ms } => self.promised_ms = self.promised_ms.max(*ms),
+            LogOp::MemberRemoved { at } => self.member_removed = *at,
         }
         Ok(())
     }
@@ -105,6 +122,10 @@ impl MemoryGroup {
             last_index: self.last_id().index,
             terms,
             configurations,
+            conf_at_start: self.conf_at_start.clone(),
+            promised_ms: self.promised_ms,
+            member_removed: self.member_removed,
+            damaged: Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ mod model;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use model::{contents, open, tiny};
+use model::{checkpoints, contents, open, tiny};
 use ringraft_core::{ChunkBuilder, EntryChunk, HardState, LogOp};
 use ringraft_storage::conformance::sample_chunk;
 use ringraft_storage::{
@@ -151,29 +151,40 @@ fn files_and_slots_that_are_missing_or_broken() {
     }
     let before = contents(&mut log).unwrap();
     drop(log);
-    for slot in ["checkpoint-a", "checkpoint-b"] {
+    for name in checkpoints(&disk) {
         let copy = disk.fork();
-        copy.flip_bit(slot, 60, 1);
-        assert_eq!(contents(&mut open(&copy, &tiny()).unwrap()).unwrap(), before, "the other slot serves");
-        copy.flip_bit("checkpoint-a", 61, 1);
-        copy.flip_bit("checkpoint-b", 61, 1);
+        copy.flip_bit(&name, 60, 1);
+        assert_eq!(contents(&mut open(&copy, &tiny()).unwrap()).unwrap(), before, "the other one serves");
     }
     let broken = disk.fork();
-    broken.flip_bit("checkpoint-a", 60, 1);
-    broken.flip_bit("checkpoint-b", 60, 1);
+    checkpoints(&disk).iter().for_each(|name| broken.flip_bit(name, 80, 1));
     assert!(matches!(open(&broken, &tiny()), Err(StorageError::Damaged { .. })));
-    // Without any one of the files that hold entries the store does not start.
+    // Without any one of the files that the manifest names the store does not start: the newest, in which nothing may stand yet, included.
     let mut needed = 0;
     for name in segments(&disk) {
         let copy = disk.fork();
         copy.remove(&name).unwrap();
         match open(&copy, &tiny()) {
-            Err(StorageError::Damaged { .. }) => needed += 1,
+            Err(StorageError::Damaged { path, what, .. }) => {
+                needed += 1;
+                assert!(path.contains(&name) && what.contains("missing"), "{path}: {what}");
+            }
             Err(error) => panic!("{name}: {error}"),
             Ok(mut log) => assert_eq!(contents(&mut log).unwrap(), before, "{name}"),
         }
     }
     assert!(needed >= 3, "{needed}");
+    // Nor without the list itself, both copies of it, or any other of its files.
+    for missing in [&["MANIFEST-a", "MANIFEST-b"][..], &["seg"], &["seg", "ckpt"], &["ckpt"]] {
+        let copy = disk.fork();
+        for name in disk.list().unwrap() {
+            if missing.iter().any(|end| name.ends_with(end)) {
+                copy.remove(&name).unwrap();
+            }
+        }
+        let error = open(&copy, &tiny()).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("damaged")), "without {missing:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use ringraft_core::{
-    Configuration, ConfigurationEntry, GroupId, HardState, LogId, LogIndex, Mutant, RecoveredState, Term,
+    Configuration, ConfigurationEntry, DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant, RecoveredState,
+    Term,
 };
 
 use super::format::{RunKind, SegmentHeader};
@@ -68,6 +69,14 @@ pub(crate) struct GroupIndex {
     /// Last index that readers may see.
     pub(crate) durable_last: LogIndex,
     pub(crate) configurations: VecDeque<ConfigurationEntry>,
+    /// The configuration in force at `before_first`; `None` for the initial one.
+    pub(crate) conf_at_start: Option<ConfigurationEntry>,
+    /// The largest promise that the group gave, in milliseconds.
+    pub(crate) promised_ms: u64,
+    /// The committed configuration that no longer names the member; 0/0 for none.
+    pub(crate) member_removed: LogId,
+    /// What cannot be read back.
+    pub(crate) damaged: Vec<DamagedRange>,
     /// Sequence of the next operation.
     pub(crate) next_sequence: u64,
 }
@@ -76,6 +85,8 @@ pub(crate) struct GroupIndex {
 pub(crate) struct Group {
     pub(crate) key: GroupKey,
     pub(crate) name: GroupId,
+    /// Which creation of this name it is, as its creator counts; 0 for none.
+    pub(crate) creation: u64,
     pub(crate) index: Mutex<GroupIndex>,
 }
 
@@ -161,11 +172,29 @@ impl GroupIndex {
         self.runs.get(at).filter(|r| r.first <= index).map(|r| r.term)
     }
 
+    /// Whether the prefix below `first_kept` may be dropped; the entry before it must be known.
+    pub(crate) fn check_truncate_prefix(&self, first_kept: LogIndex) -> Result<(), String> {
+        let last = self.last_index();
+        if first_kept > last + 1 {
+            return Err(format!(
+                "prefix truncation at {first_kept} reaches beyond last index {last}; a log that starts elsewhere is a reset"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The configuration in force at `index`, which is in the log or right before it.
+    pub(crate) fn configuration_at(&self, index: LogIndex) -> Option<&ConfigurationEntry> {
+        let in_log = self.configurations.iter().rev().find(|c| c.id.index <= index);
+        in_log.or(self.conf_at_start.as_ref())
+    }
+
     /// Drops entries below `before.index + 1`, which then stand for `before`.
     pub(crate) fn truncate_prefix(&mut self, before: LogId) {
         if before.index <= self.before_first.index {
             return;
         }
+        self.conf_at_start = self.configuration_at(before.index).cloned();
         while let Some(run) = self.runs.front_mut() {
             if run.first > before.index {
                 break;
@@ -182,6 +211,17 @@ impl GroupIndex {
         }
         self.before_first = before;
         self.durable_last = self.durable_last.max(before.index);
+    }
+
+    /// Drops the whole log; it goes on behind `before`. What was damaged goes with it.
+    pub(crate) fn reset(&mut self, before: LogId, conf: Option<ConfigurationEntry>) {
+        self.runs.iter().for_each(release);
+        self.runs.clear();
+        self.configurations.clear();
+        self.damaged.clear();
+        self.before_first = before;
+        self.conf_at_start = conf;
+        self.durable_last = before.index;
     }
 
     /// Everything up to here is durable.
@@ -229,6 +269,10 @@ impl GroupIndex {
             last_index: self.last_index(),
             terms,
             configurations: self.configurations.iter().cloned().collect(),
+            conf_at_start: self.conf_at_start.clone(),
+            promised_ms: self.promised_ms,
+            member_removed: self.member_removed,
+            damaged: self.damaged.clone(),
         }
     }
 }

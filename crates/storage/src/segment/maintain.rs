@@ -5,20 +5,21 @@ use std::sync::Arc;
 use ringraft_core::Mutant;
 use rustc_hash::FxHashSet;
 
-use super::checkpoint::{self, slot_of};
+use super::checkpoint::{self, Head, checkpoint_name};
 use super::format::stored_payload;
 use super::index::Group;
+use super::manifest::SharedManifest;
 use super::reader::read_run;
-use super::recovery::SlotNeeds;
+use super::recovery::CheckpointNeeds;
 use super::stream::run_bound;
 use super::{InFlight, SegmentLog, append_run};
 use crate::traits::StorageError;
 
 /// What housekeeping remembers between calls.
 pub(crate) struct Maintenance {
-    /// Sequence of the newest checkpoint.
-    checkpoint: u64,
-    slots: [Option<SlotNeeds>; 2],
+    manifest: Arc<SharedManifest>,
+    /// What the checkpoint before the newest needs, and the newest.
+    needs: [Option<CheckpointNeeds>; 2],
     /// Stream bytes at the newest checkpoint.
     written_at_checkpoint: u64,
     /// Size of the newest checkpoint.
@@ -35,10 +36,10 @@ struct Victim {
 }
 
 impl Maintenance {
-    pub(crate) fn new(checkpoint: u64, slots: [Option<SlotNeeds>; 2]) -> Maintenance {
+    pub(crate) fn new(manifest: Arc<SharedManifest>, needs: [Option<CheckpointNeeds>; 2]) -> Maintenance {
         Maintenance {
-            checkpoint,
-            slots,
+            manifest,
+            needs,
             written_at_checkpoint: 0,
             checkpoint_bytes: 0,
             victim: None,
@@ -46,9 +47,9 @@ impl Maintenance {
         }
     }
 
-    /// Whether a checkpoint slot would read this file at a start.
+    /// Whether a start from either checkpoint would read this file.
     fn needs(&self, file: u64) -> bool {
-        self.slots.iter().flatten().any(|slot| slot.needs(file))
+        self.needs.iter().flatten().any(|checkpoint| checkpoint.needs(file))
     }
 }
 
@@ -71,7 +72,7 @@ impl SegmentLog {
         if since >= self.options.checkpoint_bytes {
             return true;
         }
-        // Files without a live byte wait for both slots to let go of them; worth it when they are
+        // Files without a live byte wait for both checkpoints to let go of them; worth it when they are
         // more than what the checkpoints cost.
         let dead = self.dead_files().count() as u64 * self.options.file_bytes;
         dead > 0 && dead >= 4 * self.maintenance.checkpoint_bytes
@@ -83,36 +84,42 @@ impl SegmentLog {
         self.stream.segments.range(..current).filter(|(_, s)| s.live() == 0).map(|(number, _)| *number)
     }
 
-    /// Writes the state as of now to the older slot.
+    /// Writes the state as of now to a new file; the file before the last one goes.
     fn write_checkpoint(&mut self) -> Result<(), StorageError> {
         // Nothing in a checkpoint may be ahead of the stream on the disk.
         self.stream.sync_now()?;
         let position = self.stream.position();
-        let sequence = self.maintenance.checkpoint + 1;
+        let manifest = self.maintenance.manifest.get();
+        let (before, number) = (manifest.checkpoint, manifest.checkpoint + 1);
         let bytes = {
             let groups = self.groups.read();
             let mut sorted: Vec<&Arc<Group>> = groups.values().collect();
             sorted.sort_by_key(|g| g.key);
-            checkpoint::encode(
-                sequence,
+            let head = Head {
                 position,
-                self.next_number,
-                self.next_incarnation,
-                sorted.into_iter(),
-            )
+                next_number: self.next_number,
+                next_incarnation: self.next_incarnation,
+                tombstones: &self.tombstones,
+            };
+            checkpoint::write(&*self.disk, self.store, number, &head, sorted.into_iter())?
         };
-        checkpoint::write(&*self.disk, sequence, &bytes)?;
+        self.maintenance.manifest.change(&*self.disk, |m| {
+            (m.checkpoint, m.checkpoint_before) = (number, before);
+        })?;
+        if manifest.checkpoint_before != 0 {
+            self.disk.remove(&checkpoint_name(manifest.checkpoint_before))?;
+        }
         let live = self.stream.segments.values().filter(|s| s.live() > 0).map(|s| s.number());
-        let needs = SlotNeeds { from: position.file, files: live.collect() };
-        self.maintenance.slots[slot_of(sequence)] = Some(needs);
-        self.maintenance.checkpoint = sequence;
-        self.maintenance.checkpoint_bytes = bytes.len() as u64;
+        let needs = CheckpointNeeds { from: position.file, files: live.collect() };
+        self.maintenance.needs.swap(0, 1);
+        self.maintenance.needs[1] = Some(needs);
+        self.maintenance.checkpoint_bytes = bytes;
         self.maintenance.written_at_checkpoint = self.stream.written;
         self.maintenance.stuck.clear();
         Ok(())
     }
 
-    /// Frees files that neither a run nor a checkpoint slot needs.
+    /// Frees files that neither a run nor a checkpoint needs.
     fn free_files(&mut self) -> Result<(), StorageError> {
         let early = Mutant::E7FilesAreFreedTooEarly.is_active();
         let is_free = |file: &u64| early || !self.maintenance.needs(*file);

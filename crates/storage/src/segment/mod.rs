@@ -8,6 +8,7 @@ mod checkpoint;
 mod format;
 mod index;
 mod maintain;
+mod manifest;
 mod options;
 mod prepare;
 mod reader;
@@ -15,25 +16,32 @@ mod recovery;
 mod replay;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState};
+use ringraft_core::{
+    ConfigurationEntry, EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use options::SegmentLogOptions;
+pub use recovery::Expect;
 
 use crate::disk::{Disk, DiskLock, RealDisk};
+use crate::store_id::StoreId;
 use crate::traits::{
     GroupKey, GroupNumber, GroupWrite, Incarnation, LogReader, LogStorage, MetaStorage, StorageError,
     WriteBatch,
 };
-use format::{MAX_RUN_ENTRIES, MAX_TEXT, RunHeader, RunKind, stored_payload};
+use format::{
+    MAX_RUN_ENTRIES, MAX_TEXT, RunHeader, RunKind, put_configuration_entry, stored_payload,
+};
 use index::{Group, GroupIndex, Run};
 use maintain::Maintenance;
-use prepare::Preparer;
+use prepare::{Origin, Preparer};
 use reader::SegmentReader;
 use stream::{Stream, run_bound};
 
@@ -63,6 +71,9 @@ pub struct SegmentLog {
     stream: Stream,
     groups: Groups,
     names: FxHashMap<GroupId, GroupKey>,
+    /// Names of removed groups and the highest creation number that each had.
+    tombstones: BTreeMap<GroupId, u64>,
+    store: StoreId,
     next_number: u32,
     next_incarnation: u32,
     /// Groups of the batch in flight.
@@ -81,11 +92,27 @@ impl SegmentLog {
     /// [`StorageError::Refused`] when another owner has the directory or an option is out of range,
     /// [`StorageError::Damaged`] when what was durable cannot be read back, [`StorageError::Io`] else.
     pub fn open(disk: Arc<dyn Disk>, options: SegmentLogOptions) -> Result<SegmentLog, StorageError> {
+        SegmentLog::open_expecting(disk, options, Expect::Anything)
+    }
+
+    /// As [`open`](SegmentLog::open) by somebody who knows what the directory must hold.
+    ///
+    /// # Errors
+    /// As for [`open`](SegmentLog::open); and [`StorageError::Refused`] for a store where the directory should be blank,
+    /// [`StorageError::Damaged`] for a blank directory or another store's where one should be.
+    pub fn open_expecting(
+        disk: Arc<dyn Disk>,
+        options: SegmentLogOptions,
+        expect: Expect,
+    ) -> Result<SegmentLog, StorageError> {
         options.validate()?;
         let lock = disk.lock()?;
-        let recovered = recovery::recover(&*disk, &options)?;
+        let recovered = recovery::recover(&*disk, &options, expect)?;
+        let store = recovered.manifest.get().store;
+        let origin = Origin { store, block_log2: options.block_log2(), bytes: options.file_bytes };
+        let manifest = Arc::clone(&recovered.manifest);
         let preparer =
-            Preparer::new(Arc::clone(&disk), recovered.next_file, options.file_bytes, options.background)?;
+            Preparer::new(Arc::clone(&disk), manifest, recovered.next_file, origin, options.background)?;
         let mut stream = Stream::new(
             &options,
             preparer,
@@ -107,11 +134,13 @@ impl SegmentLog {
             stream,
             groups,
             names,
+            tombstones: recovered.tombstones,
+            store,
             next_number: recovered.next_number,
             next_incarnation: recovered.next_incarnation,
             touched: Vec::new(),
             in_flight: InFlight::No,
-            maintenance: Maintenance::new(recovered.checkpoint, recovered.slots),
+            maintenance: Maintenance::new(recovered.manifest, recovered.needs),
             poison: None,
             _lock: lock,
         })
@@ -123,6 +152,11 @@ impl SegmentLog {
     /// As for [`open`](SegmentLog::open).
     pub fn open_dir(path: impl AsRef<Path>, options: SegmentLogOptions) -> Result<SegmentLog, StorageError> {
         SegmentLog::open(Arc::new(RealDisk::new(path)?), options)
+    }
+
+    /// The random name of this store, which every file of it repeats.
+    pub fn store_id(&self) -> StoreId {
+        self.store
     }
 
     /// As [`open_group`](LogStorage::open_group) for many groups: those that are new are created in one durable
@@ -207,7 +241,7 @@ impl SegmentLog {
             let header = control_header(RunKind::GroupCreated, key, 0, &payload);
             self.stream.push(&header, &[], &payload)?;
             let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
-            created.push(Group { key, name: (*name).clone(), index: Mutex::new(index) });
+            created.push(Group { key, name: (*name).clone(), creation: 0, index: Mutex::new(index) });
         }
         self.stream.finish()?;
         self.stream.sync()?;
@@ -268,6 +302,15 @@ fn control_header(kind: RunKind, key: GroupKey, sequence: u64, payload: &Bytes) 
     RunHeader { payload: payload.len() as u32, ..RunHeader::control(kind, key, sequence) }
 }
 
+/// A configuration in force as a payload; nothing for the initial one.
+fn in_force(entry: Option<&ConfigurationEntry>) -> Bytes {
+    let mut out = Vec::new();
+    if let Some(entry) = entry {
+        put_configuration_entry(&mut out, entry);
+    }
+    out.into()
+}
+
 /// Bytes of runs that an operation takes at most.
 fn op_bound(op: &LogOp) -> u64 {
     match op {
@@ -276,6 +319,7 @@ fn op_bound(op: &LogOp) -> u64 {
             _ => run_bound(chunk.len(), chunk.payload().len()),
         },
         LogOp::HardState(state) => run_bound(0, state.voted_for.as_ref().map_or(0, |p| p.ip().len() + 32)),
+        LogOp::Reset { conf, .. } => run_bound(0, in_force(conf.as_deref()).len()),
         _ => run_bound(0, 0),
     }
 }
@@ -319,15 +363,47 @@ fn write_op(
             if *first_kept <= index.first_index() {
                 return Ok(());
             }
+            index.check_truncate_prefix(*first_kept).map_err(invalid)?;
             let before = LogId::new(first_kept - 1, index.term_at(first_kept - 1).unwrap_or(0));
+            let conf = in_force(index.configuration_at(before.index));
             let sequence = index.take_sequence();
             let header = RunHeader {
                 index: *first_kept,
                 term: before.term,
-                ..RunHeader::control(RunKind::TruncatePrefix, key, sequence)
+                ..control_header(RunKind::TruncatePrefix, key, sequence, &conf)
+            };
+            stream.push(&header, &[], &conf)?;
+            index.truncate_prefix(before);
+            Ok(())
+        }
+        LogOp::Reset { before, conf } => {
+            let payload = in_force(conf.as_deref());
+            let sequence = index.take_sequence();
+            let header = RunHeader {
+                index: before.index,
+                term: before.term,
+                ..control_header(RunKind::Reset, key, sequence, &payload)
+            };
+            stream.push(&header, &[], &payload)?;
+            index.reset(*before, conf.as_deref().cloned());
+            Ok(())
+        }
+        LogOp::Promise { ms } => {
+            let sequence = index.take_sequence();
+            let header = RunHeader { index: *ms, ..RunHeader::control(RunKind::Promise, key, sequence) };
+            stream.push(&header, &[], &Bytes::new())?;
+            index.promised_ms = index.promised_ms.max(*ms);
+            Ok(())
+        }
+        LogOp::MemberRemoved { at } => {
+            let sequence = index.take_sequence();
+            let header = RunHeader {
+                index: at.index,
+                term: at.term,
+                ..RunHeader::control(RunKind::MemberRemoved, key, sequence)
             };
             stream.push(&header, &[], &Bytes::new())?;
-            index.truncate_prefix(before);
+            index.member_removed = *at;
             Ok(())
         }
     }
@@ -424,12 +500,19 @@ impl LogStorage for SegmentLog {
             let group = log.group(key)?;
             log.settle()?;
             let sequence = group.index.lock().take_sequence();
-            log.stream.begin(run_bound(0, 0))?;
-            log.stream.push(&RunHeader::control(RunKind::GroupRemoved, key, sequence), &[], &Bytes::new())?;
+            let name = Bytes::copy_from_slice(group.name.as_str().as_bytes());
+            log.stream.begin(run_bound(0, name.len()))?;
+            let header = RunHeader {
+                index: group.creation,
+                ..control_header(RunKind::GroupRemoved, key, sequence, &name)
+            };
+            log.stream.push(&header, &[], &name)?;
             log.stream.finish()?;
             log.stream.sync()?;
             log.groups.write().remove(&key.number.0);
             log.names.remove(&group.name);
+            let highest = log.tombstones.entry(group.name.clone()).or_default();
+            *highest = group.creation.max(*highest);
             group.index.lock().release_all();
             Ok(())
         })
@@ -461,6 +544,13 @@ impl LogStorage for SegmentLog {
 
     fn maintain(&mut self) -> Result<(), StorageError> {
         self.guard(SegmentLog::do_maintenance)
+    }
+
+    fn vouch(&mut self) -> Result<(), StorageError> {
+        self.guard(|log| match log.in_flight {
+            InFlight::No => log.stream.vouch(),
+            _ => Ok(()),
+        })
     }
 }
 

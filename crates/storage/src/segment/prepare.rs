@@ -10,9 +10,11 @@ use std::thread::JoinHandle;
 
 use ringraft_core::Mutant;
 
-use super::format::{DATA_START, SegmentHeader, segment_name};
+use super::format::{DATA_START, Layout, SegmentHeader, segment_name, segment_number};
 use super::index::Segment;
+use super::manifest::{ManifestFile, SharedManifest};
 use crate::disk::{Disk, DiskFile, io_error};
+use crate::store_id::StoreId;
 use crate::traits::StorageError;
 
 /// Bytes of zeros written at once.
@@ -34,24 +36,36 @@ pub(crate) struct Spare {
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
+/// What every file of a store has in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) store: StoreId,
+    /// Parts start at multiples of 2 to the power of this.
+    pub(crate) block_log2: u8,
+    /// Size of a file.
+    pub(crate) bytes: u64,
+}
+
 /// Makes segment file `number`. It gets its final name last, so that a file with such a name always has a
-/// durable header of its own.
+/// durable header of its own. The manifest must name it before it may be used.
 pub(crate) fn prepare(
     disk: &dyn Disk,
+    origin: &Origin,
     number: u64,
-    bytes: u64,
     spare: Option<Spare>,
 ) -> Result<Arc<Segment>, StorageError> {
     let name = segment_name(number);
     let temporary = format!("{name}{TEMPORARY}");
-    let header = SegmentHeader { number, salt: fresh_salt(number), bytes };
+    let bytes = origin.bytes;
+    let layout = Layout::V2 { stream: 0, block_log2: origin.block_log2, store: origin.store };
+    let header = SegmentHeader { number, salt: fresh_salt(number), bytes, layout };
     let mut head = header.encode();
     let file = match spare {
         Some(spare) => {
             // The old name must be gone for good before its header is.
             disk.rename(&spare.name, &temporary)?;
             disk.sync_dir()?;
-            head.resize(DATA_START as usize * 2, 0);
+            head.resize((DATA_START + (1 << origin.block_log2)).min(bytes) as usize, 0);
             spare.file
         }
         None => {
@@ -77,8 +91,33 @@ pub(crate) fn prepare(
     Ok(Segment::new(header, name, file))
 }
 
+/// Prepares a file and has the manifest name it; an old file goes out of the manifest first.
+fn prepare_named(
+    disk: &dyn Disk,
+    manifest: &SharedManifest,
+    origin: &Origin,
+    number: u64,
+    spare: Option<Spare>,
+) -> Result<Arc<Segment>, StorageError> {
+    if let Some(spare) = &spare {
+        forget(disk, manifest, &spare.name)?;
+    }
+    let segment = prepare(disk, origin, number, spare)?;
+    let salt = segment.header.salt;
+    manifest.change(disk, |m| m.add(ManifestFile { number, salt, bytes: origin.bytes, version: 2 }))?;
+    Ok(segment)
+}
+
+/// Takes a file out of the manifest: from then on it may be gone.
+fn forget(disk: &dyn Disk, manifest: &SharedManifest, name: &str) -> Result<(), StorageError> {
+    match segment_number(name) {
+        Some(number) => manifest.change(disk, |m| m.remove(number)),
+        None => Ok(()),
+    }
+}
+
 enum Job {
-    Prepare { number: u64, bytes: u64, spare: Option<Spare> },
+    Prepare { number: u64, spare: Option<Spare> },
     Remove(String),
 }
 
@@ -94,8 +133,9 @@ struct Worker {
 /// Prepares files in order of number, on a thread of its own or when asked.
 pub(crate) struct Preparer {
     disk: Arc<dyn Disk>,
+    manifest: Arc<SharedManifest>,
     next_number: u64,
-    bytes: u64,
+    origin: Origin,
     /// Files asked for and not taken yet.
     asked: usize,
     inline: VecDeque<Arc<Segment>>,
@@ -103,15 +143,19 @@ pub(crate) struct Preparer {
 }
 
 impl Preparer {
-    /// Prepares files of `bytes` from `next_number` on.
+    /// Prepares files of this origin from `next_number` on.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
+        manifest: Arc<SharedManifest>,
         next_number: u64,
-        bytes: u64,
+        origin: Origin,
         background: bool,
     ) -> Result<Preparer, StorageError> {
-        let worker = if background { Some(Worker::start(Arc::clone(&disk))?) } else { None };
-        Ok(Preparer { disk, next_number, bytes, asked: 0, inline: VecDeque::new(), worker })
+        let worker = match background {
+            true => Some(Worker::start(Arc::clone(&disk), Arc::clone(&manifest), origin)?),
+            false => None,
+        };
+        Ok(Preparer { disk, manifest, next_number, origin, asked: 0, inline: VecDeque::new(), worker })
     }
 
     /// Files that are ready or on their way.
@@ -128,8 +172,11 @@ impl Preparer {
     pub(crate) fn request(&mut self, spare: Option<Spare>) -> Result<(), StorageError> {
         let number = self.next_number;
         match &self.worker {
-            Some(worker) => worker.send(Job::Prepare { number, bytes: self.bytes, spare })?,
-            None => self.inline.push_back(prepare(&*self.disk, number, self.bytes, spare)?),
+            Some(worker) => worker.send(Job::Prepare { number, spare })?,
+            None => {
+                let made = prepare_named(&*self.disk, &self.manifest, &self.origin, number, spare)?;
+                self.inline.push_back(made);
+            }
         }
         self.next_number += 1;
         self.asked += 1;
@@ -152,7 +199,10 @@ impl Preparer {
     pub(crate) fn remove(&mut self, name: String) -> Result<(), StorageError> {
         match &self.worker {
             Some(worker) => worker.send(Job::Remove(name)),
-            None => self.disk.remove(&name),
+            None => {
+                forget(&*self.disk, &self.manifest, &name)?;
+                self.disk.remove(&name)
+            }
         }
     }
 }
@@ -162,7 +212,11 @@ fn ended() -> StorageError {
 }
 
 impl Worker {
-    fn start(disk: Arc<dyn Disk>) -> Result<Worker, StorageError> {
+    fn start(
+        disk: Arc<dyn Disk>,
+        manifest: Arc<SharedManifest>,
+        origin: Origin,
+    ) -> Result<Worker, StorageError> {
         let (jobs, inbox) = channel::<Job>();
         let (outbox, ready) = channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -175,14 +229,16 @@ impl Worker {
                         return;
                     }
                     match job {
-                        Job::Prepare { number, bytes, spare } => {
-                            if outbox.send(prepare(&*disk, number, bytes, spare)).is_err() {
+                        Job::Prepare { number, spare } => {
+                            let made = prepare_named(&*disk, &manifest, &origin, number, spare);
+                            if outbox.send(made).is_err() {
                                 return;
                             }
                         }
                         // Nothing depends on it: what stays is removed at the next start.
                         Job::Remove(name) => {
-                            if let Err(error) = disk.remove(&name) {
+                            let gone = forget(&*disk, &manifest, &name).and_then(|()| disk.remove(&name));
+                            if let Err(error) = gone {
                                 tracing::warn!(%error, "a freed segment file stays until the next start");
                             }
                         }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use ringraft_core::{ChunkBuilder, EntryChunk, LogIndex, Mutant};
 
 use super::Groups;
-use super::format::{RunKind, RunView, decode_run};
+use super::format::{RunError, RunKind, RunView, decode_run};
 use super::index::{Group, Run};
 use crate::traits::{GroupKey, LogReader, StorageError};
 
@@ -109,11 +109,10 @@ fn fetch(runs: &[Run]) -> Result<Bytes, StorageError> {
 
 /// Verifies a run and that it is the one that the index means.
 fn verify(group: &Group, run: &Run, bytes: &[u8]) -> Result<RunView, Failure> {
-    let seed = run.place.segment.header.seed();
-    let what = match decode_run(seed, bytes) {
+    let what = match decode_run(&run.place.segment.header, bytes) {
         Ok(view) => {
             let header = &view.header;
-            let last = header.index + u64::from(header.count) - 1;
+            let last = header.last();
             let same = header.group == group.key
                 && header.sequence == run.sequence
                 && (header.kind, header.term) == (run.kind, run.term)
@@ -124,7 +123,8 @@ fn verify(group: &Group, run: &Run, bytes: &[u8]) -> Result<RunView, Failure> {
             }
             "another run stands where this one belongs"
         }
-        Err(what) => what,
+        Err(RunError::Broken(what) | RunError::Damaged(_, what)) => what,
+        Err(RunError::Newer(_)) => "a record of a newer program",
     };
     if !still_there(group, run) {
         return Err(Failure::Moved);
@@ -304,7 +304,7 @@ mod tests {
     fn a_group_that_is_removed_under_a_read_has_no_entries() {
         let key = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
         let index = GroupIndex { durable_last: 5, ..GroupIndex::default() };
-        let group = Group { key, name: "g".parse().unwrap(), index: Mutex::new(index) };
+        let group = Group { key, name: "g".parse().unwrap(), creation: 0, index: Mutex::new(index) };
         group.index.lock().release_all();
         assert!(matches!(wanted(&group, 3, 5, 100), Err(StorageError::NotFound { .. })));
     }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringraft_core::Mutant;
 
-use super::format::{
-    BATCH_HEADER, BatchHeader, DATA_START, RUN_HEADER, RunHeader, align, encode_run, seal_run,
-};
+use super::format::{DATA_START, PART_HEADER, PartHeader, RUN_HEADER, RunHeader, align, encode_run, seal_run};
 use super::index::{Place, Segment};
 use super::options::SegmentLogOptions;
 use super::prepare::{Preparer, Spare};
@@ -38,9 +36,9 @@ struct BatchEncoder {
 impl BatchEncoder {
     fn begin(&mut self) {
         self.scratch.clear();
-        self.scratch.resize(BATCH_HEADER, 0);
+        self.scratch.resize(PART_HEADER, 0);
         self.pieces.clear();
-        self.bytes = BATCH_HEADER;
+        self.bytes = PART_HEADER;
         self.runs = 0;
         self.digest = 0;
     }
@@ -50,7 +48,8 @@ impl BatchEncoder {
         let start = self.scratch.len();
         encode_run(header, ends, &mut self.scratch);
         let end = self.scratch.len();
-        let crc = seal_run(seed, &mut self.scratch[start..], payload);
+        let payload_crc = crc32c::crc32c(payload);
+        let crc = seal_run(seed, self.runs, &mut self.scratch[start..], payload_crc);
         self.digest = crc32c::crc32c_append(self.digest, &crc.to_le_bytes());
         let len = align(end - start + payload.len());
         let padding = len - (end - start) - payload.len();
@@ -64,6 +63,13 @@ impl BatchEncoder {
         self.runs += 1;
         self.bytes += len;
         len as u32
+    }
+
+    /// Fills the part up with zeros, so that the next one starts in a block of its own.
+    fn pad(&mut self, block: u64) {
+        let padding = self.bytes.next_multiple_of(block as usize) - self.bytes;
+        self.scratch.resize(self.scratch.len() + padding, 0);
+        self.bytes += padding;
     }
 
     fn slices(&self) -> Vec<IoSlice<'_>> {
@@ -88,6 +94,11 @@ pub(crate) fn run_bound(entries: usize, payload: usize) -> u64 {
     align(RUN_HEADER + entries * 4 + payload) as u64
 }
 
+/// The part of a file that its blocks fill.
+fn whole_blocks(bytes: u64, block: u64) -> u64 {
+    bytes - bytes % block
+}
+
 /// A position in the stream: nothing before it is needed to go on from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
@@ -97,6 +108,8 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
     /// Sequence of the next part.
     pub(crate) sequence: u64,
+    /// Life of the part before it.
+    pub(crate) life: u32,
 }
 
 /// Writes the stream.
@@ -109,11 +122,16 @@ pub(crate) struct Stream {
     pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
     spares: Vec<Spare>,
     file_bytes: u64,
+    block_bytes: u64,
     current: Arc<Segment>,
     offset: u64,
     sequence: u64,
+    /// Which opening of the store this is.
+    life: u32,
     /// Last part that is known to be durable.
     synced: u64,
+    /// Whether the last part has operations and nothing behind it says yet that it was durable.
+    unvouched: bool,
     unsynced: Vec<Arc<Segment>>,
     encoder: BatchEncoder,
     /// Stream bytes since the checkpoint that the store was opened from: what was replayed, and written after that.
@@ -139,10 +157,13 @@ impl Stream {
             segments,
             spares: Vec::new(),
             file_bytes: options.file_bytes,
+            block_bytes: options.block_bytes,
             current,
             offset: position.offset,
             sequence: position.sequence,
+            life: position.life,
             synced: position.sequence - 1,
+            unvouched: replayed > 0,
             unsynced: Vec::new(),
             encoder: BatchEncoder::default(),
             written: replayed,
@@ -151,21 +172,26 @@ impl Stream {
 
     /// Where the next part goes.
     pub(crate) fn position(&self) -> Position {
-        Position { file: self.current.number(), offset: self.offset, sequence: self.sequence }
+        Position {
+            file: self.current.number(),
+            offset: self.offset,
+            sequence: self.sequence,
+            life: self.life,
+        }
     }
 
     /// Largest [`run_bound`] that one run may have: it must fit in an empty file.
     pub(crate) fn largest_run(&self) -> u64 {
-        self.file_bytes - DATA_START - BATCH_HEADER as u64
+        whole_blocks(self.file_bytes, self.block_bytes) - DATA_START - PART_HEADER as u64
     }
 
     fn room(&self) -> u64 {
-        self.current.header.bytes - self.offset
+        whole_blocks(self.current.header.bytes, self.current.header.block()) - self.offset
     }
 
     /// Starts a batch of at most `bound` bytes of runs. It stands in one file when an empty file can hold it.
     pub(crate) fn begin(&mut self, bound: u64) -> Result<(), StorageError> {
-        if bound + BATCH_HEADER as u64 > self.room() && self.offset > DATA_START {
+        if bound + PART_HEADER as u64 > self.room() && self.offset > DATA_START {
             self.roll()?;
         }
         self.encoder.begin();
@@ -207,15 +233,17 @@ impl Stream {
         if self.encoder.runs == 0 && more {
             return Ok(()); // nothing stood before the file ended
         }
-        let header = BatchHeader {
+        let header = PartHeader {
             sequence: self.sequence,
             synced: if Mutant::H8BatchVouchesForItself.is_active() { self.sequence } else { self.synced },
-            body: (self.encoder.bytes - BATCH_HEADER) as u32,
+            body: (self.encoder.bytes - PART_HEADER) as u32,
             runs: self.encoder.runs,
             digest: self.encoder.digest,
             more,
+            life: self.life,
         };
-        header.encode(&self.current.header, &mut self.encoder.scratch[..BATCH_HEADER]);
+        header.encode(&self.current.header, &mut self.encoder.scratch[..PART_HEADER]);
+        self.encoder.pad(self.current.header.block());
         let written = self.current.file.write_vectored_at(self.offset, &mut self.encoder.slices());
         if !Mutant::H9WriteErrorIsIgnored.is_active() {
             written?;
@@ -225,10 +253,22 @@ impl Stream {
         self.offset += self.encoder.bytes as u64;
         self.written += self.encoder.bytes as u64;
         self.sequence += 1;
+        self.unvouched = self.encoder.runs > 0 || header.synced + 1 < header.sequence;
         if self.unsynced.last().is_none_or(|s| s.number() != self.current.number()) {
             self.unsynced.push(Arc::clone(&self.current));
         }
         Ok(())
+    }
+
+    /// Writes down, durably, that everything up to here was durable, when nothing says so yet: what cannot be read of it later is
+    /// damage and no torn write. Everything must have been made durable.
+    pub(crate) fn vouch(&mut self) -> Result<(), StorageError> {
+        if !self.unvouched || self.synced + 1 != self.sequence {
+            return Ok(());
+        }
+        self.begin(0)?;
+        self.write_part(false)?;
+        self.sync()
     }
 
     fn roll(&mut self) -> Result<(), StorageError> {
