@@ -1,6 +1,7 @@
 //! What the store needs of a file system: one directory, files of fixed size, explicit durability.
 
 mod memory;
+pub(crate) mod mutants;
 mod real;
 
 use std::io::{self, IoSlice};

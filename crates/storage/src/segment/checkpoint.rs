@@ -112,8 +112,7 @@ fn encode_group(out: &mut Vec<u8>, group: &Group) {
     put64(out, index.before_first.index);
     put64(out, index.before_first.term);
     put64(out, index.hard_state.term);
-    let vote = index.hard_state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default();
-    put_text(out, if Mutant::A9CheckpointForgetsTheVote.is_active() { "" } else { &vote });
+    put_text(out, &vote_to_keep(&index.hard_state));
     put32(out, index.configurations.len() as u32);
     for entry in &index.configurations {
         put64(out, entry.id.index);
@@ -133,6 +132,14 @@ fn encode_group(out: &mut Vec<u8>, group: &Group) {
         put32(out, run.place.len);
         out.push(run.kind as u8);
     }
+}
+
+/// A checkpoint replaces the records of hard states, so it has the vote as well as the term.
+fn vote_to_keep(state: &HardState) -> String {
+    if Mutant::A9CheckpointForgetsTheVote.is_active() {
+        return String::new();
+    }
+    state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default()
 }
 
 /// Reads the bytes of a slot.
@@ -212,9 +219,6 @@ pub(crate) fn write(disk: &dyn Disk, sequence: u64, bytes: &[u8]) -> Result<(), 
         file
     };
     file.write_at(0, bytes)?;
-    if Mutant::H3CheckpointIsNotSynced.is_active() {
-        return Ok(());
-    }
     file.sync_data()
 }
 

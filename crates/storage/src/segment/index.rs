@@ -145,11 +145,18 @@ impl GroupIndex {
             release(run);
             self.runs.pop_back();
         }
-        let stays = Mutant::D28TruncationLeavesConfigurations.is_active();
-        while !stays && self.configurations.back().is_some_and(|c| c.id.index >= from) {
+        self.forget_configurations(from);
+        self.durable_last = self.durable_last.min(self.last_index());
+    }
+
+    /// A configuration goes with its entry.
+    fn forget_configurations(&mut self, from: LogIndex) {
+        if Mutant::D28TruncationLeavesConfigurations.is_active() {
+            return;
+        }
+        while self.configurations.back().is_some_and(|c| c.id.index >= from) {
             self.configurations.pop_back();
         }
-        self.durable_last = self.durable_last.min(self.last_index());
     }
 
     /// Term of the entry at `index`, when the store knows it.

@@ -25,7 +25,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use options::SegmentLogOptions;
 
-use crate::disk::{Disk, DiskLock, RealDisk};
+use crate::disk::{Disk, DiskLock, RealDisk, mutants};
 use crate::traits::{
     GroupKey, GroupNumber, GroupWrite, Incarnation, LogReader, LogStorage, MetaStorage, StorageError,
     WriteBatch,
@@ -82,6 +82,7 @@ impl SegmentLog {
     /// [`StorageError::Damaged`] when what was durable cannot be read back, [`StorageError::Io`] else.
     pub fn open(disk: Arc<dyn Disk>, options: SegmentLogOptions) -> Result<SegmentLog, StorageError> {
         options.validate()?;
+        let disk = mutants::around(disk);
         let lock = disk.lock()?;
         let recovered = recovery::recover(&*disk, &options)?;
         let preparer =
@@ -246,15 +247,15 @@ impl SegmentLog {
         if !batch.is_empty() {
             self.stream.finish()?;
         }
-        let hard_states = |write: &GroupWrite| write.ops.iter().all(|op| matches!(op, LogOp::HardState(_)));
-        self.in_flight =
-            if Mutant::A15VoteWriteIsNotSynced.is_active() && batch.writes.iter().all(hard_states) {
-                InFlight::Durable
-            } else {
-                InFlight::Written
-            };
+        self.in_flight = if must_be_synced(batch) { InFlight::Written } else { InFlight::Durable };
         Ok(())
     }
+}
+
+/// Every batch is synced before it counts, those that hold nothing but terms and votes included.
+fn must_be_synced(batch: &WriteBatch) -> bool {
+    let hard_states = |write: &GroupWrite| write.ops.iter().all(|op| matches!(op, LogOp::HardState(_)));
+    !(Mutant::A15VoteWriteIsNotSynced.is_active() && batch.writes.iter().all(hard_states))
 }
 
 fn find(groups: &FxHashMap<u32, Arc<Group>>, key: GroupKey) -> Result<&Arc<Group>, StorageError> {

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use ringraft_core::Mutant;
-
 use super::format::{DATA_START, SegmentHeader, segment_name};
 use super::index::Segment;
 use crate::disk::{Disk, DiskFile, io_error};
@@ -67,13 +65,9 @@ pub(crate) fn prepare(
         }
     };
     file.write_at(0, &head)?;
-    if !Mutant::H3NewFileIsNotSynced.is_active() {
-        file.sync_data()?;
-    }
+    file.sync_data()?;
     disk.rename(&temporary, &name)?;
-    if !Mutant::H3NewFileWithoutDirectorySync.is_active() {
-        disk.sync_dir()?;
-    }
+    disk.sync_dir()?;
     Ok(Segment::new(header, name, file))
 }
 

@@ -166,7 +166,7 @@ impl Collector {
         let mut n = 0;
         for size in sizes {
             if self.any && size > self.room {
-                self.full = !Mutant::D7ReadSkipsWhatDoesNotFit.is_active();
+                self.end_here();
                 break;
             }
             self.any = true;
@@ -174,6 +174,11 @@ impl Collector {
             n += 1;
         }
         n
+    }
+
+    /// A read of limited size is a prefix of what was asked: what comes after the entry that did not fit is left out, too.
+    fn end_here(&mut self) {
+        self.full = !Mutant::D7ReadSkipsWhatDoesNotFit.is_active();
     }
 
     fn flush(&mut self) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ringraft_core::{GroupId, HardState, LogId, Mutant};
+use ringraft_core::{GroupId, HardState, LogId, LogIndex, Mutant, PeerId};
 use rustc_hash::FxHashMap;
 
 use super::checkpoint::{Checkpoint, decode_vote};
@@ -106,18 +106,11 @@ impl Replay {
                 index.append(run, configuration);
             }
             RunKind::HardState => {
-                let vote = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
-                let mut voted_for = decode_vote(vote)?;
-                if Mutant::A9RecoveryForgetsTheVote.is_active() {
-                    voted_for = None;
-                }
-                index.hard_state = HardState { term: header.term, voted_for };
+                index.hard_state = HardState { term: header.term, voted_for: recorded_vote(payload)? };
             }
             RunKind::TruncateSuffix => {
                 index.check_truncate_suffix(header.index)?;
-                if !Mutant::D28RecoveryForgetsTruncations.is_active() {
-                    index.truncate_suffix(header.index);
-                }
+                repeat_truncation(index, header.index);
             }
             RunKind::TruncatePrefix => {
                 let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;
@@ -144,5 +137,18 @@ impl Replay {
         let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
         self.groups.insert(key.number.0, Arc::new(Group { key, name, index: Mutex::new(index) }));
         Ok(())
+    }
+}
+
+/// The vote belongs to the term it was recorded with.
+fn recorded_vote(payload: &[u8]) -> Result<Option<PeerId>, String> {
+    let vote = decode_vote(std::str::from_utf8(payload).map_err(|e| e.to_string())?)?;
+    Ok(if Mutant::A9RecoveryForgetsTheVote.is_active() { None } else { vote })
+}
+
+/// What was truncated must not come back.
+fn repeat_truncation(index: &mut GroupIndex, from: LogIndex) {
+    if !Mutant::D28RecoveryForgetsTruncations.is_active() {
+        index.truncate_suffix(from);
     }
 }

@@ -203,23 +203,25 @@ impl Stream {
         self.write_part(false)
     }
 
+    /// The last part that is known to be durable; never one that is only now being written.
+    fn vouched_for(&self) -> u64 {
+        if Mutant::H8BatchVouchesForItself.is_active() { self.sequence } else { self.synced }
+    }
+
     fn write_part(&mut self, more: bool) -> Result<(), StorageError> {
         if self.encoder.runs == 0 && more {
             return Ok(()); // nothing stood before the file ended
         }
         let header = BatchHeader {
             sequence: self.sequence,
-            synced: if Mutant::H8BatchVouchesForItself.is_active() { self.sequence } else { self.synced },
+            synced: self.vouched_for(),
             body: (self.encoder.bytes - BATCH_HEADER) as u32,
             runs: self.encoder.runs,
             digest: self.encoder.digest,
             more,
         };
         header.encode(&self.current.header, &mut self.encoder.scratch[..BATCH_HEADER]);
-        let written = self.current.file.write_vectored_at(self.offset, &mut self.encoder.slices());
-        if !Mutant::H9WriteErrorIsIgnored.is_active() {
-            written?;
-        }
+        self.current.file.write_vectored_at(self.offset, &mut self.encoder.slices())?;
         // The payloads may be large; the next batch may be long in coming.
         self.encoder.pieces.clear();
         self.offset += self.encoder.bytes as u64;
@@ -250,21 +252,13 @@ impl Stream {
 
     /// Makes everything written durable, unless the store runs without.
     pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
-        if self.sync && !Mutant::H4NothingIsSynced.is_active() { self.sync_now() } else { Ok(()) }
+        if self.sync { self.sync_now() } else { Ok(()) }
     }
 
     /// Makes everything written durable.
     pub(crate) fn sync_now(&mut self) -> Result<(), StorageError> {
-        let skip = if Mutant::H6OnlyTheLastFileIsSynced.is_active() {
-            self.unsynced.len().saturating_sub(1)
-        } else {
-            0
-        };
-        for segment in &self.unsynced[skip..] {
-            let synced = segment.file.sync_data();
-            if !Mutant::H1SyncErrorIsIgnored.is_active() {
-                synced?;
-            }
+        for segment in &self.unsynced {
+            segment.file.sync_data()?;
         }
         self.unsynced.clear();
         self.synced = self.sequence - 1;
