@@ -9,6 +9,7 @@ pub mod disk;
 mod identity;
 mod memory;
 mod segment;
+mod shape;
 mod traits;
 
 pub use disk::{Disk, DiskFile, MemoryDisk, RealDisk};
@@ -16,6 +17,6 @@ pub use identity::{CreationKind, Identity};
 pub use memory::MemoryLogStorage;
 pub use segment::{SegmentLog, SegmentLogOptions};
 pub use traits::{
-    GroupKey, GroupNumber, GroupWrite, Incarnation, LogReader, LogStorage, MetaStorage, StorageError,
-    WriteBatch,
+    GroupKey, GroupNumber, GroupWrite, Incarnation, IoKind, LogReader, LogStorage, MetaStorage,
+    RefusedWrites, StorageError, WriteBatch,
 };

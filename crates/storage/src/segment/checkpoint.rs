@@ -11,8 +11,8 @@ use super::format::{
 };
 use super::index::{Group, GroupIndex};
 use super::stream::Position;
-use crate::disk::Disk;
-use crate::traits::{GroupKey, GroupNumber, Incarnation, StorageError};
+use crate::disk::{Disk, DiskFile};
+use crate::traits::{GroupKey, GroupNumber, Incarnation, IoKind, StorageError};
 
 const MAGIC: [u8; 8] = *b"RRCHECKP";
 const HEADER: usize = 40;
@@ -208,16 +208,78 @@ pub(crate) fn decode_vote(text: &str) -> Result<Option<PeerId>, String> {
     }
 }
 
-/// Writes `bytes` to the slot of checkpoint `sequence` and makes them durable.
-pub(crate) fn write(disk: &dyn Disk, sequence: u64, bytes: &[u8]) -> Result<(), StorageError> {
-    let name = SLOTS[slot_of(sequence)];
-    let file = if disk.list()?.iter().any(|n| n == name) {
-        disk.open(name)?
-    } else {
-        let file = disk.create(name, 0)?;
-        disk.sync_dir()?;
-        file
-    };
+/// Bytes by which slots grow.
+const SLOT_STEP: u64 = 4 << 10;
+
+/// The two slot files, and whether their names are known to be durable.
+#[derive(Default)]
+pub(crate) struct SlotFiles {
+    named: [bool; 2],
+}
+
+impl SlotFiles {
+    /// The slots of a directory that holds these names, durably.
+    pub(crate) fn found(names: &[String]) -> SlotFiles {
+        SlotFiles { named: SLOTS.map(|slot| names.iter().any(|name| name == slot)) }
+    }
+
+    /// The slot of checkpoint `sequence`, with room for `bytes` bytes and some more: on a full disk it is the next
+    /// checkpoint that frees files. What the slot holds stays as it is.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`]. Nothing has happened then, and it may be tried again.
+    pub(crate) fn make_room(
+        &mut self,
+        disk: &dyn Disk,
+        sequence: u64,
+        bytes: u64,
+    ) -> Result<Arc<dyn DiskFile>, StorageError> {
+        let slot = slot_of(sequence);
+        let name = SLOTS[slot];
+        let file = if self.named[slot] {
+            disk.open(name)?
+        } else {
+            // After a sync of the directory that failed only new changes prove anything.
+            if disk.list()?.iter().any(|n| n == name) {
+                disk.remove(name)?;
+            }
+            let file = disk.create(name, 0)?;
+            disk.sync_dir()?;
+            self.named[slot] = true;
+            file
+        };
+        let length = file.len()?;
+        if length < bytes + bytes / 4 {
+            let ample = (2 * bytes).next_multiple_of(SLOT_STEP);
+            let grown = grow(&*file, length, ample).or_else(|error| match error {
+                _ if length >= bytes => Ok(()),
+                StorageError::Io { kind: IoKind::Full, .. } => grow(&*file, length, bytes),
+                error => Err(error),
+            });
+            grown?;
+        }
+        Ok(file)
+    }
+}
+
+/// Extends a file with zeros that have their blocks; on failure it is as long as before.
+fn grow(file: &dyn DiskFile, from: u64, to: u64) -> Result<(), StorageError> {
+    let zeros = vec![0; (to - from).min(1 << 20) as usize];
+    let mut at = from;
+    while at < to {
+        let n = (to - at).min(zeros.len() as u64);
+        if let Err(error) = file.write_at(at, &zeros[..n as usize]) {
+            // What was written of it is of no use, and may be the space that somebody needs.
+            let _ = file.set_len(from);
+            return Err(error);
+        }
+        at += n;
+    }
+    Ok(())
+}
+
+/// Writes a checkpoint to the slot that [`SlotFiles::make_room`] gave, and makes it durable.
+pub(crate) fn write(file: &dyn DiskFile, bytes: &[u8]) -> Result<(), StorageError> {
     file.write_at(0, bytes)?;
     file.sync_data()
 }
@@ -231,22 +293,40 @@ pub(crate) struct Slots {
     pub(crate) invalid: Vec<(String, String)>,
 }
 
-/// Reads both slots, and makes those that can be read durable: after a failed fsync they may stand in the page
-/// cache only.
+/// Reads both slots, and makes the newest one that can be read durable: after a failed fsync it may stand in the page
+/// cache only. The other one was durable before the newest was begun, and is not touched.
 pub(crate) fn read(disk: &dyn Disk, names: &[String]) -> Result<Slots, StorageError> {
     let mut slots = Slots::default();
+    let mut newest: Option<(u64, Arc<dyn DiskFile>, Vec<u8>)> = None;
     for name in SLOTS.iter().filter(|slot| names.iter().any(|n| n == *slot)) {
         let file = disk.open(name)?;
-        let mut bytes = vec![0; file.len()? as usize];
-        file.read_exact_at(0, &mut bytes)?;
+        let bytes = read_slot(&*file)?;
         match decode(&bytes) {
             Ok(checkpoint) => {
-                file.write_at(0, &bytes)?;
-                file.sync_data()?;
-                slots.valid.insert(checkpoint.sequence, checkpoint);
+                let sequence = checkpoint.sequence;
+                slots.valid.insert(sequence, checkpoint);
+                if newest.as_ref().is_none_or(|(other, ..)| *other < sequence) {
+                    newest = Some((sequence, file, bytes));
+                }
             }
             Err(what) => slots.invalid.push((disk.path(name), what)),
         }
     }
+    if let Some((_, file, bytes)) = newest {
+        write(&*file, &bytes)?;
+    }
     Ok(slots)
+}
+
+/// Header and body, as far as they are there; not the room behind them.
+fn read_slot(file: &dyn DiskFile) -> Result<Vec<u8>, StorageError> {
+    let length = file.len()?;
+    let mut bytes = vec![0; length.min(HEADER as u64) as usize];
+    file.read_exact_at(0, &mut bytes)?;
+    if bytes.len() == HEADER {
+        let end = u64_at(&bytes, 24).saturating_add(HEADER as u64).min(length);
+        bytes.resize(end as usize, 0);
+        file.read_exact_at(HEADER as u64, &mut bytes[HEADER..])?;
+    }
+    Ok(bytes)
 }

@@ -1,7 +1,6 @@
 //! Bytes of the segment files: file header, batch header, run. `docs/formats.md` has the tables.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use ringraft_core::{ChunkKind, Configuration, EntryChunk, LogIndex, PeerId, Term};
@@ -223,6 +222,11 @@ pub(crate) struct RunHeader {
 }
 
 impl RunHeader {
+    /// Index of the last entry; `None` when there is none.
+    pub(crate) fn last_index(&self) -> Option<LogIndex> {
+        self.index.checked_add(u64::from(self.count).checked_sub(1)?)
+    }
+
     /// A run without entries.
     pub(crate) fn control(kind: RunKind, group: GroupKey, sequence: u64) -> RunHeader {
         RunHeader { kind, rewritten: false, group, sequence, index: 0, term: 0, count: 0, payload: 0 }
@@ -436,7 +440,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// The payload of a chunk as the file holds it: a configuration is spelled out, everything else is as it stands.
-pub(crate) fn stored_payload(chunk: &Arc<EntryChunk>) -> Bytes {
+pub(crate) fn stored_payload(chunk: &EntryChunk) -> Bytes {
     match chunk.kind() {
         ChunkKind::Configuration { conf, old_conf } => encode_configuration(conf, old_conf).into(),
         _ => chunk.payload().clone(),

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use ringraft_core::Mutant;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::checkpoint::{self, Checkpoint, SLOTS, slot_of};
+use super::checkpoint::{self, Checkpoint, SLOTS, SlotFiles, slot_of};
+use super::files::OpenFiles;
 use super::format::{
     BATCH_HEADER, BatchHeader, DATA_START, RunView, SegmentHeader, decode_run, segment_name, segment_number,
     u32_at,
 };
 use super::index::{Group, Place, Segment};
 use super::options::SegmentLogOptions;
-use super::prepare::{Spare, TEMPORARY, prepare};
+use super::prepare::{Prepared, TEMPORARY, prepare};
 use super::replay::Replay;
 use super::stream::Position;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::traits::StorageError;
 
 /// Files that a valid checkpoint slot needs: those from its position on, and those of its runs.
@@ -33,6 +34,11 @@ impl SlotNeeds {
     pub(crate) fn needs(&self, file: u64) -> bool {
         file >= self.from || self.files.contains(&file)
     }
+
+    /// Whether the slot itself says that the file is there.
+    fn names(&self, file: u64) -> bool {
+        file == self.from || self.files.contains(&file)
+    }
 }
 
 /// What a directory holds.
@@ -42,22 +48,28 @@ pub(crate) struct Recovered {
     pub(crate) next_incarnation: u32,
     pub(crate) checkpoint: u64,
     pub(crate) slots: [Option<SlotNeeds>; 2],
+    pub(crate) slot_files: SlotFiles,
     pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
-    pub(crate) current: Arc<Segment>,
+    pub(crate) current: Prepared,
     pub(crate) position: Position,
     /// Bytes of the stream between the checkpoint and the position.
     pub(crate) replayed: u64,
-    /// Files that nobody needs, with their sizes.
-    pub(crate) spares: Vec<(Spare, u64)>,
+    /// Names of files that nobody needs, with their sizes.
+    pub(crate) spares: Vec<(String, u64)>,
     /// Number that no file has had.
     pub(crate) next_file: u64,
 }
 
 /// Reads the directory and repairs its tail.
-pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Recovered, StorageError> {
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
+    options: &SegmentLogOptions,
+) -> Result<Recovered, StorageError> {
     let names = clean(disk)?;
     let numbers: Vec<u64> = names.iter().filter_map(|n| segment_number(n)).collect();
-    let mut slots = read_slots(disk, &names, &numbers)?;
+    let mut slot_files = SlotFiles::found(&names);
+    let mut slots = read_slots(disk, &mut slot_files, &names, &numbers)?;
     let needs: [Option<SlotNeeds>; 2] = std::array::from_fn(|slot| {
         let c = slots.values().find(|c| slot_of(c.sequence) == slot)?;
         Some(SlotNeeds { from: c.position.file, files: c.files() })
@@ -69,14 +81,21 @@ pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Re
 
     let mut segments = BTreeMap::new();
     let mut spares = Vec::new();
+    let mut unreadable = Vec::new();
     for &number in &numbers {
         let file = disk.open(&segment_name(number))?;
-        if needs.iter().flatten().any(|n| n.needs(number)) {
-            let header = read_header(&*file, number)?;
-            segments.insert(number, Segment::new(header, segment_name(number), file));
-        } else {
-            let bytes = file.len()?;
-            spares.push((Spare { name: segment_name(number), file }, bytes));
+        if !needs.iter().flatten().any(|n| n.needs(number)) {
+            spares.push((segment_name(number), file.len()?));
+            continue;
+        }
+        match read_header(&*file, number) {
+            Ok(header) => {
+                segments.insert(number, Segment::new(header, Arc::clone(files)));
+            }
+            Err(error @ StorageError::Damaged { .. }) if !needs.iter().flatten().any(|n| n.names(number)) => {
+                unreadable.push(Unreadable { number, error, unused: is_unused(&*file)? });
+            }
+            Err(error) => return Err(error),
         }
     }
     let next_file = numbers.iter().max().copied().unwrap_or(0).max(start.file) + 1;
@@ -86,7 +105,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Re
             let path = disk.path(&segment_name(start.file));
             return Err(damaged(path, 0, "missing; the stream goes on in it"));
         }
-        missing.insert(prepare(disk, start.file, options.file_bytes, None)?);
+        missing.insert(prepare(disk, files, start.file, options.file_bytes, None)?.segment);
     }
 
     let sequence = checkpoint.sequence;
@@ -95,19 +114,24 @@ pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Re
     let mut scan = Scan::new(&segments, replay, start)?;
     scan.run()?;
     let tail = scan.tail()?;
+    let strays = strays(unreadable, &tail.position)?;
     tail.make_durable()?;
+    for stray in strays {
+        disk.remove(&segment_name(stray))?;
+    }
 
     let position = tail.position;
     let replayed = scan.suspects.iter().map(|(_, _, len, _)| len).sum();
     let (groups, next_number, next_incarnation) =
         (scan.replay.groups, scan.replay.next_number, scan.replay.next_incarnation);
     groups.values().for_each(|g| g.index.lock().mark_durable());
-    let current = Arc::clone(&segments[&position.file]);
+    let segment = Arc::clone(&segments[&position.file]);
+    let current = Prepared { file: segment.file()?, segment };
     let beyond: Vec<u64> = segments.range((Excluded(position.file), Unbounded)).map(|(n, _)| *n).collect();
     for number in beyond {
         if let Some(segment) = segments.remove(&number) {
-            let spare = Spare { name: segment.name.clone(), file: Arc::clone(&segment.file) };
-            spares.push((spare, segment.header.bytes));
+            segment.free();
+            spares.push((segment_name(number), segment.header.bytes));
         }
     }
     Ok(Recovered {
@@ -116,6 +140,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Re
         next_incarnation,
         checkpoint: sequence,
         slots: needs,
+        slot_files,
         segments,
         current,
         position,
@@ -123,6 +148,43 @@ pub(crate) fn recover(disk: &dyn Disk, options: &SegmentLogOptions) -> Result<Re
         spares,
         next_file,
     })
+}
+
+/// A file with a number that the stream may have used, and without a header that could be read.
+struct Unreadable {
+    number: u64,
+    error: StorageError,
+    /// Nothing was ever written where its first batch belongs.
+    unused: bool,
+}
+
+/// Numbers of the unreadable files that surely hold nothing of the stream: the stream passed them by, or nothing was
+/// ever written to them. Any other may hold the end of the stream, and nothing else would tell.
+fn strays(unreadable: Vec<Unreadable>, end: &Position) -> Result<Vec<u64>, StorageError> {
+    let stray = |file: Unreadable| {
+        if file.number > end.file && !file.unused {
+            let StorageError::Damaged { path, offset, what } = file.error else { return Err(file.error) };
+            let what = format!(
+                "{what}, and the log may go on in it (if it is not a file of this store, move it out of the directory)"
+            );
+            return Err(StorageError::Damaged { path, offset, what });
+        }
+        tracing::warn!(error = %file.error, "the file holds nothing of the log and is removed");
+        Ok(file.number)
+    };
+    unreadable.into_iter().map(stray).collect()
+}
+
+/// Whether no batch was ever written to the file: the place of the first header is cleared before a file is used. A
+/// file that begins with zeros proves nothing: what cleared its header may have cleared the batch behind it, too.
+fn is_unused(file: &dyn DiskFile) -> Result<bool, StorageError> {
+    let mut bytes = [0; DATA_START as usize + BATCH_HEADER];
+    if file.len()? < bytes.len() as u64 {
+        return Ok(false);
+    }
+    file.read_exact_at(0, &mut bytes)?;
+    let (header, first) = bytes.split_at(DATA_START as usize);
+    Ok(header.iter().any(|byte| *byte != 0) && first.iter().all(|byte| *byte == 0))
 }
 
 fn damaged(path: String, offset: u64, what: &str) -> StorageError {
@@ -144,6 +206,7 @@ fn clean(disk: &dyn Disk) -> Result<Vec<String>, StorageError> {
 /// The readable checkpoints by sequence; at least one. A new store gets its first one here.
 fn read_slots(
     disk: &dyn Disk,
+    slot_files: &mut SlotFiles,
     names: &[String],
     numbers: &[u64],
 ) -> Result<BTreeMap<u64, Checkpoint>, StorageError> {
@@ -162,11 +225,12 @@ fn read_slots(
     }
     let initial = Checkpoint::initial(Position { file: 1, offset: DATA_START, sequence: 1 });
     let bytes = checkpoint::encode(1, initial.position, 1, 1, [].into_iter());
-    checkpoint::write(disk, 1, &bytes)?;
+    let slot = slot_files.make_room(disk, 1, bytes.len() as u64)?;
+    checkpoint::write(&*slot, &bytes)?;
     Ok(BTreeMap::from([(1, initial)]))
 }
 
-fn read_header(file: &dyn crate::disk::DiskFile, number: u64) -> Result<SegmentHeader, StorageError> {
+fn read_header(file: &dyn DiskFile, number: u64) -> Result<SegmentHeader, StorageError> {
     let mut sector = vec![0; DATA_START as usize];
     file.read_exact_at(0, &mut sector)?;
     let header = SegmentHeader::decode(&sector).map_err(|what| damaged(file.path(), 0, &what))?;
@@ -187,10 +251,10 @@ struct Loaded {
 impl Loaded {
     fn read(segment: &Arc<Segment>, base: u64) -> Result<Loaded, StorageError> {
         let length = segment.header.bytes.checked_sub(base).ok_or_else(|| {
-            damaged(segment.file.path(), base, "the checkpoint's position is beyond the file's end")
+            segment.damaged(base, "the checkpoint's position is beyond the file's end".to_owned())
         })?;
         let mut bytes = vec![0; length as usize];
-        segment.file.read_exact_at(base, &mut bytes)?;
+        segment.file()?.read_exact_at(base, &mut bytes)?;
         Ok(Loaded { segment: Arc::clone(segment), base, bytes })
     }
 
@@ -316,7 +380,7 @@ impl Scan {
                     Place { segment: Arc::clone(&loaded.segment), offset: *offset, len: view.len as u32 };
                 self.replay
                     .apply(view, loaded.from(*offset), place)
-                    .map_err(|what| damaged(loaded.segment.file.path(), *offset, &what))?;
+                    .map_err(|what| loaded.segment.damaged(*offset, what))?;
             }
             self.suspects.push((part.file, part.offset, part.len, part.header.sequence));
         }
@@ -346,12 +410,11 @@ impl Scan {
             }
         }
         if synced >= self.position.sequence {
-            let path = self.files[self.position_file].segment.file.path();
             let what = format!(
                 "batch {} was durable and cannot be read ({}); the stream goes on up to batch {synced} at least",
                 self.position.sequence, self.end
             );
-            return Err(damaged(path, self.position.offset, &what));
+            return Err(self.files[self.position_file].segment.damaged(self.position.offset, what));
         }
         let suspects = self
             .suspects
@@ -384,17 +447,21 @@ impl Tail {
     }
 
     fn make_durable(&self) -> Result<(), StorageError> {
-        let mut touched: BTreeMap<u64, &Arc<Segment>> = BTreeMap::new();
+        let mut writes: BTreeMap<u64, (&Arc<Segment>, Vec<(u64, &[u8])>)> = BTreeMap::new();
         for (segment, offset, bytes) in self.not_proven_durable() {
-            segment.file.write_at(*offset, bytes)?;
-            touched.insert(segment.number(), segment);
+            writes.entry(segment.number()).or_insert((segment, Vec::new())).1.push((*offset, bytes));
         }
         for (segment, offset) in &self.stale {
-            segment.file.write_at(*offset, &[0; BATCH_HEADER])?;
-            touched.insert(segment.number(), segment);
+            let zeros: &[u8] = &[0; BATCH_HEADER];
+            writes.entry(segment.number()).or_insert((segment, Vec::new())).1.push((*offset, zeros));
         }
-        for segment in touched.values() {
-            segment.file.sync_data()?;
+        // One file after the other, each through the descriptor that wrote it.
+        for (segment, writes) in writes.values() {
+            let file = segment.file()?;
+            for (offset, bytes) in writes {
+                file.write_at(*offset, bytes)?;
+            }
+            file.sync_data()?;
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use ringraft_core::{GroupId, HardState, LogId, LogIndex, Mutant, PeerId};
 use rustc_hash::FxHashMap;
 
@@ -46,7 +45,7 @@ impl Replay {
                 index.append(run, None);
             }
             index.configurations = configurations;
-            let group = Group { key: stored.key, name: stored.name, index: Mutex::new(index) };
+            let group = Group::new(stored.key, stored.name, index);
             groups.insert(group.key.number.0, Arc::new(group));
         }
         Ok(Replay {
@@ -71,7 +70,7 @@ impl Replay {
             .ok_or_else(|| format!("a run of unknown group {}", header.group))?;
         let index = &mut *group.index.lock();
         if header.rewritten {
-            let last = header.index + u64::from(header.count) - 1;
+            let last = header.last_index().ok_or("a run with a wrong number of entries")?;
             return if index.relocate(header.sequence, header.index, last, &place) {
                 Ok(())
             } else {
@@ -92,12 +91,11 @@ impl Replay {
                     RunKind::Configuration => Some(decode_configuration(payload)?),
                     _ => None,
                 };
-                if header.count == 0 || (configuration.is_some() && header.count != 1) {
-                    return Err("a run with a wrong number of entries".to_owned());
-                }
+                let last = header.last_index().filter(|_| configuration.is_none() || header.count == 1);
+                let last = last.ok_or("a run with a wrong number of entries")?;
                 let run = Run {
                     first: header.index,
-                    last: header.index + u64::from(header.count) - 1,
+                    last,
                     term: header.term,
                     sequence: header.sequence,
                     kind: header.kind,
@@ -135,7 +133,7 @@ impl Replay {
         self.next_number = key.number.0 + 1;
         self.next_incarnation = key.incarnation.0 + 1;
         let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
-        self.groups.insert(key.number.0, Arc::new(Group { key, name, index: Mutex::new(index) }));
+        self.groups.insert(key.number.0, Arc::new(Group::new(key, name, index)));
         Ok(())
     }
 }
