@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use ringraft_core::{
-    ChunkBuilder, ChunkKind, Configuration, ConfigurationEntry, EntryChunk, GroupId, HardState, LogId, LogIndex, LogOp,
-    RecoveredState, Term,
+    ChunkBuilder, ChunkKind, Configuration, ConfigurationEntry, EntryChunk, GroupId, HardState, LogId,
+    LogIndex, LogOp, RecoveredState, Term,
 };
 
 use crate::traits::{GroupKey, GroupWrite, LogStorage, MetaStorage, StorageError, WriteBatch};
@@ -53,7 +53,9 @@ pub fn log_storage_suite(make: &mut dyn FnMut() -> Box<dyn ReopenableStore>) {
             case(&mut Bench { store: make(), restarts });
         }
     }
-    for misuse in [append_gap, append_older_term, truncate_compacted, truncate_prefix_over_the_end, unknown_group] {
+    for misuse in
+        [append_gap, append_older_term, truncate_compacted, truncate_prefix_over_the_end, unknown_group]
+    {
         misuse(&mut Bench { store: make(), restarts: false });
     }
 }
@@ -94,7 +96,8 @@ impl Bench {
     fn write_all(&mut self, writes: Vec<GroupWrite>) {
         let store = self.store.store();
         store.submit(&WriteBatch { writes }).expect("a batch is submitted");
-        store.complete().expect("a batch completes");
+        let refused = store.complete().expect("a batch completes");
+        assert!(refused.is_empty(), "{refused:?}");
         store.maintain().expect("housekeeping works");
         if self.restarts {
             self.store.reopen();
@@ -391,15 +394,55 @@ fn many_groups(bench: &mut Bench) {
     bench.check_entries(keys[0], &[(1, 1), (2, 2), (3, 3), (4, 3), (5, 3)]);
 }
 
-/// A batch that breaks the rules is refused, and the store is done for.
+/// Writes that break the rules are refused whole, and their group with them; the rest of the batch is durable.
 fn refused(bench: &mut Bench, group: GroupKey, op: LogOp) {
-    let store = bench.store.store();
-    let batch = WriteBatch { writes: vec![GroupWrite { group, ops: vec![op] }] };
-    let result = store.submit(&batch);
-    assert!(matches!(result, Err(StorageError::Invalid { .. })), "{result:?}");
-    assert!(matches!(store.submit(&WriteBatch::default()), Err(StorageError::Poisoned(_))));
-    assert!(matches!(store.complete(), Err(StorageError::Poisoned(_))));
-    assert!(matches!(store.hard_state(group), Err(StorageError::Poisoned(_))));
+    let (other, state) = bench.group("other");
+    let before = bench.store.store().groups();
+    let next = state.last_index + 1;
+    let vote = LogOp::HardState(HardState { term: 99, voted_for: None });
+    let write = |group, ops| GroupWrite { group, ops };
+    let good = |index| write(other, vec![LogOp::Append(sample_chunk(index, 1, 1))]);
+    let submit = |bench: &mut Bench, writes| {
+        let store = bench.store.store();
+        store.submit(&WriteBatch { writes }).expect("the batch is written but for one group");
+        store.complete().expect("the batch completes")
+    };
+    // What stands before the broken operation in the same write goes with it, what stands after it, too.
+    let writes = vec![
+        good(next),
+        write(group, vec![vote.clone(), op, vote.clone()]),
+        good(next + 1),
+        write(group, vec![vote.clone()]),
+    ];
+    let refused = submit(bench, writes);
+    assert!(
+        matches!(&refused[..], [one] if one.group == group && matches!(one.reason, StorageError::Invalid { .. })),
+        "{refused:?}"
+    );
+    // Operations that were on their way are refused, too, by the first reason; others go on.
+    let again = submit(bench, vec![write(group, vec![vote.clone()]), good(next + 2)]);
+    assert_eq!(again.len(), 1, "{again:?}");
+    assert_eq!(again[0].reason.to_string(), refused[0].reason.to_string());
+    assert!(submit(bench, vec![good(next + 3)]).is_empty());
+    assert_eq!(bench.read(other, next, next + 3).len(), 4);
+    let known = before.iter().any(|(_, key)| *key == group);
+    for reopen in [false, true] {
+        if reopen {
+            bench.store.reopen();
+        }
+        assert_eq!(bench.store.store().groups(), before);
+        assert_eq!(bench.read(other, next, next + 3).len(), 4);
+        match bench.store.store().hard_state(group) {
+            Ok(state) => assert!(known && state.term != 99, "nothing of a refused write is stored"),
+            Err(error) => assert!(!known && matches!(error, StorageError::Invalid { .. }), "{error}"),
+        }
+    }
+    // A new life of the group begins from what is stored.
+    if known {
+        bench.recovered("g");
+        assert!(submit(bench, vec![write(group, vec![vote])]).is_empty());
+        assert_eq!(bench.store.store().hard_state(group).expect("known").term, 99);
+    }
 }
 
 fn append_gap(bench: &mut Bench) {

@@ -9,6 +9,7 @@ pub mod disk;
 mod identity;
 mod memory;
 mod segment;
+mod shape;
 mod store_id;
 mod traits;
 
@@ -18,6 +19,6 @@ pub use memory::MemoryLogStorage;
 pub use segment::{Expect, SegmentLog, SegmentLogOptions};
 pub use store_id::StoreId;
 pub use traits::{
-    GroupKey, GroupNumber, GroupWrite, Incarnation, LogReader, LogStorage, MetaStorage, StorageError,
-    WriteBatch,
+    GroupKey, GroupNumber, GroupWrite, Incarnation, IoKind, LogReader, LogStorage, MetaStorage,
+    RefusedWrites, StorageError, WriteBatch,
 };

@@ -23,7 +23,7 @@ fn vote(term: u64) -> LogOp {
 fn write(log: &mut SegmentLog, writes: Vec<(GroupKey, Vec<LogOp>)>) {
     let writes = writes.into_iter().map(|(group, ops)| GroupWrite { group, ops }).collect();
     log.submit(&WriteBatch { writes }).unwrap();
-    log.complete().unwrap();
+    assert!(log.complete().unwrap().is_empty());
 }
 
 fn group(log: &mut SegmentLog, name: &str) -> (GroupKey, RecoveredState) {

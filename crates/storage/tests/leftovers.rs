@@ -37,7 +37,7 @@ fn batches_behind_a_cut_do_not_come_back() {
     let group = log.open_group(&"g".parse().unwrap()).unwrap().0;
     for i in 1..=6u8 {
         submit(&mut log, group, u64::from(i), &[i; 32]);
-        log.complete().unwrap();
+        model::completed(&mut log).unwrap();
     }
     drop(log);
     // The third batch was torn by a crash, those behind it happened to survive.
@@ -46,7 +46,7 @@ fn batches_behind_a_cut_do_not_come_back() {
     // A batch of the same shape ends exactly where the stale fourth one starts.
     let mut log = open(&disk, &options).unwrap();
     submit(&mut log, group, 3, &[9; 32]);
-    log.complete().unwrap();
+    model::completed(&mut log).unwrap();
     drop(log);
     assert_eq!(entries(&disk, &options), [[1; 32], [2; 32], [9; 32]]);
 }
@@ -59,10 +59,10 @@ fn a_new_batch_header_does_not_adopt_the_runs_of_a_torn_batch() {
         let mut log = open(&disk, &tiny()).unwrap();
         let group = log.open_group(&"g".parse().unwrap()).unwrap().0;
         submit(&mut log, group, 1, &[1; 784]);
-        log.complete().unwrap();
+        model::completed(&mut log).unwrap();
         // The run of the second batch goes on in the sector behind its headers.
         submit(&mut log, group, 2, &[2; 800]);
-        log.complete().unwrap();
+        model::completed(&mut log).unwrap();
         drop(log);
         let header = find(&disk, &[2; 800]) - 128;
         assert_eq!(header % 512, 0, "the layout has changed: choose other sizes");

@@ -14,7 +14,7 @@ use ringraft_storage::{
 
 fn write(log: &mut SegmentLog, group: GroupKey, ops: Vec<LogOp>) {
     log.submit(&WriteBatch { writes: vec![GroupWrite { group, ops }] }).unwrap();
-    log.complete().unwrap();
+    model::completed(log).unwrap();
 }
 
 fn group(log: &mut SegmentLog, name: &str) -> GroupKey {
@@ -96,8 +96,12 @@ fn peers_that_could_not_be_read_back_are_refused_before_anything_is_written() {
             let batch = WriteBatch { writes: vec![GroupWrite { group: g, ops: vec![op] }] };
             let result = log.submit(&batch).and_then(|()| log.complete());
             match result {
-                Ok(()) => assert!(fits, "{bytes} bytes"),
-                Err(error) => assert!(!fits && matches!(error, StorageError::Invalid { .. }), "{error}"),
+                Ok(refused) if fits => assert!(refused.is_empty(), "{bytes} bytes: {refused:?}"),
+                Ok(refused) => {
+                    let reason = &refused.first().expect("it is refused").reason;
+                    assert!(matches!(reason, StorageError::Invalid { .. }), "{reason}");
+                }
+                Err(error) => panic!("{bytes} bytes: {error}"),
             }
             // Both slots of the checkpoint come after it.
             for i in 0..3 {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ringraft_core::{GroupId, RecoveredState};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
-use ringraft_storage::{GroupKey, LogStorage, StorageError};
+use ringraft_storage::{GroupKey, LogStorage, StorageError, WriteBatch};
 
 use crate::future::Promise;
 use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
 use crate::pipeline::clock::now;
 use crate::pipeline::{LaneShared, StageGuard};
 use crate::rpc::Outbox;
+use crate::sync::Ordering;
 
 /// What the disk stage takes from its ring.
 pub(crate) enum DiskEvent {
@@ -39,6 +40,9 @@ const BATCHES_PER_MAINTENANCE: u32 = 64;
 const QUIET: Duration = Duration::from_millis(20);
 /// Calls of housekeeping after the last write; each does a bounded part.
 const QUIET_CALLS: u32 = 256;
+
+/// How long a write waits before it asks a full disk again.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct DiskLoop {
     pub(crate) ring: Consumer<DiskEvent>,
@@ -101,15 +105,31 @@ impl DiskLoop {
         }
         let batch = handler.on_batch(writes);
         let result = if batch.is_empty() || handler.failed().is_some() {
-            Ok(())
+            Ok(Vec::new())
         } else {
             let start = now();
-            let result = self.storage.submit(&batch).and_then(|()| self.storage.complete());
+            let result = self.submit(&batch).and_then(|()| self.storage.complete());
             metrics::histogram!("append-logs").record(now().since(start) as f64 / 1000.0);
             result
         };
         handler.on_synced(result, out);
         self.release(out);
+    }
+
+    /// Starts a write. On a full disk it waits for space: the rings before it fill, and callers get `Busy`.
+    fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
+        loop {
+            match self.storage.submit(batch) {
+                Err(error @ StorageError::NoRoom(_)) => {
+                    // Lanes that end want to hand on what they have.
+                    if self.lanes.iter().any(|lane| lane.stop.load(Ordering::Acquire)) {
+                        return Err(error);
+                    }
+                    std::thread::sleep(ROOM_PAUSE);
+                }
+                submitted => return submitted,
+            }
+        }
     }
 
     /// Lets go of what waited, answers first: a leader elsewhere waits for them.
@@ -130,6 +150,11 @@ impl DiskLoop {
             if self.lanes[lane].board.stable(handle, &progress, sequence) {
                 wake[lane] = true;
             }
+        }
+        for (handle, progress, status) in out.refused.drain(..) {
+            let lane = usize::from(handle.lane);
+            self.lanes[lane].board.group_failed(handle, &progress, status);
+            wake[lane] = true;
         }
         if let Some(status) = out.failed.take() {
             for (lane, wake) in self.lanes.iter().zip(&mut wake) {

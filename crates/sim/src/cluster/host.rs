@@ -62,6 +62,8 @@ pub(super) struct Process {
     pub(super) disk_ring: VecDeque<Vec<DiskWrite>>,
     /// The batch that is being written, and whether the store knows of it.
     pub(super) writing: Option<(WriteBatch, bool)>,
+    /// The disk was full when it was submitted.
+    pub(super) waits_for_room: bool,
     /// What the disk stage has made durable and not told the lane yet.
     pub(super) telling: Option<Vec<(GroupHandle, Arc<GroupProgress>, u64)>>,
     pub(super) batches: u64,
@@ -288,6 +290,7 @@ impl World {
             reader,
             disk_ring: VecDeque::new(),
             writing: None,
+            waits_for_room: false,
             telling: None,
             batches: 0,
             fsm: ApplyTaskHandler::new(),

@@ -142,6 +142,8 @@ impl Plan {
             checkpoint_bytes: r.sized(file_bytes, 32 * file_bytes),
             rewrite_live_percent: [0, 25, 50, 80][r.index(4)],
             rewrite_bytes: r.sized(512, file_bytes),
+            open_files: 2,
+            prepare_patience: std::time::Duration::ZERO,
             background: false,
         };
         let store = match options.profile {

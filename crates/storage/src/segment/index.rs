@@ -2,30 +2,58 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use ringraft_core::{
-    Configuration, ConfigurationEntry, DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant, RecoveredState,
-    Term,
+    Configuration, ConfigurationEntry, DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant,
+    RecoveredState, Term,
 };
 
+use super::files::OpenFiles;
 use super::format::{RunKind, SegmentHeader};
 use crate::disk::DiskFile;
-use crate::traits::GroupKey;
+use crate::traits::{GroupKey, StorageError};
 
 /// One life of a segment file.
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
-    pub(crate) name: String,
-    pub(crate) file: Arc<dyn DiskFile>,
+    files: Arc<OpenFiles>,
     /// Bytes of runs that some group's log still needs.
     pub(crate) live: AtomicU64,
+    /// This life of the file is over.
+    freed: AtomicBool,
 }
 
 impl Segment {
-    pub(crate) fn new(header: SegmentHeader, name: String, file: Arc<dyn DiskFile>) -> Arc<Segment> {
-        Arc::new(Segment { header, name, file, live: AtomicU64::new(0) })
+    pub(crate) fn new(header: SegmentHeader, files: Arc<OpenFiles>) -> Arc<Segment> {
+        Arc::new(Segment { header, files, live: AtomicU64::new(0), freed: AtomicBool::new(false) })
+    }
+
+    /// The file, opened when it is not open.
+    pub(crate) fn file(&self) -> Result<Arc<dyn DiskFile>, StorageError> {
+        let file = self.files.get(self.number())?;
+        // Whoever frees the file does so first and closes it then: one of both closes what was opened here.
+        if self.freed.load(Ordering::SeqCst) {
+            self.files.forget(self.number());
+        }
+        Ok(file)
+    }
+
+    /// Nobody reads it any more, or must look again: its place is given up.
+    pub(crate) fn free(&self) {
+        self.freed.store(true, Ordering::SeqCst);
+        self.files.forget(self.number());
+    }
+
+    /// How to name the file to a person.
+    pub(crate) fn path(&self) -> String {
+        self.files.path(self.number())
+    }
+
+    /// Something is wrong at `offset`.
+    pub(crate) fn damaged(&self, offset: u64, what: String) -> StorageError {
+        StorageError::Damaged { path: self.path(), offset, what }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -88,6 +116,37 @@ pub(crate) struct Group {
     /// Which creation of this name it is, as its creator counts; 0 for none.
     pub(crate) creation: u64,
     pub(crate) index: Mutex<GroupIndex>,
+    /// A run that could not be read back, by its sequence, and why.
+    pub(crate) damage: Mutex<Option<(u64, StorageError)>>,
+}
+
+impl Group {
+    pub(crate) fn new(key: GroupKey, name: GroupId, creation: u64, index: GroupIndex) -> Group {
+        Group { key, name, creation, index: Mutex::new(index), damage: Mutex::new(None) }
+    }
+
+    /// Notes that a run cannot be read back; the first one is kept.
+    pub(crate) fn note_damage(&self, run: &Run, error: &StorageError) {
+        let mut damage = self.damage.lock();
+        if damage.is_none() {
+            tracing::error!(group = %self.name, first = run.first, last = run.last, %error, "entries cannot be read back");
+            *damage = Some((run.sequence, error.clone()));
+        }
+    }
+
+    /// What is damaged, as long as the log still holds it.
+    pub(crate) fn known_damage(&self) -> Option<StorageError> {
+        let mut damage = self.damage.lock();
+        let gone = |sequence| !self.index.lock().runs.iter().any(|run| run.sequence == sequence);
+        damage.take_if(|(sequence, _)| gone(*sequence));
+        let found_at_start = || {
+            let index = self.index.lock();
+            let range = index.damaged.first()?;
+            let what = format!("group {}, entries from {} on: {}", self.name, range.first, range.what);
+            Some(StorageError::Damaged { path: "the log".to_owned(), offset: 0, what })
+        };
+        damage.as_ref().map(|(_, error)| error.clone()).or_else(found_at_start)
+    }
 }
 
 impl GroupIndex {
@@ -156,11 +215,18 @@ impl GroupIndex {
             release(run);
             self.runs.pop_back();
         }
-        let stays = Mutant::D28TruncationLeavesConfigurations.is_active();
-        while !stays && self.configurations.back().is_some_and(|c| c.id.index >= from) {
+        self.forget_configurations(from);
+        self.durable_last = self.durable_last.min(self.last_index());
+    }
+
+    /// A configuration goes with its entry.
+    fn forget_configurations(&mut self, from: LogIndex) {
+        if Mutant::D28TruncationLeavesConfigurations.is_active() {
+            return;
+        }
+        while self.configurations.back().is_some_and(|c| c.id.index >= from) {
             self.configurations.pop_back();
         }
-        self.durable_last = self.durable_last.min(self.last_index());
     }
 
     /// Term of the entry at `index`, when the store knows it.
@@ -170,17 +236,6 @@ impl GroupIndex {
         }
         let at = self.runs.partition_point(|r| r.last < index);
         self.runs.get(at).filter(|r| r.first <= index).map(|r| r.term)
-    }
-
-    /// Whether the prefix below `first_kept` may be dropped; the entry before it must be known.
-    pub(crate) fn check_truncate_prefix(&self, first_kept: LogIndex) -> Result<(), String> {
-        let last = self.last_index();
-        if first_kept > last + 1 {
-            return Err(format!(
-                "prefix truncation at {first_kept} reaches beyond last index {last}; a log that starts elsewhere is a reset"
-            ));
-        }
-        Ok(())
     }
 
     /// The configuration in force at `index`, which is in the log or right before it.

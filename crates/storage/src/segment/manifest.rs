@@ -116,7 +116,10 @@ impl Manifest {
             return Err("the checksum of the entries does not match".to_owned());
         }
         if u16_at(bytes, 12) != 0 {
-            return Err(format!("it is that of stream {}, and this program has one stream", u16_at(bytes, 12)));
+            return Err(format!(
+                "it is that of stream {}, and this program has one stream",
+                u16_at(bytes, 12)
+            ));
         }
         let mut cursor = Cursor::new(entries);
         let mut files = Vec::with_capacity(count as usize);

@@ -1,5 +1,7 @@
 //! Settings of the segment log.
 
+use std::time::Duration;
+
 use crate::traits::StorageError;
 
 /// Smallest accepted size of a segment file, in bytes: its header and one block.
@@ -33,6 +35,12 @@ pub struct SegmentLogOptions {
     pub rewrite_live_percent: u8,
     /// Bytes that one call of `maintain` rewrites at most, about (1 MiB).
     pub rewrite_bytes: u64,
+    /// Files that stay open for reading at most (64), at least 1. Others are opened when they are read. Beside them
+    /// the files that are written and `prepared_files` are open.
+    pub open_files: usize,
+    /// How long a write that needs another file waits for one while none can be prepared (10 s), until the store
+    /// fails. It does not wait for space: see [`StorageError::NoRoom`].
+    pub prepare_patience: Duration,
     /// Whether a thread of the store prepares files ahead (true); otherwise `maintain` does, as a
     /// simulator needs it.
     pub background: bool,
@@ -49,6 +57,8 @@ impl Default for SegmentLogOptions {
             checkpoint_bytes: 256 << 20,
             rewrite_live_percent: 25,
             rewrite_bytes: 1 << 20,
+            open_files: 64,
+            prepare_patience: Duration::from_secs(10),
             background: true,
         }
     }
@@ -99,6 +109,9 @@ impl SegmentLogOptions {
                 self.rewrite_live_percent
             ));
         }
+        if self.open_files == 0 {
+            return refuse("open_files must be at least 1".to_owned());
+        }
         if self.rewrite_bytes == 0 || self.checkpoint_bytes == 0 {
             return refuse("rewrite_bytes and checkpoint_bytes must be at least 1".to_owned());
         }
@@ -122,6 +135,7 @@ mod tests {
             (SegmentLogOptions { prepared_files: 0, ..good() }, "prepared_files"),
             (SegmentLogOptions { recycled_files: 9999, ..good() }, "recycled_files"),
             (SegmentLogOptions { rewrite_live_percent: 90, ..good() }, "rewrite_live_percent"),
+            (SegmentLogOptions { open_files: 0, ..good() }, "open_files"),
             (SegmentLogOptions { rewrite_bytes: 0, ..good() }, "rewrite_bytes"),
         ] {
             assert!(bad.validate().unwrap_err().to_string().contains(name));

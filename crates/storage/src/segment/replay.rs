@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use ringraft_core::{DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant, PeerId};
 use rustc_hash::FxHashMap;
 
@@ -67,8 +66,7 @@ impl Replay {
             }
             index.configurations = configurations;
             let (key, name, creation) = (stored.key, stored.name, stored.creation);
-            let group = Group { key, name, creation, index: Mutex::new(index) };
-            groups.insert(key.number.0, Arc::new(group));
+            groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
         }
         Ok(Replay {
             groups,
@@ -113,7 +111,7 @@ impl Replay {
         }
         let group = self.group(header)?;
         let index = &mut *group.index.lock();
-        let text = format!("{} at byte {}: {what}", place.segment.name, place.offset);
+        let text = format!("{} at byte {}: {what}", place.segment.path(), place.offset);
         if header.rewritten {
             // The copy is damaged; the original may be gone. Its place is that of the copy.
             index.relocate(header.sequence, header.index, header.last(), &place);
@@ -190,18 +188,11 @@ impl Replay {
                 index.append(run_of(header, place), configuration);
             }
             RunKind::HardState => {
-                let vote = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
-                let mut voted_for = decode_vote(vote)?;
-                if Mutant::A9RecoveryForgetsTheVote.is_active() {
-                    voted_for = None;
-                }
-                index.hard_state = HardState { term: header.term, voted_for };
+                index.hard_state = HardState { term: header.term, voted_for: recorded_vote(payload)? };
             }
             RunKind::TruncateSuffix => {
                 index.check_truncate_suffix(header.index)?;
-                if !Mutant::D28RecoveryForgetsTruncations.is_active() {
-                    index.truncate_suffix(header.index);
-                }
+                repeat_truncation(index, header.index);
             }
             RunKind::TruncatePrefix => {
                 let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;
@@ -239,8 +230,21 @@ impl Replay {
         self.next_incarnation = key.incarnation.0 + 1;
         let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
         let creation = view.header.index;
-        self.groups.insert(key.number.0, Arc::new(Group { key, name, creation, index: Mutex::new(index) }));
+        self.groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
         Ok(())
+    }
+}
+
+/// The vote belongs to the term it was recorded with.
+fn recorded_vote(payload: &[u8]) -> Result<Option<PeerId>, String> {
+    let vote = decode_vote(std::str::from_utf8(payload).map_err(|e| e.to_string())?)?;
+    Ok(if Mutant::A9RecoveryForgetsTheVote.is_active() { None } else { vote })
+}
+
+/// What was truncated must not come back.
+fn repeat_truncation(index: &mut GroupIndex, from: LogIndex) {
+    if !Mutant::D28RecoveryForgetsTruncations.is_active() {
+        index.truncate_suffix(from);
     }
 }
 

@@ -131,9 +131,35 @@ impl MemoryDisk {
         self.state.lock().device.fsync_failure = Some((calls, outcome));
     }
 
+    /// Whether an fsync that is planned to fail has not come yet.
+    pub fn fsync_is_still_to_fail(&self) -> bool {
+        self.state.lock().device.fsync_failure.is_some()
+    }
+
     /// The disk is full at so many bytes in all files together; `None` lifts the limit.
     pub fn limit_bytes(&self, limit: Option<u64>) {
         self.state.lock().device.byte_limit = limit;
+    }
+
+    /// At most so many files are open at a time; another one, or a sync of the directory, fails with EMFILE. `None`
+    /// lifts the limit.
+    pub fn limit_open_files(&self, limit: Option<usize>) {
+        self.state.lock().device.open_limit = limit;
+    }
+
+    /// Files that are open now.
+    pub fn open_files(&self) -> usize {
+        self.state.lock().device.open_files
+    }
+
+    /// Most files that were open at a time so far.
+    pub fn most_open_files(&self) -> usize {
+        self.state.lock().device.most_open_files
+    }
+
+    /// Every new file fails with this error number from now on; `None` ends it.
+    pub fn refuse_creation(&self, errno: Option<i32>) {
+        self.state.lock().device.refused_creation = errno;
     }
 
     /// Reads return fewer bytes than asked, as they may.
@@ -265,17 +291,21 @@ impl MemoryDisk {
         state.device.forget_plans();
     }
 
-    fn file(&self, state: &State, inode: u64, name: &str) -> Arc<dyn DiskFile> {
+    fn file(&self, state: &mut State, inode: u64, name: &str) -> Arc<dyn DiskFile> {
+        let device = &mut state.device;
+        device.open_files += 1;
+        device.most_open_files = device.most_open_files.max(device.open_files);
         Arc::new(MemoryFile { disk: self.clone(), inode, life: state.device.life, path: self.path(name) })
     }
 }
 
 impl Disk for MemoryDisk {
     fn open(&self, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         state.device.alive("open", name)?;
-        match state.names.get(name) {
-            Some(&inode) => Ok(self.file(&state, inode, name)),
+        state.device.descriptor("open", name)?;
+        match state.names.get(name).copied() {
+            Some(inode) => Ok(self.file(&mut state, inode, name)),
             None => Err(io_error("open", self.path(name), &io::Error::from_raw_os_error(libc::ENOENT))),
         }
     }
@@ -286,6 +316,10 @@ impl Disk for MemoryDisk {
         if state.names.contains_key(name) {
             return Err(io_error("create", self.path(name), &io::Error::from_raw_os_error(libc::EEXIST)));
         }
+        state.device.descriptor("create", name)?;
+        if let Some(errno) = state.device.refused_creation {
+            return Err(io_error("create", self.path(name), &io::Error::from_raw_os_error(errno)));
+        }
         state.device.room(bytes, "create", name)?;
         state.device.used += bytes;
         let id = state.next_inode;
@@ -294,7 +328,7 @@ impl Disk for MemoryDisk {
         let op = DirOp::Link(name.to_owned(), id);
         apply(&mut state.names, &op);
         state.journal.push(op);
-        Ok(self.file(&state, id, name))
+        Ok(self.file(&mut state, id, name))
     }
 
     fn list(&self) -> Result<Vec<String>, StorageError> {
@@ -327,6 +361,7 @@ impl Disk for MemoryDisk {
     fn sync_dir(&self) -> Result<(), StorageError> {
         let state = &mut *self.state.lock();
         state.device.operation("sync directory", "memory")?;
+        state.device.descriptor("sync directory", "memory")?;
         let journal = std::mem::take(&mut state.journal);
         if is_due(&mut state.device.lost_dir_sync) && !journal.is_empty() {
             // The names stay as they are until the power goes.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringraft_core::{ConfigurationEntry, Mutant, PeerId};
+use ringraft_core::{ConfigurationEntry, HardState, Mutant, PeerId};
 
 use super::super::format::{encode_configuration, put_configuration_entry, put_text, put32, put64};
 use super::super::index::Group;
@@ -45,8 +45,7 @@ fn put_group(out: &mut Vec<u8>, group: &Group) {
     put64(out, index.before_first.term);
     put_configuration_entry(out, index.conf_at_start.as_ref().unwrap_or(&ConfigurationEntry::default()));
     put64(out, index.hard_state.term);
-    let vote = index.hard_state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default();
-    put_text(out, if Mutant::A9CheckpointForgetsTheVote.is_active() { "" } else { &vote });
+    put_text(out, &vote_to_keep(&index.hard_state));
     put64(out, index.promised_ms);
     put64(out, index.member_removed.index);
     put64(out, index.member_removed.term);
@@ -78,4 +77,12 @@ fn put_group(out: &mut Vec<u8>, group: &Group) {
         out.push(run.kind as u8);
     }
     put32(out, 0); // no file's footer stands for its runs
+}
+
+/// A checkpoint replaces the records of hard states, so it has the vote as well as the term.
+fn vote_to_keep(state: &HardState) -> String {
+    if Mutant::A9CheckpointForgetsTheVote.is_active() {
+        return String::new();
+    }
+    state.voted_for.as_ref().map(PeerId::to_string).unwrap_or_default()
 }

@@ -67,7 +67,11 @@ pub(crate) struct BlockReader<'a> {
 
 impl<'a> BlockReader<'a> {
     /// Begins to read file `number` of the store.
-    pub(crate) fn open(file: &'a dyn DiskFile, store: StoreId, number: u64) -> Result<BlockReader<'a>, String> {
+    pub(crate) fn open(
+        file: &'a dyn DiskFile,
+        store: StoreId,
+        number: u64,
+    ) -> Result<BlockReader<'a>, String> {
         let mut head = [0; HEADER];
         file.read_exact_at(0, &mut head).map_err(|e| e.to_string())?;
         if head[..8] != MAGIC {

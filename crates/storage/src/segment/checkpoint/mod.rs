@@ -6,22 +6,23 @@
 mod encode;
 mod frames;
 mod read;
+mod room;
 pub(crate) mod v1;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringraft_core::{GroupId, InvalidPeerId, Mutant, PeerId};
+use ringraft_core::{GroupId, InvalidPeerId, PeerId};
 use rustc_hash::FxHashSet;
 
 use super::format::{RunKind, numbered};
 use super::index::{Group, GroupIndex};
 use super::stream::Position;
-use crate::disk::Disk;
 use crate::store_id::StoreId;
-use crate::traits::{GroupKey, StorageError};
+use crate::traits::GroupKey;
 
 pub(crate) use read::{in_force, read};
+pub(crate) use room::CheckpointRoom;
 
 /// A run as a checkpoint names it: its file is only a number yet.
 pub(crate) struct StoredRun {
@@ -90,35 +91,17 @@ pub(crate) fn checkpoint_number(name: &str) -> Option<u64> {
     numbered(name, ".ckpt").filter(|n| checkpoint_name(*n) == name)
 }
 
-/// Writes checkpoint file `number` with everything in it, durably; returns its bytes. A file of that number, which an earlier attempt
-/// left, is written over. The manifest must name it before it counts.
-pub(crate) fn write<'a>(
-    disk: &dyn Disk,
+/// The bytes of checkpoint file `number`.
+pub(crate) fn encode<'a>(
     store: StoreId,
     number: u64,
     head: &Head<'_>,
     groups: impl ExactSizeIterator<Item = &'a Arc<Group>>,
-) -> Result<u64, StorageError> {
-    let bytes = frames::file(store, number, &encode::block(head, groups));
-    let name = checkpoint_name(number);
-    if disk.list()?.contains(&name) {
-        disk.remove(&name)?;
-    }
-    // With all its blocks from the start: a full disk is met here and not half-way.
-    let file = disk.create(&name, bytes.len() as u64)?;
-    file.write_at(0, &bytes)?;
-    if !Mutant::H3CheckpointIsNotSynced.is_active() {
-        file.sync_data()?;
-    }
-    disk.sync_dir()?;
-    Ok(bytes.len() as u64)
+) -> Vec<u8> {
+    frames::file(store, number, &encode::block(head, groups))
 }
 
 /// A vote as text; the empty text is no vote.
 pub(crate) fn decode_vote(text: &str) -> Result<Option<PeerId>, String> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        text.parse().map(Some).map_err(|e: InvalidPeerId| e.to_string())
-    }
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|e: InvalidPeerId| e.to_string()) }
 }

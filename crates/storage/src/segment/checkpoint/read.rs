@@ -18,12 +18,8 @@ pub(crate) fn read(disk: &dyn Disk, store: StoreId, number: u64) -> Result<Check
     let file = disk.open(&checkpoint_name(number)).map_err(|e| e.to_string())?;
     let mut block = BlockReader::open(&*file, store, number)?;
     let mut head = Cursor::new(block.take(48)?);
-    let position = Position {
-        file: head.u64()?,
-        offset: head.u64()?,
-        sequence: head.u64()?,
-        life: head.u32()?,
-    };
+    let position =
+        Position { file: head.u64()?, offset: head.u64()?, sequence: head.u64()?, life: head.u32()? };
     let (next_number, next_incarnation) = (head.u32()?, head.u32()?);
     let (group_count, tombstone_count, gone) = (head.u32()?, head.u32()?, head.u32()?);
     if gone != 0 {

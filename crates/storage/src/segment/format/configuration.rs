@@ -1,7 +1,5 @@
 //! Members of a group, as records and checkpoints hold them.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use ringraft_core::{ChunkKind, Configuration, ConfigurationEntry, EntryChunk, LogId, PeerId};
 
@@ -52,7 +50,7 @@ pub(crate) fn take_configuration_entry(cursor: &mut Cursor<'_>) -> Result<Config
 }
 
 /// The payload of a chunk as the file holds it: a configuration is spelled out, everything else is as it stands.
-pub(crate) fn stored_payload(chunk: &Arc<EntryChunk>) -> Bytes {
+pub(crate) fn stored_payload(chunk: &EntryChunk) -> Bytes {
     match chunk.kind() {
         ChunkKind::Configuration { conf, old_conf } => encode_configuration(conf, old_conf).into(),
         _ => chunk.payload().clone(),

@@ -84,8 +84,7 @@ mod tests {
     fn headers_round_trip_and_what_is_not_known_is_told_from_what_is_broken() {
         let layout = Layout::V2 { stream: 0, block_log2: 9, store: StoreId([1; 16]) };
         let file = SegmentHeader { number: 8, salt: 0x1234_5678_9abc_def0, bytes: 1 << 16, layout };
-        let part =
-            PartHeader { sequence: 1, synced: 2, body: 3, runs: 4, digest: 5, more: true, life: 6 };
+        let part = PartHeader { sequence: 1, synced: 2, body: 3, runs: 4, digest: 5, more: true, life: 6 };
         let mut bytes = [0; PART_HEADER];
         part.encode(&file, &mut bytes);
         assert_eq!(PartHeader::decode(&file, &bytes), Ok(Some(part)));

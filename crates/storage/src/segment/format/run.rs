@@ -229,9 +229,8 @@ pub(crate) fn decode_run(file: &SegmentHeader, bytes: &[u8]) -> Result<RunView, 
     if v1 && crc32c::crc32c_append(file.seed(), &bytes[4..end]) != crc {
         return Err(RunError::Broken("a run's checksum does not match"));
     }
-    let unknown = || {
-        RunError::Newer(Newer(format!("a record of kind {} with flags {:#x}", bytes[4], bytes[5])))
-    };
+    let unknown =
+        || RunError::Newer(Newer(format!("a record of kind {} with flags {:#x}", bytes[4], bytes[5])));
     let kind = RunKind::from_byte(bytes[4]).ok_or_else(unknown)?;
     if flags & !(FLAG_EQUAL | FLAG_REWRITTEN) != 0 || (v1 && kind as u8 > RunKind::TruncatePrefix as u8) {
         return Err(unknown());
@@ -269,7 +268,10 @@ pub(crate) fn decode_run(file: &SegmentHeader, bytes: &[u8]) -> Result<RunView, 
         len: align(end),
     };
     let table_crc = if table > 0 { crc32c::crc32c(&bytes[view.table.clone()]) } else { 0 };
-    if !v1 && (table_crc != u32_at(bytes, 56) || crc32c::crc32c(&bytes[view.payload.clone()]) != u32_at(bytes, 60)) {
+    if !v1
+        && (table_crc != u32_at(bytes, 56)
+            || crc32c::crc32c(&bytes[view.payload.clone()]) != u32_at(bytes, 60))
+    {
         return Err(RunError::Damaged(Box::new(view), "a run's checksum does not match"));
     }
     Ok(view)
@@ -361,7 +363,10 @@ mod tests {
             bytes[..4].copy_from_slice(&crc.to_le_bytes());
             assert!(matches!(decode_run(&file(77), &bytes), Err(RunError::Newer(_))), "{at}: {value}");
             bytes[8] ^= 1;
-            assert!(matches!(decode_run(&file(77), &bytes), Err(RunError::Broken(_))), "the checksum comes first");
+            assert!(
+                matches!(decode_run(&file(77), &bytes), Err(RunError::Broken(_))),
+                "the checksum comes first"
+            );
         }
         let skipped = RunHeader { payload: 6, ..RunHeader::control(RunKind::Skipped, key(), 0) };
         let bytes = encoded(&skipped, &[], b"aabbcc");

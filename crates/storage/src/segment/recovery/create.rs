@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::super::checkpoint::{self, Checkpoint, Head};
+use super::super::checkpoint::{self, Checkpoint, CheckpointRoom, Head};
+use super::super::files::OpenFiles;
 use super::super::format::DATA_START;
 use super::super::manifest::{Manifest, ManifestFile, SharedManifest};
 use super::super::options::SegmentLogOptions;
@@ -35,6 +36,7 @@ pub(super) fn entry(segment: &super::Segment) -> ManifestFile {
 
 pub(super) fn create(
     disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
     options: &SegmentLogOptions,
     names: &[String],
 ) -> Result<Recovered, StorageError> {
@@ -47,13 +49,15 @@ pub(super) fn create(
         disk.sync_dir()?;
     }
     let store = fresh_id();
-    let origin = Origin { store, block_log2: options.block_log2(), bytes: options.file_bytes };
-    let first = prepare(disk, &origin, 1, None)?;
+    let first = prepare(disk, files, &Origin::new(store, options), 1, None)?.segment;
     let position = Position { file: 1, offset: DATA_START, sequence: 1, life: 1 };
     let checkpoint = Checkpoint::initial(position);
     let tombstones = BTreeMap::new();
     let head = Head { position, next_number: 1, next_incarnation: 1, tombstones: &tombstones };
-    checkpoint::write(disk, store, 1, &head, [].iter())?;
+    let bytes = checkpoint::encode(store, 1, &head, [].iter());
+    let mut room = CheckpointRoom::found(names);
+    room.make(disk, bytes.len() as u64)?;
+    room.publish(disk, 1, &bytes)?;
     let manifest =
         Manifest { store, sequence: 0, life: 0, checkpoint: 1, checkpoint_before: 0, files: Vec::new() };
     let manifest = SharedManifest::new(manifest);
@@ -65,5 +69,5 @@ pub(super) fn create(
     let replay = Replay::new(checkpoint, |_| None).map_err(|(_, what)| StorageError::Refused(what))?;
     let segments = BTreeMap::from([(1, Arc::clone(&first))]);
     let parts = Finish { manifest, needs, segments, spares: Vec::new(), position, replayed: 0, names: &[] };
-    finish(disk, options, parts, replay)
+    finish(disk, parts, replay)
 }

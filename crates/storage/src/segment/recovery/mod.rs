@@ -14,12 +14,13 @@ use std::sync::Arc;
 use ringraft_core::GroupId;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::checkpoint::{self, Checkpoint, checkpoint_name, checkpoint_number, v1};
+use super::checkpoint::{self, Checkpoint, CheckpointRoom, checkpoint_name, checkpoint_number, v1};
+use super::files::OpenFiles;
 use super::format::{Layout, PartHeader, SegmentHeader, segment_name, segment_number};
 use super::index::{Group, Segment};
 use super::manifest::{COPIES, Manifest, ManifestFile, SharedManifest};
 use super::options::SegmentLogOptions;
-use super::prepare::{Spare, TEMPORARY};
+use super::prepare::{Prepared, TEMPORARY};
 use super::replay::Replay;
 use super::stream::Position;
 use crate::disk::{Disk, DiskFile};
@@ -61,12 +62,13 @@ pub(crate) struct Recovered {
     /// What the checkpoint before the newest needs, and the newest.
     pub(crate) needs: [Option<CheckpointNeeds>; 2],
     pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
-    pub(crate) current: Arc<Segment>,
+    pub(crate) checkpoint_room: CheckpointRoom,
+    pub(crate) current: Prepared,
     pub(crate) position: Position,
     /// Bytes of the stream between the checkpoint and the position.
     pub(crate) replayed: u64,
-    /// Files that nobody needs, with their sizes.
-    pub(crate) spares: Vec<(Spare, u64)>,
+    /// Names of files that nobody needs, with their sizes.
+    pub(crate) spares: Vec<(String, u64)>,
     /// Number that no file has had.
     pub(crate) next_file: u64,
 }
@@ -74,18 +76,19 @@ pub(crate) struct Recovered {
 /// Reads the directory and repairs its tail.
 pub(crate) fn recover(
     disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
     options: &SegmentLogOptions,
     expect: Expect,
 ) -> Result<Recovered, StorageError> {
     let names = clean(disk)?;
     let existing = matches!(expect, Expect::Existing(_));
     match Manifest::read(disk, &names) {
-        Ok(Some(manifest)) => open(disk, options, expect, &names, manifest),
+        Ok(Some(manifest)) => open(disk, files, expect, &names, manifest),
         Ok(None) if names.iter().any(|n| v1::SLOTS.contains(&n.as_str())) => {
             if expect == Expect::Blank {
                 return Err(not_blank(disk, &names));
             }
-            takeover::take_over(disk, options, &names)
+            takeover::take_over(disk, files, options, &names)
         }
         Ok(None) if existing => {
             Err(damaged(disk.path(COPIES[0]), 0, "missing; the store has no list of its files"))
@@ -95,7 +98,7 @@ pub(crate) fn recover(
         _ if has_records(disk, &names)? => {
             Err(damaged(disk.path(COPIES[0]), 0, "missing, though segment files hold records"))
         }
-        _ => create::create(disk, options, &names),
+        _ => create::create(disk, files, options, &names),
     }
 }
 
@@ -172,7 +175,12 @@ fn refused(file: &dyn DiskFile, what: &str) -> StorageError {
 }
 
 /// Opens a file that the manifest names and checks that it is that one.
-fn named_file(disk: &dyn Disk, store: StoreId, wanted: &ManifestFile) -> Result<Arc<Segment>, StorageError> {
+fn named_file(
+    disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
+    store: StoreId,
+    wanted: &ManifestFile,
+) -> Result<Arc<Segment>, StorageError> {
     let name = segment_name(wanted.number);
     let file = disk.open(&name)?;
     let header = header_of(&*file)?.map_err(|what| damaged(disk.path(&name), 0, &what))?;
@@ -184,7 +192,7 @@ fn named_file(disk: &dyn Disk, store: StoreId, wanted: &ManifestFile) -> Result<
     if !of_store || told != (wanted.number, wanted.salt, wanted.bytes) || header.bytes != file.len()? {
         return Err(damaged(disk.path(&name), 0, "not the file that the manifest names"));
     }
-    Ok(Segment::new(header, name, file))
+    Ok(Segment::new(header, Arc::clone(files)))
 }
 
 /// A checkpoint that can be read, the newest first; the needs of both.
@@ -219,14 +227,18 @@ fn read_checkpoints(
 
 fn open(
     disk: &dyn Disk,
-    options: &SegmentLogOptions,
+    files: &Arc<OpenFiles>,
     expect: Expect,
     names: &[String],
     manifest: Manifest,
 ) -> Result<Recovered, StorageError> {
     match expect {
         Expect::Existing(Some(id)) if id != manifest.store => {
-            return Err(damaged(disk.path(COPIES[0]), 0, &format!("it is that of store {}, not of {id}", manifest.store)));
+            return Err(damaged(
+                disk.path(COPIES[0]),
+                0,
+                &format!("it is that of store {}, not of {id}", manifest.store),
+            ));
         }
         Expect::Blank if has_records(disk, names)? => return Err(not_blank(disk, names)),
         _ => {}
@@ -237,7 +249,7 @@ fn open(
             let path = disk.path(&segment_name(wanted.number));
             return Err(damaged(path, 0, "missing; the manifest names it"));
         }
-        segments.insert(wanted.number, named_file(disk, manifest.store, wanted)?);
+        segments.insert(wanted.number, named_file(disk, files, manifest.store, wanted)?);
     }
     let (number, checkpoint, needs) = read_checkpoints(disk, &manifest)?;
     let start = checkpoint.position;
@@ -266,7 +278,7 @@ fn open(
     let life = manifest.get().life;
     let position = Position { life, ..tail.position() };
     let replayed = scan.replayed();
-    finish(disk, options, Finish { manifest, needs, segments, spares, position, replayed, names }, scan.into_replay())
+    finish(disk, Finish { manifest, needs, segments, spares, position, replayed, names }, scan.into_replay())
 }
 
 /// What [`finish`] puts together.
@@ -274,29 +286,25 @@ struct Finish<'a> {
     manifest: SharedManifest,
     needs: [Option<CheckpointNeeds>; 2],
     segments: BTreeMap<u64, Arc<Segment>>,
-    spares: Vec<(Spare, u64)>,
+    spares: Vec<(String, u64)>,
     position: Position,
     replayed: u64,
     names: &'a [String],
 }
 
-fn finish(
-    disk: &dyn Disk,
-    _options: &SegmentLogOptions,
-    parts: Finish<'_>,
-    replay: Replay,
-) -> Result<Recovered, StorageError> {
+fn finish(disk: &dyn Disk, parts: Finish<'_>, replay: Replay) -> Result<Recovered, StorageError> {
     let Finish { manifest, needs, mut segments, mut spares, position, replayed, names } = parts;
     replay.groups.values().for_each(|g| g.index.lock().mark_durable());
-    let Some(current) = segments.get(&position.file).cloned() else {
+    let Some(segment) = segments.get(&position.file).cloned() else {
         return Err(damaged(disk.path(&segment_name(position.file)), 0, "missing; the stream goes on in it"));
     };
+    let current = Prepared { file: segment.file()?, segment };
     // Files behind the end hold nothing; they are prepared anew.
     let beyond: Vec<u64> = segments.range((Excluded(position.file), Unbounded)).map(|(n, _)| *n).collect();
     for number in beyond {
         if let Some(segment) = segments.remove(&number) {
-            let spare = Spare { name: segment.name.clone(), file: Arc::clone(&segment.file) };
-            spares.push((spare, segment.header.bytes));
+            segment.free();
+            spares.push((segment_name(number), segment.header.bytes));
         }
     }
     let numbers = names.iter().filter_map(|n| segment_number(n));
@@ -309,6 +317,7 @@ fn finish(
         manifest: Arc::new(manifest),
         needs,
         segments,
+        checkpoint_room: CheckpointRoom::found(names),
         current,
         position,
         replayed,
@@ -324,7 +333,7 @@ fn unnamed(
     names: &[String],
     segments: &BTreeMap<u64, Arc<Segment>>,
     end: Position,
-) -> Result<Vec<(Spare, u64)>, StorageError> {
+) -> Result<Vec<(String, u64)>, StorageError> {
     let mut spares = Vec::new();
     for name in names {
         let Some(number) = segment_number(name) else { continue };
@@ -345,7 +354,7 @@ fn unnamed(
             );
             return Err(damaged(disk.path(name), header.data_start(), &what));
         }
-        spares.push((Spare { name: name.clone(), file }, bytes));
+        spares.push((name.clone(), bytes));
     }
     Ok(spares)
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::super::format::{Layout, Newer, PartHeader, RUN_HEADER, RunError, RunView, decode_run};
 use super::super::index::Segment;
-use super::damaged;
 use crate::traits::StorageError;
 
 /// A file's bytes from `base` to its end.
@@ -17,10 +16,10 @@ pub(super) struct Loaded {
 impl Loaded {
     pub(super) fn read(segment: &Arc<Segment>, base: u64) -> Result<Loaded, StorageError> {
         let length = segment.header.bytes.checked_sub(base).ok_or_else(|| {
-            damaged(segment.name.clone(), base, "the checkpoint's position is beyond the file's end")
+            segment.damaged(base, "the checkpoint's position is beyond the file's end".to_owned())
         })?;
         let mut bytes = vec![0; length as usize];
-        segment.file.read_exact_at(base, &mut bytes)?;
+        segment.file()?.read_exact_at(base, &mut bytes)?;
         Ok(Loaded { segment: Arc::clone(segment), base, bytes })
     }
 
@@ -70,12 +69,7 @@ pub(super) struct Follows {
 }
 
 /// Reads and verifies the part at `offset`.
-pub(super) fn read_part(
-    loaded: &Loaded,
-    file: usize,
-    offset: u64,
-    follows: Follows,
-) -> Result<Part, NoPart> {
+pub(super) fn read_part(loaded: &Loaded, file: usize, offset: u64, follows: Follows) -> Result<Part, NoPart> {
     let segment = &loaded.segment.header;
     let header =
         loaded.header_at(offset).map_err(NoPart::Newer)?.ok_or(NoPart::Missing("no batch header"))?;
@@ -128,7 +122,7 @@ fn next_run(segment: &super::SegmentHeader, body: &[u8], broken: usize) -> Optio
         return None; // header and payload share a checksum there
     }
     let last = body.len().checked_sub(RUN_HEADER)?;
-    (broken + 8..=last).step_by(8).find(|at| {
-        matches!(decode_run(segment, &body[*at..]), Ok(_) | Err(RunError::Damaged(..)))
-    })
+    (broken + 8..=last)
+        .step_by(8)
+        .find(|at| matches!(decode_run(segment, &body[*at..]), Ok(_) | Err(RunError::Damaged(..))))
 }

@@ -7,9 +7,9 @@ use super::super::format::{DATA_START, Newer, u32_at};
 use super::super::index::{Place, Segment};
 use super::super::replay::Replay;
 use super::super::stream::Position;
+use super::damaged;
 use super::part::{Follows, Loaded, NoPart, Part, read_part};
 use super::tail::Tail;
-use super::damaged;
 use crate::traits::StorageError;
 
 /// A part that was replayed.
@@ -73,7 +73,7 @@ impl Scan {
     }
 
     fn newer(&self, file: usize, newer: &Newer) -> StorageError {
-        StorageError::Refused(format!("{}: {}", self.files[file].segment.name, newer.text()))
+        StorageError::Refused(format!("{}: {}", self.files[file].segment.path(), newer.text()))
     }
 
     /// Replays every whole batch.
@@ -138,7 +138,12 @@ impl Scan {
     }
 
     /// Every right header in the files that were loaded, and where it stands.
-    fn headers(&self, from_file: usize, from: u64, mut each: impl FnMut(usize, u64, u64)) -> Result<(), StorageError> {
+    fn headers(
+        &self,
+        from_file: usize,
+        from: u64,
+        mut each: impl FnMut(usize, u64, u64),
+    ) -> Result<(), StorageError> {
         for (file, loaded) in self.files.iter().enumerate().skip(from_file) {
             let header = &loaded.segment.header;
             let (magic, step) = (header.part_magic(), header.block());
@@ -179,7 +184,7 @@ impl Scan {
                     len: run.view.len as u32,
                 };
                 let bytes = loaded.from(run.offset);
-                let at = |what: String| damaged(loaded.segment.name.clone(), run.offset, &what);
+                let at = |what: String| loaded.segment.damaged(run.offset, what);
                 match run.damage {
                     None => self.replay.apply(&run.view, bytes, place).map_err(at)?,
                     Some(what) => self.replay.apply_damaged(&run.view, place, what).map_err(at)?,
@@ -187,7 +192,7 @@ impl Scan {
             }
             if part.lost > 0 {
                 self.lost += u64::from(part.lost);
-                self.lost_at.get_or_insert((loaded.segment.name.clone(), part.offset));
+                self.lost_at.get_or_insert((loaded.segment.path(), part.offset));
             }
             self.replayed.push(Replayed {
                 file: part.file,
@@ -235,10 +240,10 @@ impl Scan {
                 "batch {} was durable and cannot be read ({}); the stream goes on up to batch {synced} at least",
                 self.position.sequence, self.end
             );
-            return Err(damaged(segment.name.clone(), self.position.offset, &what));
+            return Err(segment.damaged(self.position.offset, what));
         }
         if cut > 0 {
-            let file = &self.files[self.position_file].segment.name;
+            let file = self.files[self.position_file].segment.path();
             let (offset, sequence) = (self.position.offset, self.position.sequence);
             tracing::warn!(%file, offset, sequence, why = self.end,
                 "the end of the log was torn and is cut: nothing vouches that it was durable");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ringraft_core::Mutant;
 
+use super::super::format::PART_HEADER;
 use super::super::index::Segment;
 use super::super::stream::Position;
 use crate::traits::StorageError;
@@ -25,22 +26,28 @@ impl Tail {
         self.position
     }
 
+    /// What was read proves nothing about the medium; all of it is written again.
+    fn not_proven_durable(&self) -> &[(Arc<Segment>, u64, Vec<u8>)] {
+        if Mutant::H1RecoveryTrustsThePageCache.is_active() { &[] } else { &self.suspects }
+    }
+
     pub(super) fn make_durable(&self) -> Result<(), StorageError> {
-        let mut touched: BTreeMap<u64, &Arc<Segment>> = BTreeMap::new();
-        for (segment, offset, bytes) in &self.suspects {
-            if Mutant::H1RecoveryTrustsThePageCache.is_active() {
-                break;
-            }
-            segment.file.write_at(*offset, bytes)?;
-            touched.insert(segment.number(), segment);
+        let zeros = [0; PART_HEADER];
+        let mut writes: BTreeMap<u64, (&Arc<Segment>, Vec<(u64, &[u8])>)> = BTreeMap::new();
+        for (segment, offset, bytes) in self.not_proven_durable() {
+            writes.entry(segment.number()).or_insert((segment, Vec::new())).1.push((*offset, bytes));
         }
         for (segment, offset) in &self.stale {
-            let zeros = vec![0; segment.header.part_header()];
-            segment.file.write_at(*offset, &zeros)?;
-            touched.insert(segment.number(), segment);
+            let zeros = &zeros[..segment.header.part_header()];
+            writes.entry(segment.number()).or_insert((segment, Vec::new())).1.push((*offset, zeros));
         }
-        for segment in touched.values() {
-            segment.file.sync_data()?;
+        // One file after the other, each through the descriptor that wrote it.
+        for (segment, writes) in writes.values() {
+            let file = segment.file()?;
+            for (offset, bytes) in writes {
+                file.write_at(*offset, bytes)?;
+            }
+            file.sync_data()?;
         }
         Ok(())
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::checkpoint::{self, Head, v1};
+use super::super::checkpoint::{self, CheckpointRoom, Head, v1};
+use super::super::files::OpenFiles;
 use super::super::format::{DATA_START, Layout, segment_name, segment_number};
 use super::super::index::{Group, Segment};
 use super::super::manifest::{Manifest, ManifestFile, SharedManifest};
 use super::super::options::SegmentLogOptions;
-use super::super::prepare::{Origin, Spare, prepare};
+use super::super::prepare::{Origin, prepare};
 use super::super::replay::Replay;
 use super::super::stream::Position;
 use super::create::{entry, fresh_id};
@@ -19,6 +20,7 @@ use crate::traits::StorageError;
 
 pub(super) fn take_over(
     disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
     options: &SegmentLogOptions,
     names: &[String],
 ) -> Result<Recovered, StorageError> {
@@ -28,7 +30,7 @@ pub(super) fn take_over(
     };
     let needs = CheckpointNeeds { from: old.position.file, files: old.files() };
     let start = old.position;
-    let (mut segments, spares) = sort_files(disk, names, &needs)?;
+    let (mut segments, spares) = sort_files(disk, files, names, &needs)?;
     if !segments.contains_key(&start.file) {
         return Err(damaged(disk.path(&segment_name(start.file)), 0, "missing; the stream goes on in it"));
     }
@@ -42,8 +44,7 @@ pub(super) fn take_over(
     // The stream goes on at the start of a new file. Until the manifest names it the directory has version 1.
     let store = fresh_id();
     let number = names.iter().filter_map(|n| segment_number(n)).max().unwrap_or(0) + 1;
-    let origin = Origin { store, block_log2: options.block_log2(), bytes: options.file_bytes };
-    let next = prepare(disk, &origin, number, None)?;
+    let next = prepare(disk, files, &Origin::new(store, options), number, None)?.segment;
     let position = Position { file: number, offset: DATA_START, sequence: tail.position().sequence, life: 1 };
     let replay = scan.into_replay();
     {
@@ -55,20 +56,23 @@ pub(super) fn take_over(
             next_incarnation: replay.next_incarnation,
             tombstones: &replay.tombstones,
         };
-        checkpoint::write(disk, store, 1, &head, groups.into_iter())?;
+        let bytes = checkpoint::encode(store, 1, &head, groups.into_iter());
+        let mut room = CheckpointRoom::found(names);
+        room.make(disk, bytes.len() as u64)?;
+        room.publish(disk, 1, &bytes)?;
     }
     let old_files = segments.values().map(|s| {
         let header = &s.header;
         ManifestFile { number: header.number, salt: header.salt, bytes: header.bytes, version: 1 }
     });
-    let mut files: Vec<ManifestFile> = old_files.collect();
-    files.push(entry(&next));
+    let mut in_use: Vec<ManifestFile> = old_files.collect();
+    in_use.push(entry(&next));
     let manifest =
         Manifest { store, sequence: 0, life: 0, checkpoint: 1, checkpoint_before: 0, files: Vec::new() };
     let manifest = SharedManifest::new(manifest);
     manifest.change(disk, |m| {
         m.life = 1;
-        files.into_iter().for_each(|file| m.add(file));
+        in_use.into_iter().for_each(|file| m.add(file));
     })?;
     remove_strangers(disk, names, &manifest.get())?;
     tracing::info!(%store, "the log store was taken over from format version 1");
@@ -77,7 +81,7 @@ pub(super) fn take_over(
     let needs = [None, Some(CheckpointNeeds { from: number, files: live })];
     segments.insert(number, next);
     let parts = Finish { manifest, needs, segments, spares, position, replayed: 0, names };
-    let mut recovered = finish(disk, options, parts, replay)?;
+    let mut recovered = finish(disk, parts, replay)?;
     recovered.next_file = number + 1;
     Ok(recovered)
 }
@@ -86,9 +90,10 @@ pub(super) fn take_over(
 #[allow(clippy::type_complexity)] // both halves of one list
 fn sort_files(
     disk: &dyn Disk,
+    files: &Arc<OpenFiles>,
     names: &[String],
     needs: &CheckpointNeeds,
-) -> Result<(BTreeMap<u64, Arc<Segment>>, Vec<(Spare, u64)>), StorageError> {
+) -> Result<(BTreeMap<u64, Arc<Segment>>, Vec<(String, u64)>), StorageError> {
     let (mut segments, mut spares) = (BTreeMap::new(), Vec::new());
     for name in names {
         let Some(number) = segment_number(name) else { continue };
@@ -97,7 +102,7 @@ fn sort_files(
         let header = header_of(&*file)?;
         let left_by_a_takeover = header.as_ref().is_ok_and(|h| h.layout != Layout::V1);
         if left_by_a_takeover || !needs.needs(number) {
-            spares.push((Spare { name: name.clone(), file }, bytes));
+            spares.push((name.clone(), bytes));
             continue;
         }
         let header = header.map_err(|what| damaged(disk.path(name), 0, &what))?;
@@ -105,7 +110,7 @@ fn sort_files(
             let what = format!("header of file {} with {} bytes", header.number, header.bytes);
             return Err(damaged(disk.path(name), 0, &what));
         }
-        segments.insert(number, Segment::new(header, name.clone(), file));
+        segments.insert(number, Segment::new(header, Arc::clone(files)));
     }
     Ok((segments, spares))
 }
