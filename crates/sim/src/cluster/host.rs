@@ -194,6 +194,13 @@ impl World {
                 SegmentLog::open(disk, options.clone()).map(|log| Store::Segment(Box::new(log)))
             }
         };
+        // A file that is prepared for later may be what the power went with; the store was open by then.
+        let opened = match opened {
+            Ok(_) if self.hosts[host].power_is_off() => {
+                Err(StorageError::Poisoned("the power went while the store was opened".to_owned()))
+            }
+            opened => opened,
+        };
         let damaged = self.is_damaged(host);
         let started = opened.and_then(|store| self.open_process(host, store));
         match started {
