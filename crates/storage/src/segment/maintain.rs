@@ -166,7 +166,7 @@ impl SegmentLog {
             }
         };
         checkpoint::write(&*slot, &bytes)?;
-        maintenance.checkpoint_failures = 0;
+        (maintenance.checkpoint_failures, maintenance.checkpoint_pause) = (0, 0);
         let live = self.stream.segments.values().filter(|s| s.live() > 0).map(|s| s.number());
         let needs = SlotNeeds { from: position.file, files: live.collect() };
         self.maintenance.slots[slot_of(sequence)] = Some(needs);
