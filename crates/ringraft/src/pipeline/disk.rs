@@ -65,6 +65,9 @@ impl DiskLoop {
             match self.ring.wait(timeout) {
                 WaitOutcome::Closed => break,
                 WaitOutcome::TimedOut => {
+                    if quiet_calls == QUIET_CALLS {
+                        self.vouch(&mut handler, &mut out);
+                    }
                     quiet_calls -= 1;
                     self.maintain(&mut handler, &mut out);
                     continue;
@@ -80,6 +83,7 @@ impl DiskLoop {
                         // Writes of an earlier life of the group come first.
                         self.write(&mut handler, &mut writes, &mut out);
                         answer.fulfil(self.storage.open_group(&group));
+                        quiet_calls = QUIET_CALLS;
                     }
                 }
             }
@@ -92,6 +96,23 @@ impl DiskLoop {
                 self.maintain(&mut handler, &mut out);
             }
         }
+        // What the next start cannot read is then known for damage, and not taken for a torn write.
+        self.vouch(&mut handler, &mut out);
+    }
+
+    /// Lets the store vouch for what it wrote, when no batch waits.
+    fn vouch(&mut self, handler: &mut StableClosureEventHandler, out: &mut StableOutput) {
+        if handler.failed().is_none()
+            && let Err(error) = self.storage.vouch()
+        {
+            self.stop(handler, out, error);
+        }
+    }
+
+    fn stop(&mut self, handler: &mut StableClosureEventHandler, out: &mut StableOutput, error: StorageError) {
+        handler.on_batch(&mut Vec::new());
+        handler.on_synced(Err(error), out);
+        self.release(out);
     }
 
     fn write(
@@ -171,9 +192,7 @@ impl DiskLoop {
         if handler.failed().is_none()
             && let Err(error) = self.storage.maintain()
         {
-            handler.on_batch(&mut Vec::new());
-            handler.on_synced(Err(error), out);
-            self.release(out);
+            self.stop(handler, out, error);
         }
     }
 }

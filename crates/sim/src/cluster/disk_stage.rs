@@ -8,6 +8,9 @@ use super::turn::LaneOrDisk;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
 
+/// Microseconds without a batch after which the store vouches for what it wrote.
+const VOUCH_AFTER: u64 = 20 * super::plan::MS;
+
 /// Batches after which the store gets time for housekeeping.
 const BATCHES_PER_MAINTENANCE: u64 = 4;
 
@@ -100,6 +103,41 @@ impl World {
             }
         }
         self.start_stages(host);
+        if let Some(p) = &self.hosts[host].process
+            && p.writing.is_none()
+            && p.disk_ring.is_empty()
+        {
+            let batches = p.batches;
+            self.after(VOUCH_AFTER, Event::Vouch(host, life, batches));
+        }
+        Ok(())
+    }
+
+    /// No batch has come for a while: the store vouches for what it wrote.
+    pub(super) fn vouch(&mut self, host: usize, life: u32, batches: u64) -> Result<(), Violation> {
+        let paused = self.hosts[host].paused_until > self.now;
+        let h = &mut self.hosts[host];
+        let Some(p) = &mut h.process else { return Ok(()) };
+        let idle =
+            p.batches == batches && p.writing.is_none() && p.telling.is_none() && p.disk_ring.is_empty();
+        if h.life != life || paused || !idle || p.disk.failed().is_some() {
+            return Ok(());
+        }
+        self.report.events += 1;
+        h.proof.submitting(&h.disk);
+        let vouched = p.store.as_log().vouch();
+        if self.hosts[host].power_is_off() {
+            return self.power_went(host);
+        }
+        match vouched {
+            Ok(()) => self.hosts[host].proof.synced(),
+            Err(error) => {
+                let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+                p.disk.on_batch(&mut Vec::new());
+                self.release(host, Err(error))?;
+                self.start_stages(host);
+            }
+        }
         Ok(())
     }
 

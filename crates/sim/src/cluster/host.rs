@@ -21,7 +21,7 @@ use super::clock::HostClock;
 use super::damage::Proof;
 use super::machine::{Registers, Values};
 use super::network::Arrival;
-use super::plan::{MS, StoreKind};
+use super::plan::{MS, Plan, StoreKind};
 use super::random::Random;
 use super::transport::SimTransport;
 use super::world::{Event, World, broken};
@@ -123,13 +123,22 @@ pub(super) struct Host {
     pub(super) replacing: bool,
 }
 
+/// A blank disk. Where the store keeps batches in blocks of their own, the disk may spoil whole blocks.
+pub(super) fn new_disk(plan: &Plan) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    if let StoreKind::Segment(options) = &plan.store {
+        disk.tear_blocks(options.block_bytes as usize);
+    }
+    disk
+}
+
 impl Host {
-    pub(super) fn new(number: usize, clock: HostClock) -> Host {
+    pub(super) fn new(number: usize, clock: HostClock, plan: &Plan) -> Host {
         let peer = crate::script::format::peer_of(number as u32);
         Host {
             endpoint: Endpoint(peer.endpoint().into()),
             peer,
-            disk: MemoryDisk::new(),
+            disk: new_disk(plan),
             memory: Some(MemoryLogStorage::new()),
             clock,
             life: 0,
@@ -193,6 +202,13 @@ impl World {
                 let disk = Arc::new(self.hosts[host].disk.clone());
                 SegmentLog::open(disk, options.clone()).map(|log| Store::Segment(Box::new(log)))
             }
+        };
+        // A file that is prepared for later may be what the power went with; the store was open by then.
+        let opened = match opened {
+            Ok(_) if self.hosts[host].power_is_off() => {
+                Err(StorageError::Poisoned("the power went while the store was opened".to_owned()))
+            }
+            opened => opened,
         };
         let damaged = self.is_damaged(host);
         let started = opened.and_then(|store| self.open_process(host, store));
@@ -315,6 +331,13 @@ impl World {
             }
             let (key, recovered) = process.store.as_log().open_group(&group_id(group))?;
             let damaged = self.is_damaged(host);
+            // Damage that the store lays at a group's door: the group would stop, or rejoin. The whole host stays down, as an operator
+            // would leave it until the member is made anew.
+            let withheld = recovered.hard_state.voted_for.as_ref().is_some_and(PeerId::is_empty);
+            if damaged && (withheld || !recovered.damaged.is_empty()) {
+                let what = format!("group {group} is damaged");
+                return Err(StorageError::Damaged { path: "the store".to_owned(), offset: 0, what });
+            }
             if let Err(violation) =
                 self.oracle.recovered(group, host, key, &recovered, &*process.reader, damaged)
             {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringraft::handler::{CallResult, Control, LaneEvent, NodeCall, Waiter, promise};
 use ringraft_core::{CallDone, CallFailure, Configuration, ConfigurationEntry, MembershipChange, PeerId};
 
+use super::host::new_disk;
 use super::plan::MS;
 use super::random::Random;
 use super::world::{Event, World, broken};
@@ -362,8 +363,9 @@ impl World {
             return false;
         }
         self.crash(host, Some(r.next()), away, r);
+        let disk = new_disk(&self.plan);
         let host_state = &mut self.hosts[host];
-        host_state.disk = ringraft_storage::MemoryDisk::new();
+        host_state.disk = disk;
         host_state.memory = Some(ringraft_storage::MemoryLogStorage::new());
         host_state.proof = Default::default();
         host_state.wiped = true;

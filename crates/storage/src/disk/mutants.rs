@@ -2,7 +2,7 @@
 //! that orders writes and syncs reads as if there were none. `ringraft_core::mutants` lists them.
 
 use std::io::IoSlice;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ringraft_core::Mutant;
@@ -28,13 +28,8 @@ pub(crate) fn around(disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
     }
 }
 
-/// A name that follows its file when that is renamed.
-type Name = Arc<Mutex<String>>;
-
 #[derive(Default)]
 struct State {
-    /// Names of the files that are open.
-    open: Vec<Weak<Mutex<String>>>,
     /// A file got its final name, and the directory was not synced since.
     named: bool,
     /// The segment file that was written last.
@@ -48,7 +43,8 @@ struct MutantDisk {
 
 struct MutantFile {
     file: Arc<dyn DiskFile>,
-    name: Name,
+    /// As it was opened: the store opens a file again after it has renamed it.
+    name: String,
     state: Arc<Mutex<State>>,
 }
 
@@ -62,11 +58,7 @@ fn is_segment(name: &str) -> bool {
 
 impl MutantDisk {
     fn wrap(&self, file: Arc<dyn DiskFile>, name: &str) -> Arc<dyn DiskFile> {
-        let name = Arc::new(Mutex::new(name.to_owned()));
-        let mut state = self.state.lock();
-        state.open.retain(|open| open.strong_count() > 0);
-        state.open.push(Arc::downgrade(&name));
-        Arc::new(MutantFile { file, name, state: Arc::clone(&self.state) })
+        Arc::new(MutantFile { file, name: name.to_owned(), state: Arc::clone(&self.state) })
     }
 }
 
@@ -89,14 +81,7 @@ impl Disk for MutantDisk {
 
     fn rename(&self, from: &str, to: &str) -> Result<(), StorageError> {
         self.disk.rename(from, to)?;
-        let mut state = self.state.lock();
-        state.named |= is_segment(to);
-        for name in state.open.iter().filter_map(Weak::upgrade) {
-            let mut name = name.lock();
-            if *name == from {
-                to.clone_into(&mut name);
-            }
-        }
+        self.state.lock().named |= is_segment(to);
         Ok(())
     }
 
@@ -119,9 +104,9 @@ impl Disk for MutantDisk {
 
 impl MutantFile {
     fn skips_sync(&self) -> bool {
-        let name = self.name.lock();
-        let segment = is_segment(&name);
-        Mutant::H3CheckpointIsNotSynced.is_active() && is_checkpoint(&name)
+        let name = &self.name;
+        let segment = is_segment(name);
+        Mutant::H3CheckpointIsNotSynced.is_active() && is_checkpoint(name)
             || Mutant::H3NewFileIsNotSynced.is_active() && name.ends_with(".seg.tmp")
             || Mutant::H4NothingIsSynced.is_active() && segment
             || Mutant::H6OnlyTheLastFileIsSynced.is_active() && segment && self.state.lock().written != *name
@@ -134,10 +119,9 @@ impl DiskFile for MutantFile {
     }
 
     fn write_vectored_at(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> Result<(), StorageError> {
-        let name = self.name.lock().clone();
-        let ignored = Mutant::H9WriteErrorIsIgnored.is_active() && is_segment(&name);
-        if is_segment(&name) {
-            self.state.lock().written = name;
+        let ignored = Mutant::H9WriteErrorIsIgnored.is_active() && is_segment(&self.name);
+        if is_segment(&self.name) {
+            self.name.clone_into(&mut self.state.lock().written);
         }
         let written = self.file.write_vectored_at(offset, parts);
         if ignored { Ok(()) } else { written }
@@ -147,7 +131,7 @@ impl DiskFile for MutantFile {
         if self.skips_sync() {
             return Ok(());
         }
-        let ignored = Mutant::H1SyncErrorIsIgnored.is_active() && is_segment(&self.name.lock());
+        let ignored = Mutant::H1SyncErrorIsIgnored.is_active() && is_segment(&self.name);
         let synced = self.file.sync_data();
         if ignored { Ok(()) } else { synced }
     }

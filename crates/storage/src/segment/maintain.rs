@@ -173,7 +173,7 @@ impl SegmentLog {
             (m.checkpoint, m.checkpoint_before) = (number, before);
         })?;
         maintenance.room.take_back(&*self.disk, manifest.checkpoint_before);
-        maintenance.checkpoint_failures = 0;
+        (maintenance.checkpoint_failures, maintenance.checkpoint_pause) = (0, 0);
         let live = self.stream.segments.values().filter(|s| s.live() > 0).map(|s| s.number());
         let needs = CheckpointNeeds { from: position.file, files: live.collect() };
         maintenance.needs.swap(0, 1);

@@ -114,13 +114,10 @@ pub(crate) fn prepare(
 /// attempt begins with changes of the directory of its own, so that a sync of it covers them.
 fn clear_away(disk: &dyn Disk, number: u64, spare: Option<String>) {
     let name = segment_name(number);
-    let there = disk.list().unwrap_or_default();
     for left in [Some(format!("{name}{TEMPORARY}")), Some(name), spare].into_iter().flatten() {
-        if there.contains(&left)
-            && let Err(error) = disk.remove(&left)
-        {
-            tracing::warn!(%error, "a file that could not be prepared stays for now");
-        }
+        // Most of them are not there, and to look would take a descriptor. One that stays is in the way of the next
+        // attempt, which tells.
+        let _ = disk.remove(&left);
     }
 }
 
@@ -258,8 +255,6 @@ impl Preparer {
                 self.shared.changed.notify_all();
                 return Ok(next);
             }
-            // More may be needed at once than are kept ahead.
-            queue.ahead = queue.ahead.max(1);
             match &queue.trouble {
                 Some(trouble) if is_full(trouble) => return Err(no_room(trouble)),
                 Some(trouble) if Instant::now() >= deadline => return Err(trouble.clone()),

@@ -27,6 +27,8 @@ pub(super) struct Device {
     /// The error of every new file.
     pub(super) refused_creation: Option<i32>,
     pub(super) short_reads: bool,
+    /// Bytes of a block that a loss of power may spoil as a whole; 0 for one sector.
+    pub(super) tear: usize,
     /// Reads until one fails.
     pub(super) failing_read: Option<u64>,
     /// Reads until one returns another bit than the medium holds.

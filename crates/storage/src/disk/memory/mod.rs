@@ -162,6 +162,12 @@ impl MemoryDisk {
         self.state.lock().device.refused_creation = errno;
     }
 
+    /// A loss of power may spoil a whole block of this many bytes (a multiple of 512) that was being written, as a device with
+    /// large physical blocks does; 512, the default, spoils nothing but what was being written. Stays over losses of power.
+    pub fn tear_blocks(&self, bytes: usize) {
+        self.state.lock().device.tear = bytes;
+    }
+
     /// Reads return fewer bytes than asked, as they may.
     pub fn short_reads(&self, on: bool) {
         self.state.lock().device.short_reads = on;
@@ -243,7 +249,7 @@ impl MemoryDisk {
             durable_names: state.names.clone(),
             inodes: state.inodes.iter().map(|(id, inode)| (*id, inode.fork())).collect(),
             next_inode: state.next_inode,
-            device: Device { used: state.device.used, ..Device::default() },
+            device: Device { used: state.device.used, tear: state.device.tear, ..Device::default() },
             ..State::default()
         };
         MemoryDisk { state: Arc::new(Mutex::new(fork)) }
@@ -277,7 +283,7 @@ impl MemoryDisk {
         for id in ids {
             if let Some(inode) = inodes.get_mut(&id) {
                 device.used -= inode.current.len() as u64;
-                inode.lose_power(|| {
+                inode.lose_power(device.tear, || {
                     let survives = device.coin();
                     device.torn_sectors += u64::from(!survives);
                     survives

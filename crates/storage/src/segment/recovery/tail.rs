@@ -10,6 +10,9 @@ use super::super::index::Segment;
 use super::super::stream::Position;
 use crate::traits::StorageError;
 
+/// What is written to one file, at which offsets.
+type Writes<'a> = (&'a Arc<Segment>, Vec<(u64, &'a [u8])>);
+
 /// The end of the stream.
 pub(super) struct Tail {
     pub(super) position: Position,
@@ -33,7 +36,7 @@ impl Tail {
 
     pub(super) fn make_durable(&self) -> Result<(), StorageError> {
         let zeros = [0; PART_HEADER];
-        let mut writes: BTreeMap<u64, (&Arc<Segment>, Vec<(u64, &[u8])>)> = BTreeMap::new();
+        let mut writes: BTreeMap<u64, Writes<'_>> = BTreeMap::new();
         for (segment, offset, bytes) in self.not_proven_durable() {
             writes.entry(segment.number()).or_insert((segment, Vec::new())).1.push((*offset, bytes));
         }
