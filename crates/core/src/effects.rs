@@ -7,7 +7,7 @@ use crate::marks::Marks;
 use crate::message::{RaftRequest, RaftResponse, ReadOnlyOption};
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::status::Status;
-use crate::types::{LogIndex, Term};
+use crate::types::{LogId, LogIndex, Term};
 use crate::vote::Vote;
 
 /// Term and vote, the state that must be durable before anything that depends on it leaves (Raft figure 2).
@@ -31,10 +31,27 @@ pub enum LogOp {
     },
     /// Append entries; the first stands right after the last entry of the log.
     Append(Arc<EntryChunk>),
-    /// Drop every entry below this index (after a snapshot).
+    /// Drop every entry below this index (after a snapshot). It is at most one past the last entry.
     TruncatePrefix {
         /// First index that stays.
         first_kept: LogIndex,
+    },
+    /// Drop the whole log; it goes on behind `before` (a snapshot from elsewhere, or a log that is given up).
+    Reset {
+        /// The entry before the next one; 0/0 for a log that begins anew.
+        before: LogId,
+        /// The configuration in force there; `None` for the initial one.
+        conf: Option<Box<ConfigurationEntry>>,
+    },
+    /// Remember the largest promise to vote for nobody that this node gave, in milliseconds. It only grows.
+    Promise {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// Remember that a committed configuration no longer names this node.
+    MemberRemoved {
+        /// The configuration's entry; 0/0 when a newer one names the node again.
+        at: LogId,
     },
 }
 

@@ -42,7 +42,7 @@ pub use mutants::Mutant;
 pub use node::{
     Members, NodeDescription, NodeImpl, NodeState, ProposeError, Proposed, ReplicatorDescription,
 };
-pub use options::{CoreOptions, RecoveredState};
+pub use options::{CoreOptions, DamagedRange, RecoveredState};
 pub use peer::{
     Configuration, ConfigurationEntry, InvalidConfiguration, InvalidPeerId, PRIORITY_DISABLED, PeerId,
 };

@@ -50,7 +50,7 @@ impl LogManager {
     /// # Errors
     /// The parts contradict each other.
     pub(crate) fn new(recovered: RecoveredState, initial_conf: Configuration) -> Result<LogManager, String> {
-        let RecoveredState { before_first, last_index, terms, configurations, .. } = recovered;
+        let RecoveredState { before_first, last_index, terms, configurations, conf_at_start, .. } = recovered;
         if last_index < before_first.index {
             return Err(format!("the log ends at {last_index}, before its start {before_first}"));
         }
@@ -74,7 +74,9 @@ impl LogManager {
             return Err("configuration entries are out of order".to_owned());
         }
         let last = terms.last().map_or(before_first, |t| LogId::new(last_index, t.1));
-        let initial = ConfigurationEntry { conf: initial_conf, ..ConfigurationEntry::default() };
+        // What the front of the log said stays in force when the front is gone.
+        let initial = conf_at_start
+            .unwrap_or_else(|| ConfigurationEntry { conf: initial_conf, ..ConfigurationEntry::default() });
         Ok(LogManager {
             before_first,
             last,

@@ -164,4 +164,23 @@ pub struct RecoveredState {
     pub terms: Vec<(LogIndex, Term)>,
     /// Every configuration entry of the log, ascending.
     pub configurations: Vec<ConfigurationEntry>,
+    /// The configuration in force at `before_first`, when an entry that is gone set it.
+    pub conf_at_start: Option<ConfigurationEntry>,
+    /// The largest promise to vote for nobody that the node ever gave, in milliseconds; 0 for none.
+    pub promised_ms: u64,
+    /// The committed configuration that no longer names the node, as it learned of it; 0/0 for none.
+    pub member_removed: LogId,
+    /// Entries that the disk has damaged, with the reason. The node must not take part until its log is dropped or repaired.
+    pub damaged: Vec<DamagedRange>,
+}
+
+/// Entries of a group that cannot be read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedRange {
+    /// First damaged index.
+    pub first: LogIndex,
+    /// Last damaged index.
+    pub last: LogIndex,
+    /// What is wrong, and in which file.
+    pub what: String,
 }

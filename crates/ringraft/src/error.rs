@@ -100,6 +100,14 @@ pub enum StartError {
     /// The log store cannot be opened or used.
     #[error("log store: {0}")]
     Store(String),
+    /// The process may have too few files and connections open.
+    #[error("the process may have {limit} files open, the host needs {needed}; raise ulimit -n to {needed}")]
+    Descriptors {
+        /// The limit, hard or soft, whichever holds.
+        limit: u64,
+        /// What files and the fewest connections need.
+        needed: u64,
+    },
     /// The network cannot be used: a port in use, an address that is not ours.
     #[error("network: {0}")]
     Net(String),

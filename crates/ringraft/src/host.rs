@@ -17,6 +17,7 @@ use ringraft_net::{Endpoint, tcp::NetLoop};
 use ringraft_ring::{Consumer, Producer, Wake, ring, ring_with_wake};
 
 use crate::completion::{CompletionSink, SinkId};
+use crate::descriptors;
 use crate::error::StartError;
 use crate::future::promise;
 use crate::handler::{
@@ -80,12 +81,13 @@ impl Wake for LoopWake {
 }
 
 impl RaftHost {
-    /// Checks the options, opens the store, binds the network, starts the threads.
+    /// Checks the options, raises the limit of open files as far as the process may, opens the store, binds the network, starts the threads.
     ///
     /// # Errors
     /// [`StartError`] says what is wrong and what to do; nothing is left running.
-    pub fn start(options: HostOptions) -> Result<RaftHost, StartError> {
+    pub fn start(mut options: HostOptions) -> Result<RaftHost, StartError> {
         options.validate()?;
+        descriptors::share_out(&mut options)?;
         let Opened { storage, rejoined } =
             store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
         let frame_bytes = options.net.frame_limits.content;

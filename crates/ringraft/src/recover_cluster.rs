@@ -120,7 +120,9 @@ pub fn recover_cluster(
     }
     if !batch.is_empty() {
         storage.submit(&batch)?;
-        storage.complete()?;
+        if let Some(refused) = storage.complete()?.pop() {
+            return Err(refused.reason.into());
+        }
     }
     Ok(done)
 }

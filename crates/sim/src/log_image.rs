@@ -26,6 +26,9 @@ pub struct LogImage {
     hard_state: HardState,
     before_first: LogId,
     before_first_chain: u64,
+    conf_at_start: Option<ConfigurationEntry>,
+    promised_ms: u64,
+    member_removed: LogId,
     entries: Vec<LoggedEntry>,
 }
 
@@ -113,9 +116,21 @@ impl LogImage {
                 if let Some(last) = drop.checked_sub(1).and_then(|i| self.entries.get(i)) {
                     self.before_first_chain = last.chain;
                     self.before_first = LogId::new(self.before_first.index + drop as u64, last.term);
+                    let kept = self.before_first.index;
+                    let in_force = self.recover().configurations.into_iter().rfind(|c| c.id.index <= kept);
+                    self.conf_at_start = in_force.or(self.conf_at_start.take());
                     self.entries.drain(..drop);
                 }
             }
+            LogOp::Reset { before, conf } => {
+                self.entries.clear();
+                self.before_first = *before;
+                // What went before is known by its last entry alone.
+                self.before_first_chain = mix(before.index, &before.term.to_le_bytes());
+                self.conf_at_start = conf.as_deref().cloned();
+            }
+            LogOp::Promise { ms } => self.promised_ms = self.promised_ms.max(*ms),
+            LogOp::MemberRemoved { at } => self.member_removed = *at,
         }
     }
 
@@ -153,6 +168,10 @@ impl LogImage {
             last_index: self.last_index(),
             terms,
             configurations,
+            conf_at_start: self.conf_at_start.clone(),
+            promised_ms: self.promised_ms,
+            member_removed: self.member_removed,
+            damaged: Vec::new(),
         }
     }
 

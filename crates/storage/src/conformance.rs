@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use ringraft_core::{
-    ChunkBuilder, ChunkKind, Configuration, EntryChunk, GroupId, HardState, LogId, LogIndex, LogOp,
-    RecoveredState, Term, Vote,
+    ChunkBuilder, ChunkKind, Configuration, ConfigurationEntry, EntryChunk, GroupId, HardState, LogId,
+    LogIndex, LogOp, RecoveredState, Term, Vote,
 };
 
 use crate::traits::{GroupKey, GroupWrite, LogStorage, MetaStorage, StorageError, WriteBatch};
@@ -31,14 +31,17 @@ pub trait ReopenableStore {
 /// # Panics
 /// At the first difference from what [`LogStorage`] promises.
 pub fn log_storage_suite(make: &mut dyn FnMut() -> Box<dyn ReopenableStore>) {
-    let cases: [(&str, Case); 11] = [
+    let cases: [(&str, Case); 14] = [
         ("a new group is empty", new_group),
         ("entries are read back", append_and_read),
         ("reads stop at the byte limit", byte_limit),
         ("suffix truncation at every place", truncate_suffix),
         ("truncate and append of another term", replace_suffix),
         ("prefix truncation", truncate_prefix),
-        ("prefix truncation beyond the end", truncate_beyond),
+        ("prefix truncation of everything", truncate_all),
+        ("reset", reset),
+        ("the configuration in force at the start", configuration_at_the_start),
+        ("promise and removal", promise_and_removal),
         ("hard state follows the order of the stream", hard_state),
         ("configurations and no-ops", configurations),
         ("removal and re-creation", remove_and_create),
@@ -50,7 +53,9 @@ pub fn log_storage_suite(make: &mut dyn FnMut() -> Box<dyn ReopenableStore>) {
             case(&mut Bench { store: make(), restarts });
         }
     }
-    for misuse in [append_gap, append_older_term, truncate_compacted, unknown_group] {
+    for misuse in
+        [append_gap, append_older_term, truncate_compacted, truncate_prefix_over_the_end, unknown_group]
+    {
         misuse(&mut Bench { store: make(), restarts: false });
     }
 }
@@ -91,7 +96,8 @@ impl Bench {
     fn write_all(&mut self, writes: Vec<GroupWrite>) {
         let store = self.store.store();
         store.submit(&WriteBatch { writes }).expect("a batch is submitted");
-        store.complete().expect("a batch completes");
+        let refused = store.complete().expect("a batch completes");
+        assert!(refused.is_empty(), "{refused:?}");
         store.maintain().expect("housekeeping works");
         if self.restarts {
             self.store.reopen();
@@ -227,15 +233,70 @@ fn truncate_prefix(bench: &mut Bench) {
     bench.check_entries(key, &[(9, 2), (10, 2)]);
 }
 
-fn truncate_beyond(bench: &mut Bench) {
+fn truncate_all(bench: &mut Bench) {
     let (key, _) = bench.group("g");
     bench.write(key, vec![LogOp::Append(sample_chunk(1, 1, 4))]);
-    bench.write(key, vec![LogOp::TruncatePrefix { first_kept: 101 }]);
+    bench.write(key, vec![LogOp::TruncatePrefix { first_kept: 5 }]);
     let state = bench.recovered("g");
-    assert_eq!((state.before_first, state.last_index), (LogId::new(100, 0), 100));
+    assert_eq!((state.before_first, state.last_index), (LogId::new(4, 1), 4));
     assert!(state.terms.is_empty());
+    bench.write(key, vec![LogOp::Append(sample_chunk(5, 7, 2))]);
+    bench.check_entries(key, &[(5, 7), (6, 7)]);
+}
+
+fn truncate_prefix_over_the_end(bench: &mut Bench) {
+    let (key, _) = bench.group("g");
+    bench.write(key, vec![LogOp::Append(sample_chunk(1, 1, 4))]);
+    refused(bench, key, LogOp::TruncatePrefix { first_kept: 6 });
+}
+
+fn members(text: &str) -> Configuration {
+    text.parse().expect("a configuration")
+}
+
+fn reset(bench: &mut Bench) {
+    let (key, _) = bench.group("g");
+    bench.write(key, vec![LogOp::HardState(HardState { term: 9, vote: Vote::None })]);
+    bench.write(key, vec![LogOp::Append(sample_chunk(1, 1, 4))]);
+    let (before, old_conf) = (LogId::new(100, 3), Configuration::default());
+    let conf = ConfigurationEntry { id: LogId::new(90, 2), conf: members("a:1,b:1"), old_conf };
+    bench.write(key, vec![LogOp::Reset { before, conf: Some(Box::new(conf.clone())) }]);
+    let state = bench.recovered("g");
+    assert_eq!((state.before_first, state.last_index), (before, 100));
+    assert_eq!((state.conf_at_start, state.hard_state.term), (Some(conf), 9));
+    assert!(state.terms.is_empty() && state.configurations.is_empty());
     bench.write(key, vec![LogOp::Append(sample_chunk(101, 7, 2))]);
     bench.check_entries(key, &[(101, 7), (102, 7)]);
+    bench.write(key, vec![LogOp::Reset { before: LogId::default(), conf: None }]);
+    let state = bench.recovered("g");
+    assert_eq!((state.before_first, state.last_index, state.conf_at_start), (LogId::default(), 0, None));
+}
+
+/// What goes with the prefix must not take the members with it.
+fn configuration_at_the_start(bench: &mut Bench) {
+    let (key, _) = bench.group("g");
+    let conf = |index, text| {
+        let entry = EntryChunk::configuration(LogId::new(index, 1), members(text), Configuration::default());
+        LogOp::Append(Arc::new(entry))
+    };
+    bench.write(key, vec![conf(1, "a:1"), conf(2, "a:1,b:1"), LogOp::Append(sample_chunk(3, 1, 2))]);
+    bench.write(key, vec![conf(5, "a:1,b:1,c:1")]);
+    for (first_kept, in_force) in [(2, "a:1"), (4, "a:1,b:1"), (6, "a:1,b:1,c:1")] {
+        bench.write(key, vec![LogOp::TruncatePrefix { first_kept }]);
+        let found = bench.recovered("g").conf_at_start.expect("a configuration is in force");
+        assert_eq!(found.conf, members(in_force), "first kept {first_kept}");
+    }
+}
+
+fn promise_and_removal(bench: &mut Bench) {
+    let (key, _) = bench.group("g");
+    let at = LogId::new(7, 2);
+    bench.write(key, vec![LogOp::Promise { ms: 1500 }, LogOp::MemberRemoved { at }]);
+    bench.write(key, vec![LogOp::Promise { ms: 300 }]);
+    let state = bench.recovered("g");
+    assert_eq!((state.promised_ms, state.member_removed), (1500, at));
+    bench.write(key, vec![LogOp::MemberRemoved { at: LogId::default() }]);
+    assert_eq!(bench.recovered("g").member_removed, LogId::default());
 }
 
 fn hard_state(bench: &mut Bench) {
@@ -333,15 +394,55 @@ fn many_groups(bench: &mut Bench) {
     bench.check_entries(keys[0], &[(1, 1), (2, 2), (3, 3), (4, 3), (5, 3)]);
 }
 
-/// A batch that breaks the rules is refused, and the store is done for.
+/// Writes that break the rules are refused whole, and their group with them; the rest of the batch is durable.
 fn refused(bench: &mut Bench, group: GroupKey, op: LogOp) {
-    let store = bench.store.store();
-    let batch = WriteBatch { writes: vec![GroupWrite { group, ops: vec![op] }] };
-    let result = store.submit(&batch);
-    assert!(matches!(result, Err(StorageError::Invalid { .. })), "{result:?}");
-    assert!(matches!(store.submit(&WriteBatch::default()), Err(StorageError::Poisoned(_))));
-    assert!(matches!(store.complete(), Err(StorageError::Poisoned(_))));
-    assert!(matches!(store.hard_state(group), Err(StorageError::Poisoned(_))));
+    let (other, state) = bench.group("other");
+    let before = bench.store.store().groups();
+    let next = state.last_index + 1;
+    let vote = LogOp::HardState(HardState { term: 99, vote: Vote::None });
+    let write = |group, ops| GroupWrite { group, ops };
+    let good = |index| write(other, vec![LogOp::Append(sample_chunk(index, 1, 1))]);
+    let submit = |bench: &mut Bench, writes| {
+        let store = bench.store.store();
+        store.submit(&WriteBatch { writes }).expect("the batch is written but for one group");
+        store.complete().expect("the batch completes")
+    };
+    // What stands before the broken operation in the same write goes with it, what stands after it, too.
+    let writes = vec![
+        good(next),
+        write(group, vec![vote.clone(), op, vote.clone()]),
+        good(next + 1),
+        write(group, vec![vote.clone()]),
+    ];
+    let refused = submit(bench, writes);
+    assert!(
+        matches!(&refused[..], [one] if one.group == group && matches!(one.reason, StorageError::Invalid { .. })),
+        "{refused:?}"
+    );
+    // Operations that were on their way are refused, too, by the first reason; others go on.
+    let again = submit(bench, vec![write(group, vec![vote.clone()]), good(next + 2)]);
+    assert_eq!(again.len(), 1, "{again:?}");
+    assert_eq!(again[0].reason.to_string(), refused[0].reason.to_string());
+    assert!(submit(bench, vec![good(next + 3)]).is_empty());
+    assert_eq!(bench.read(other, next, next + 3).len(), 4);
+    let known = before.iter().any(|(_, key)| *key == group);
+    for reopen in [false, true] {
+        if reopen {
+            bench.store.reopen();
+        }
+        assert_eq!(bench.store.store().groups(), before);
+        assert_eq!(bench.read(other, next, next + 3).len(), 4);
+        match bench.store.store().hard_state(group) {
+            Ok(state) => assert!(known && state.term != 99, "nothing of a refused write is stored"),
+            Err(error) => assert!(!known && matches!(error, StorageError::Invalid { .. }), "{error}"),
+        }
+    }
+    // A new life of the group begins from what is stored.
+    if known {
+        bench.recovered("g");
+        assert!(submit(bench, vec![write(group, vec![vote])]).is_empty());
+        assert_eq!(bench.store.store().hard_state(group).expect("known").term, 99);
+    }
 }
 
 fn append_gap(bench: &mut Bench) {

@@ -9,13 +9,16 @@ pub mod disk;
 mod identity;
 mod memory;
 mod segment;
+mod shape;
+mod store_id;
 mod traits;
 
 pub use disk::{Disk, DiskFile, MemoryDisk, RealDisk};
 pub use identity::{CreationKind, Identity};
 pub use memory::MemoryLogStorage;
-pub use segment::{SegmentLog, SegmentLogOptions};
+pub use segment::{Expect, SegmentLog, SegmentLogOptions};
+pub use store_id::StoreId;
 pub use traits::{
-    GroupKey, GroupNumber, GroupWrite, Incarnation, LogReader, LogStorage, MetaStorage, StorageError,
-    WriteBatch,
+    GroupKey, GroupNumber, GroupWrite, Incarnation, IoKind, LogReader, LogStorage, MetaStorage,
+    RefusedWrites, StorageError, WriteBatch,
 };

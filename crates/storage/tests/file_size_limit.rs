@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringraft_core::LogOp;
 use ringraft_storage::conformance::sample_chunk;
 use ringraft_storage::{
-    GroupWrite, LogStorage, RealDisk, SegmentLog, SegmentLogOptions, StorageError, WriteBatch,
+    GroupWrite, IoKind, LogStorage, RealDisk, SegmentLog, SegmentLogOptions, StorageError, WriteBatch,
 };
 
 #[allow(unsafe_code)]
@@ -29,7 +29,7 @@ fn a_file_size_limit_is_a_full_disk() {
     let append = |log: &mut SegmentLog, first| {
         let ops = vec![LogOp::Append(sample_chunk(first, 1, 100))];
         log.submit(&WriteBatch { writes: vec![GroupWrite { group, ops }] })?;
-        log.complete()
+        log.complete().map(drop)
     };
     append(&mut log, 1).unwrap();
     limit_files_to(16 << 10);
@@ -40,7 +40,7 @@ fn a_file_size_limit_is_a_full_disk() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, StorageError::Io { full: true, .. }), "{error}");
+    assert!(matches!(error, StorageError::Io { kind: IoKind::Full, .. }), "{error}");
     assert!(matches!(append(&mut log, next), Err(StorageError::Poisoned(_))));
     drop(log);
     limit_files_to(libc::RLIM_INFINITY);

@@ -46,7 +46,7 @@ fn the_second_part_of_a_torn_batch_stays_dead_when_the_first_recovery_failed() {
         let mut log = open(&disk, &ahead).unwrap();
         let g = group(&mut log);
         log.submit(&batch(g, 1, &[&[1; 32]])).unwrap();
-        log.complete().unwrap();
+        model::completed(&mut log).unwrap();
         // Written, never synced.
         log.submit(&batch(g, 2, &[&[2; 3000], &[3; 600]])).unwrap();
         drop(log);
@@ -66,7 +66,7 @@ fn the_second_part_of_a_torn_batch_stays_dead_when_the_first_recovery_failed() {
             }
             torn += 1;
             log.submit(&batch(g, 2, &[&[9; 32]])).unwrap();
-            log.complete().unwrap();
+            model::completed(&mut log).unwrap();
             drop(log);
             disk.crash(seed + 1);
             assert_eq!(entries(&disk), [[1; 32], [9; 32]], "seed {seed}, after {calls} fsyncs");

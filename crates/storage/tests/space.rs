@@ -5,7 +5,7 @@ mod model;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use model::{contents, open, tiny};
+use model::{checkpoints, contents, open, tiny};
 use ringraft_core::{ChunkBuilder, EntryChunk, HardState, LogOp, Vote};
 use ringraft_storage::conformance::sample_chunk;
 use ringraft_storage::{
@@ -15,7 +15,7 @@ use ringraft_storage::{
 
 fn write(log: &mut SegmentLog, group: GroupKey, ops: Vec<LogOp>) -> Result<(), StorageError> {
     log.submit(&WriteBatch { writes: vec![GroupWrite { group, ops }] })?;
-    log.complete()
+    model::completed(log)
 }
 
 fn group(log: &mut SegmentLog, name: &str) -> GroupKey {
@@ -34,28 +34,147 @@ fn big_chunk(first: u64, sizes: &[usize]) -> Arc<EntryChunk> {
     Arc::new(builder.take(first, 1).unwrap())
 }
 
-#[test]
-fn a_full_disk_stops_the_store_and_loses_nothing() {
-    let disk = MemoryDisk::new();
-    let mut log = open(&disk, &tiny()).unwrap();
-    let g = group(&mut log, "g");
-    disk.limit_bytes(Some(20 << 10));
-    let mut written = 0;
-    let error = loop {
-        let step = write(&mut log, g, vec![LogOp::Append(sample_chunk(written + 1, 1, 5))])
-            .map(|()| written += 5)
-            .and_then(|()| log.maintain());
-        if let Err(error) = step {
-            break error;
+/// Appends entries of 1100 bytes, which leave a quarter of each file, and keeps house until one finds no room; returns the
+/// last index.
+fn fill(log: &mut SegmentLog, g: GroupKey, mut last: u64) -> u64 {
+    loop {
+        match write(log, g, vec![LogOp::Append(big_chunk(last + 1, &[1100]))]) {
+            Ok(()) => last += 1,
+            Err(StorageError::NoRoom(_)) => return last,
+            Err(error) => panic!("{error}"),
         }
-    };
-    assert!(matches!(error, StorageError::Io { full: true, .. }), "{error}");
-    assert!(matches!(log.submit(&WriteBatch::default()), Err(StorageError::Poisoned(_))));
-    drop(log);
-    disk.limit_bytes(None);
-    let mut log = open(&disk, &tiny()).unwrap();
-    let last = contents(&mut log).unwrap()["g"].last();
-    assert!(last >= written && last <= written + 5, "{last} of {written}");
+        log.maintain().unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_in_time_loses_nothing_and_goes_on_when_there_is_space() {
+    for background in [false, true] {
+        let options = SegmentLogOptions { background, ..tiny() };
+        let disk = MemoryDisk::new();
+        let mut log = open(&disk, &options).unwrap();
+        let g = group(&mut log, "g");
+        assert_eq!(log.room(), u64::MAX);
+        disk.limit_bytes(Some(disk.used_bytes() + (40 << 10)));
+        let written = fill(&mut log, g, 0);
+        assert!(log.room() < 4 << 10, "{}", log.room());
+        // Nothing of the batch that found no room is there, and small ones still fit in the file at hand.
+        let before = contents(&mut log).unwrap();
+        assert_eq!(before["g"].last(), written);
+        write(&mut log, g, vec![LogOp::HardState(HardState { term: 1, vote: Vote::None })]).unwrap();
+        // As much as the store says, and not a byte of it twice.
+        let room = log.room() as usize;
+        write(&mut log, g, vec![LogOp::Append(big_chunk(written + 1, &[room - 72]))]).unwrap();
+        assert!(matches!(log.open_group(&"new".parse().unwrap()), Ok(_) | Err(StorageError::NoRoom(_))));
+        disk.limit_bytes(None);
+        // A thread may be in the middle of a pause.
+        let mut last = written + 1;
+        while last < written + 400 {
+            match write(&mut log, g, vec![LogOp::Append(sample_chunk(last + 1, 1, 5))]) {
+                Ok(()) => last += 5,
+                Err(StorageError::NoRoom(_)) if background => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+            log.maintain().unwrap();
+        }
+        assert_eq!(log.room(), u64::MAX);
+        drop(log);
+        disk.crash(1);
+        let mut log = open(&disk, &options).unwrap();
+        assert_eq!(contents(&mut log).unwrap()["g"].last(), last);
+    }
+}
+
+#[test]
+fn the_room_that_is_told_is_there() {
+    for files in 1..4 {
+        let options = SegmentLogOptions { prepared_files: files, ..tiny() };
+        let disk = MemoryDisk::new();
+        let mut log = open(&disk, &options).unwrap();
+        let g = group(&mut log, "g");
+        disk.limit_bytes(Some(disk.used_bytes()));
+        // The first file is taken; another one is asked for and refused.
+        write(&mut log, g, vec![LogOp::Append(big_chunk(1, &[3000]))]).unwrap();
+        write(&mut log, g, vec![LogOp::Append(big_chunk(2, &[1000]))]).unwrap();
+        log.maintain().unwrap();
+        let (mut next, mut told) = (3, log.room());
+        assert!(told > 0 && told < (files as u64 + 1) * 4096, "{told}");
+        while log.room() > 0 {
+            let size = (log.room() as usize % 3400).saturating_sub(100).max(1);
+            if write(&mut log, g, vec![LogOp::Append(big_chunk(next, &[size]))]).is_err() {
+                break;
+            }
+            assert!(log.room() < told, "{} of {told}", log.room());
+            (told, next) = (log.room(), next + 1);
+        }
+        assert!(next > 3, "nothing was written");
+        assert!(told < 200, "{told} bytes were not to be had");
+    }
+}
+
+/// On a disk that is full to the last byte the checkpoints that free files have their place, so that a log whose old
+/// entries are dropped goes on.
+#[test]
+fn checkpoints_on_a_full_disk_free_files() {
+    for background in [false, true] {
+        // Copies would take the last blocks, and with them the place of the truncation.
+        let options = SegmentLogOptions { background, rewrite_live_percent: 0, ..tiny() };
+        let disk = MemoryDisk::new();
+        let mut log = open(&disk, &options).unwrap();
+        let g = group(&mut log, "g");
+        // Both slots exist by then.
+        let mut next = 1;
+        for _ in 0..60 {
+            write(&mut log, g, vec![LogOp::Append(sample_chunk(next, 1, 8))]).unwrap();
+            next += 8;
+            log.maintain().unwrap();
+        }
+        disk.limit_bytes(Some(disk.used_bytes()));
+        let last = fill(&mut log, g, next - 1);
+        // No housekeeping: the batch that needs a file does what is needed by itself.
+        write(&mut log, g, vec![LogOp::TruncatePrefix { first_kept: last + 1 }]).unwrap();
+        let mut next = last + 1;
+        while next < last + 3000 {
+            match write(&mut log, g, vec![LogOp::Append(sample_chunk(next, 1, 8))]) {
+                Ok(()) => next += 8,
+                Err(StorageError::NoRoom(_)) if background => std::thread::yield_now(),
+                Err(error) => panic!("{next}: {error}"),
+            }
+            let ops = vec![LogOp::TruncatePrefix { first_kept: next.saturating_sub(8) }];
+            match write(&mut log, g, ops) {
+                Ok(()) => {}
+                Err(StorageError::NoRoom(_)) if background => std::thread::yield_now(),
+                Err(error) => panic!("{next}: {error}"),
+            }
+        }
+        let before = contents(&mut log).unwrap();
+        drop(log);
+        disk.crash(2);
+        assert_eq!(contents(&mut open(&disk, &options).unwrap()).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_store_starts_on_a_full_disk_and_without_descriptors_to_spare() {
+    for background in [false, true] {
+        let options = SegmentLogOptions { background, prepared_files: 3, ..tiny() };
+        let disk = MemoryDisk::new();
+        let mut log = open(&disk, &options).unwrap();
+        let g = group(&mut log, "g");
+        write(&mut log, g, vec![LogOp::Append(sample_chunk(1, 1, 5))]).unwrap();
+        drop(log);
+        disk.limit_bytes(Some(disk.used_bytes()));
+        let mut log = open(&disk, &options).unwrap();
+        write(&mut log, g, vec![LogOp::Append(sample_chunk(6, 1, 5))]).unwrap();
+        assert_eq!(contents(&mut log).unwrap()["g"].last(), 10);
+        drop(log);
+        disk.limit_bytes(None);
+        // One for the file that is written, one for a file that is read, one for the manifest or a directory that is synced.
+        disk.limit_open_files(Some(3));
+        let mut log = open(&disk, &options).unwrap();
+        write(&mut log, g, vec![LogOp::Append(sample_chunk(11, 1, 5))]).unwrap();
+        assert_eq!(contents(&mut log).unwrap()["g"].last(), 15);
+    }
 }
 
 #[test]
@@ -134,8 +253,15 @@ fn chunks_larger_than_a_file_are_split_and_single_entries_refused() {
     disk.crash(1);
     let mut log = open(&disk, &tiny()).unwrap();
     assert_eq!(contents(&mut log).unwrap(), before);
-    let error = write(&mut log, g, vec![LogOp::Append(big_chunk(3009, &[5000]))]).unwrap_err();
-    assert!(error.to_string().contains("file_bytes"), "{error}");
+    let largest = log.largest_entry();
+    write(&mut log, g, vec![LogOp::Append(big_chunk(3009, &[largest]))]).unwrap();
+    let before = contents(&mut log).unwrap();
+    log.submit(&WriteBatch {
+        writes: vec![GroupWrite { group: g, ops: vec![LogOp::Append(big_chunk(3010, &[1, largest + 1]))] }],
+    })
+    .unwrap();
+    let refused = log.complete().unwrap();
+    assert!(refused[0].reason.to_string().contains("file_bytes"), "{refused:?}");
     drop(log);
     assert_eq!(contents(&mut open(&disk, &tiny()).unwrap()).unwrap(), before);
 }
@@ -151,29 +277,40 @@ fn files_and_slots_that_are_missing_or_broken() {
     }
     let before = contents(&mut log).unwrap();
     drop(log);
-    for slot in ["checkpoint-a", "checkpoint-b"] {
+    for name in checkpoints(&disk) {
         let copy = disk.fork();
-        copy.flip_bit(slot, 60, 1);
-        assert_eq!(contents(&mut open(&copy, &tiny()).unwrap()).unwrap(), before, "the other slot serves");
-        copy.flip_bit("checkpoint-a", 61, 1);
-        copy.flip_bit("checkpoint-b", 61, 1);
+        copy.flip_bit(&name, 60, 1);
+        assert_eq!(contents(&mut open(&copy, &tiny()).unwrap()).unwrap(), before, "the other one serves");
     }
     let broken = disk.fork();
-    broken.flip_bit("checkpoint-a", 60, 1);
-    broken.flip_bit("checkpoint-b", 60, 1);
+    checkpoints(&disk).iter().for_each(|name| broken.flip_bit(name, 80, 1));
     assert!(matches!(open(&broken, &tiny()), Err(StorageError::Damaged { .. })));
-    // Without any one of the files that hold entries the store does not start.
+    // Without any one of the files that the manifest names the store does not start: the newest, in which nothing may stand yet, included.
     let mut needed = 0;
     for name in segments(&disk) {
         let copy = disk.fork();
         copy.remove(&name).unwrap();
         match open(&copy, &tiny()) {
-            Err(StorageError::Damaged { .. }) => needed += 1,
+            Err(StorageError::Damaged { path, what, .. }) => {
+                needed += 1;
+                assert!(path.contains(&name) && what.contains("missing"), "{path}: {what}");
+            }
             Err(error) => panic!("{name}: {error}"),
             Ok(mut log) => assert_eq!(contents(&mut log).unwrap(), before, "{name}"),
         }
     }
     assert!(needed >= 3, "{needed}");
+    // Nor without the list itself, both copies of it, or any other of its files.
+    for missing in [&["MANIFEST-a", "MANIFEST-b"][..], &["seg"], &["seg", "ckpt"], &["ckpt"]] {
+        let copy = disk.fork();
+        for name in disk.list().unwrap() {
+            if missing.iter().any(|end| name.ends_with(end)) {
+                copy.remove(&name).unwrap();
+            }
+        }
+        let error = open(&copy, &tiny()).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("damaged")), "without {missing:?}");
+    }
 }
 
 #[test]

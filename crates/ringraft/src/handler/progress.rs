@@ -23,7 +23,7 @@ pub struct GroupProgress {
     woken_at: AtomicU64,
     /// The group stands in its board's list.
     listed: AtomicBool,
-    /// Why the state machine failed.
+    /// Why the state machine failed, or the store refuses the group's writes.
     error: Mutex<Option<Status>>,
     failed: AtomicBool,
 }
@@ -53,7 +53,7 @@ impl GroupProgress {
         }
     }
 
-    /// Why the state machine failed, the first time this is asked.
+    /// Why the group failed in a later stage, the first time this is asked.
     pub fn take_error(&self) -> Option<Status> {
         if !self.failed.load(Ordering::Acquire) {
             return None;
@@ -111,8 +111,8 @@ impl ProgressBoard {
         due || progress.awaits_apply.load(Ordering::Relaxed)
     }
 
-    /// The group's state machine has failed. The owner must be woken.
-    pub fn fsm_failed(&self, handle: GroupHandle, progress: &Arc<GroupProgress>, status: Status) {
+    /// The group has failed in a later stage: its state machine, or its writes, which the store refuses. The owner must be woken.
+    pub fn group_failed(&self, handle: GroupHandle, progress: &Arc<GroupProgress>, status: Status) {
         progress.error.lock().get_or_insert(status);
         progress.failed.store(true, Ordering::Release);
         self.list(handle, progress);
@@ -229,8 +229,8 @@ mod tests {
         let (board, progress) = (ProgressBoard::new(), Arc::new(GroupProgress::default()));
         let handle = GroupHandle { lane: 0, slot: 0, generation: 1 };
         let status = |text: &str| Status::new(ringraft_core::RaftError::Io, text);
-        board.fsm_failed(handle, &progress, status("first"));
-        board.fsm_failed(handle, &progress, status("second"));
+        board.group_failed(handle, &progress, status("first"));
+        board.group_failed(handle, &progress, status("second"));
         board.store_failed(status("disk"));
         let mut taken = Vec::new();
         assert_eq!(board.take(&mut taken), Some(status("disk")));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{LogOp, Mutant, RaftError, RaftResponse, Status};
-use ringraft_storage::{GroupWrite, StorageError, WriteBatch};
+use ringraft_storage::{GroupKey, GroupWrite, RefusedWrites, StorageError, WriteBatch};
 
 use crate::handler::{DiskWrite, GroupHandle, GroupProgress, OutReply, OutSend};
 
@@ -18,6 +18,8 @@ pub struct StableOutput {
     pub replies: Vec<OutReply>,
     /// Groups whose writes are durable, up to which sequence. To be reported after sends and replies have left.
     pub stable: Vec<(GroupHandle, Arc<GroupProgress>, u64)>,
+    /// Groups whose writes the store refuses, with the reason: each must stop, the others go on.
+    pub refused: Vec<(GroupHandle, Arc<GroupProgress>, Status)>,
     /// The store has failed: every group that uses it must stop.
     pub failed: Option<Status>,
 }
@@ -27,7 +29,20 @@ pub struct StableOutput {
 struct Waiting {
     sends: Vec<OutSend>,
     replies: Vec<OutReply>,
-    stable: Vec<(GroupHandle, Arc<GroupProgress>, u64)>,
+    writes: Vec<WaitingWrite>,
+}
+
+/// One write of a group, and how much of what waits is its.
+#[derive(Debug)]
+struct WaitingWrite {
+    key: GroupKey,
+    handle: GroupHandle,
+    progress: Arc<GroupProgress>,
+    sequence: u64,
+    /// It has operations; what has none waits for those before it only.
+    stored: bool,
+    sends: usize,
+    replies: usize,
 }
 
 /// Merges the writes of all lanes into one durable write, and releases what waited for it. Two calls, so that a disk may be slow:
@@ -68,10 +83,19 @@ impl StableClosureEventHandler {
                     bytes += chunk.payload().len();
                 }
             }
-            if !write.ops.is_empty() {
+            let stored = !write.ops.is_empty();
+            if stored {
                 batch.writes.push(GroupWrite { group: write.key, ops: std::mem::take(&mut write.ops) });
-                waiting.stable.push((write.handle, write.progress, write.sequence));
             }
+            waiting.writes.push(WaitingWrite {
+                key: write.key,
+                handle: write.handle,
+                progress: write.progress,
+                sequence: write.sequence,
+                stored,
+                sends: write.sends.len(),
+                replies: write.replies.len(),
+            });
             waiting.sends.append(&mut write.sends);
             waiting.replies.append(&mut write.replies);
         }
@@ -83,34 +107,70 @@ impl StableClosureEventHandler {
         batch
     }
 
-    /// The oldest batch that waits is durable, or the store has failed.
-    pub fn on_synced(&mut self, result: Result<(), StorageError>, out: &mut StableOutput) {
+    /// The oldest batch that waits is durable, but for groups whose writes were refused, or the store has failed. Nothing of a
+    /// group that is refused leaves any more: what waited for its write does not, and those who asked get an error.
+    pub fn on_synced(&mut self, result: Result<Vec<RefusedWrites>, StorageError>, out: &mut StableOutput) {
         let Some(waiting) = self.waiting.pop_front() else {
             debug_assert!(false, "a write was completed that was never begun");
             return;
         };
-        if self.failed.is_none()
-            && let Err(error) = result
-        {
-            tracing::error!(%error, "the log store has failed; nothing is acknowledged any more");
-            let status = Status::new(RaftError::Io, error.to_string());
-            self.failed = Some(status.clone());
-            out.failed = Some(status);
-        }
+        let refused = match result {
+            Ok(refused) => refused,
+            Err(error) => {
+                if self.failed.is_none() {
+                    tracing::error!(%error, "the log store has failed; nothing is acknowledged any more");
+                    let status = Status::new(RaftError::Io, format!("the log store has stopped: {error}"));
+                    self.failed = Some(status.clone());
+                    out.failed = Some(status);
+                }
+                Vec::new()
+            }
+        };
         let failed = self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active());
         match failed {
-            None => {
+            None if refused.is_empty() => {
                 out.sends.extend(waiting.sends);
                 out.replies.extend(waiting.replies);
-                out.stable.extend(waiting.stable);
+                let stored = waiting.writes.into_iter().filter(|write| write.stored);
+                out.stable.extend(stored.map(|write| (write.handle, write.progress, write.sequence)));
             }
+            None => waiting.release_but(&refused, out),
             Some(status) => {
-                out.replies.extend(
-                    waiting
-                        .replies
-                        .into_iter()
-                        .map(|reply| OutReply { response: RaftResponse::Error(status.clone()), ..reply }),
-                );
+                out.replies.extend(waiting.replies.into_iter().map(|reply| refuse(reply, status)))
+            }
+        }
+    }
+}
+
+fn refuse(reply: OutReply, status: &Status) -> OutReply {
+    OutReply { response: RaftResponse::Error(status.clone()), ..reply }
+}
+
+impl Waiting {
+    /// Lets go of everything but what belongs to groups whose writes were refused.
+    fn release_but(self, refused: &[RefusedWrites], out: &mut StableOutput) {
+        let (mut sends, mut replies) = (self.sends.into_iter(), self.replies.into_iter());
+        let mut told: Vec<GroupHandle> = Vec::new();
+        for write in self.writes {
+            let sends = sends.by_ref().take(write.sends);
+            let replies = replies.by_ref().take(write.replies);
+            let Some(reason) = refused.iter().find(|refused| refused.group == write.key) else {
+                out.sends.extend(sends);
+                out.replies.extend(replies);
+                if write.stored {
+                    out.stable.push((write.handle, write.progress, write.sequence));
+                }
+                continue;
+            };
+            let status = Status::new(
+                RaftError::Io,
+                format!("the log store refuses the group's writes: {}", reason.reason),
+            );
+            sends.for_each(drop);
+            out.replies.extend(replies.map(|reply| refuse(reply, &status)));
+            if !told.contains(&write.handle) {
+                told.push(write.handle);
+                out.refused.push((write.handle, write.progress, status));
             }
         }
     }
@@ -127,11 +187,12 @@ impl fmt::Debug for StableClosureEventHandler {
 
 #[cfg(test)]
 mod tests {
-    use ringraft_core::{HardState, RequestVoteResponse, Vote};
-    use ringraft_net::ReplyHandle;
-    use ringraft_storage::{GroupKey, GroupNumber, Incarnation};
+    use ringraft_core::{HardState, LogId, RaftRequest, RequestVoteRequest, RequestVoteResponse, Vote};
+    use ringraft_net::{LinkId, ReplyHandle, RequestContext};
+    use ringraft_storage::{GroupNumber, Incarnation};
 
     use super::*;
+    use crate::handler::GroupNames;
 
     fn write(slot: u32, sequence: u64) -> DiskWrite {
         DiskWrite {
@@ -155,7 +216,7 @@ mod tests {
         let batch = stage.on_batch(&mut vec![write(1, 5), write(2, 7)]);
         assert_eq!(batch.writes.len(), 2);
         assert!(out.replies.is_empty() && out.stable.is_empty());
-        stage.on_synced(Ok(()), &mut out);
+        stage.on_synced(Ok(Vec::new()), &mut out);
         let stable: Vec<_> =
             out.stable.iter().map(|(handle, _, sequence)| (handle.slot, *sequence)).collect();
         assert_eq!(stable, [(1, 5), (2, 7)]);
@@ -168,8 +229,54 @@ mod tests {
         let mut waits = write(1, 0);
         waits.ops.clear();
         assert!(stage.on_batch(&mut vec![waits]).is_empty());
-        stage.on_synced(Ok(()), &mut out);
+        stage.on_synced(Ok(Vec::new()), &mut out);
         assert_eq!((out.replies.len(), out.stable.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_group_whose_writes_are_refused_stops_alone() {
+        let (mut stage, mut out) = (StableClosureEventHandler::new(), StableOutput::default());
+        let mut waits = write(2, 0);
+        waits.ops.clear();
+        let names = GroupNames::new("g".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let send = |write: &mut DiskWrite, term| {
+            let (last_log, pre_vote, transfer) = (LogId::default(), false, false);
+            let vote = RequestVoteRequest { term, last_log, pre_vote, transfer };
+            write.sends.push(OutSend {
+                link: LinkId(1),
+                context: RequestContext { lane: 0, kind: 0, slot: 0, generation: 1, ticket: term },
+                names: names.clone(),
+                to: "127.0.0.1:2".into(),
+                request: RaftRequest::RequestVote(vote),
+                timeout_ms: 1000,
+            });
+        };
+        let mut batch = vec![write(1, 5), write(2, 7), waits, write(2, 8), write(3, 9)];
+        batch.iter_mut().zip(1..).for_each(|(write, term)| send(write, term));
+        stage.on_batch(&mut batch);
+        let group = GroupKey { number: GroupNumber(2), incarnation: Incarnation(1) };
+        let reason = StorageError::Invalid { group, what: "a gap".into() };
+        stage.on_synced(Ok(vec![RefusedWrites { group, reason }]), &mut out);
+        let stable: Vec<_> = out.stable.iter().map(|(handle, ..)| handle.slot).collect();
+        assert_eq!(stable, [1, 3]);
+        let asked: Vec<_> = out
+            .replies
+            .iter()
+            .map(|reply| (reply.handle.connection, matches!(reply.response, RaftResponse::Error(_))))
+            .collect();
+        assert_eq!(asked, [(1, false), (2, true), (2, true), (2, true), (3, false)]);
+        let left: Vec<_> = out
+            .sends
+            .iter()
+            .map(|send| match &send.request {
+                RaftRequest::RequestVote(vote) => vote.term,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(left, [1, 5], "a vote that was not stored must not leave");
+        let [(handle, _, status)] = &out.refused[..] else { panic!("{:?}", out.refused) };
+        assert!(handle.slot == 2 && status.message.contains("a gap"), "{status}");
+        assert!(out.failed.is_none() && stage.failed().is_none());
     }
 
     #[test]
@@ -179,7 +286,7 @@ mod tests {
         stage.on_batch(&mut vec![write(1, 2)]);
         stage.on_synced(Err(StorageError::Poisoned("gone".into())), &mut out);
         assert!(out.failed.take().is_some());
-        stage.on_synced(Ok(()), &mut out);
+        stage.on_synced(Ok(Vec::new()), &mut out);
         assert!(out.stable.is_empty(), "nothing is stable after a failure, whatever later writes say");
         assert!(out.failed.is_none(), "told once");
         assert!(out.replies.iter().all(|reply| matches!(reply.response, RaftResponse::Error(_))));

@@ -175,7 +175,7 @@ impl World {
             self.wakes += u32::from(self.board.applied(handle, &progress, index));
         }
         for (handle, progress, status) in applied.failed {
-            self.board.fsm_failed(handle, &progress, status);
+            self.board.group_failed(handle, &progress, status);
         }
     }
 
@@ -236,7 +236,12 @@ fn damage_that_a_read_finds_fails_the_group_and_another_error_does_not() {
         result: Box::new(Err(error)),
     };
     let damaged = StorageError::Damaged { path: "f".into(), offset: 7, what: "checksum".into() };
-    let io = StorageError::Io { operation: "read", path: "f".into(), message: "EIO".into(), full: false };
+    let io = StorageError::Io {
+        operation: "read",
+        path: "f".into(),
+        message: "EIO".into(),
+        kind: ringraft_storage::IoKind::Other,
+    };
     world.turn(vec![read(one, damaged), read(two, io)]);
     let described = world.describe(one).unwrap();
     assert_eq!(described.state, NodeState::Error);

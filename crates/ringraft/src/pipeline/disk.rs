@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use ringraft_core::{GroupId, RecoveredState};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
-use ringraft_storage::{GroupKey, LogStorage, StorageError};
+use ringraft_storage::{GroupKey, LogStorage, StorageError, WriteBatch};
 
 use crate::future::Promise;
 use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
 use crate::pipeline::clock::now;
 use crate::pipeline::{LaneShared, StageGuard};
 use crate::rpc::Outbox;
+use crate::sync::Ordering;
 
 /// What the disk stage takes from its ring.
 pub(crate) enum DiskEvent {
@@ -40,6 +41,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// Calls of housekeeping after the last write; each does a bounded part.
 const QUIET_CALLS: u32 = 256;
 
+/// How long a write waits before it asks a full disk again.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
 pub(crate) struct DiskLoop {
     pub(crate) ring: Consumer<DiskEvent>,
     pub(crate) storage: Box<dyn LogStorage>,
@@ -61,6 +65,9 @@ impl DiskLoop {
             match self.ring.wait(timeout) {
                 WaitOutcome::Closed => break,
                 WaitOutcome::TimedOut => {
+                    if quiet_calls == QUIET_CALLS {
+                        self.vouch(&mut handler, &mut out);
+                    }
                     quiet_calls -= 1;
                     self.maintain(&mut handler, &mut out);
                     continue;
@@ -76,6 +83,7 @@ impl DiskLoop {
                         // Writes of an earlier life of the group come first.
                         self.write(&mut handler, &mut writes, &mut out);
                         answer.fulfil(self.storage.open_group(&group));
+                        quiet_calls = QUIET_CALLS;
                     }
                 }
             }
@@ -88,6 +96,23 @@ impl DiskLoop {
                 self.maintain(&mut handler, &mut out);
             }
         }
+        // What the next start cannot read is then known for damage, and not taken for a torn write.
+        self.vouch(&mut handler, &mut out);
+    }
+
+    /// Lets the store vouch for what it wrote, when no batch waits.
+    fn vouch(&mut self, handler: &mut StableClosureEventHandler, out: &mut StableOutput) {
+        if handler.failed().is_none()
+            && let Err(error) = self.storage.vouch()
+        {
+            self.stop(handler, out, error);
+        }
+    }
+
+    fn stop(&mut self, handler: &mut StableClosureEventHandler, out: &mut StableOutput, error: StorageError) {
+        handler.on_batch(&mut Vec::new());
+        handler.on_synced(Err(error), out);
+        self.release(out);
     }
 
     fn write(
@@ -101,15 +126,31 @@ impl DiskLoop {
         }
         let batch = handler.on_batch(writes);
         let result = if batch.is_empty() || handler.failed().is_some() {
-            Ok(())
+            Ok(Vec::new())
         } else {
             let start = now();
-            let result = self.storage.submit(&batch).and_then(|()| self.storage.complete());
+            let result = self.submit(&batch).and_then(|()| self.storage.complete());
             metrics::histogram!("append-logs").record(now().since(start) as f64 / 1000.0);
             result
         };
         handler.on_synced(result, out);
         self.release(out);
+    }
+
+    /// Starts a write. On a full disk it waits for space: the rings before it fill, and callers get `Busy`.
+    fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
+        loop {
+            match self.storage.submit(batch) {
+                Err(error @ StorageError::NoRoom(_)) => {
+                    // Lanes that end want to hand on what they have.
+                    if self.lanes.iter().any(|lane| lane.stop.load(Ordering::Acquire)) {
+                        return Err(error);
+                    }
+                    std::thread::sleep(ROOM_PAUSE);
+                }
+                submitted => return submitted,
+            }
+        }
     }
 
     /// Lets go of what waited, answers first: a leader elsewhere waits for them.
@@ -131,6 +172,11 @@ impl DiskLoop {
                 wake[lane] = true;
             }
         }
+        for (handle, progress, status) in out.refused.drain(..) {
+            let lane = usize::from(handle.lane);
+            self.lanes[lane].board.group_failed(handle, &progress, status);
+            wake[lane] = true;
+        }
         if let Some(status) = out.failed.take() {
             for (lane, wake) in self.lanes.iter().zip(&mut wake) {
                 lane.board.store_failed(status.clone());
@@ -146,9 +192,7 @@ impl DiskLoop {
         if handler.failed().is_none()
             && let Err(error) = self.storage.maintain()
         {
-            handler.on_batch(&mut Vec::new());
-            handler.on_synced(Err(error), out);
-            self.release(out);
+            self.stop(handler, out, error);
         }
     }
 }

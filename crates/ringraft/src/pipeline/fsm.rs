@@ -41,7 +41,7 @@ impl FsmLoop {
             }
             for (handle, progress, status) in out.failed.drain(..) {
                 let lane = usize::from(handle.lane);
-                self.lanes[lane].board.fsm_failed(handle, &progress, status);
+                self.lanes[lane].board.group_failed(handle, &progress, status);
                 wake[lane] = true;
             }
             for (lane, wake) in self.lanes.iter().zip(&mut wake) {

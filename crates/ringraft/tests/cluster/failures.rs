@@ -6,7 +6,9 @@ use ringraft::{
     ApplyError, ApplyTaskMode, Completion, HostOptions, Iterator, Node, NodeOptions, NodeState, RaftError,
     RaftGroupService, RaftHost, SinkId, StateMachine, StoreOptions, Task,
 };
-use ringraft_storage::{GroupKey, LogReader, LogStorage, MemoryLogStorage, StorageError, WriteBatch};
+use ringraft_storage::{
+    GroupKey, LogReader, LogStorage, MemoryLogStorage, RefusedWrites, StorageError, WriteBatch,
+};
 
 use crate::support::{Applied, Journal, LIMIT, Outcomes, eventually, memory_options, quick, start_member};
 
@@ -221,7 +223,7 @@ impl LogStorage for Failing {
         self.inner.submit(batch)
     }
 
-    fn complete(&mut self) -> Result<(), StorageError> {
+    fn complete(&mut self) -> Result<Vec<RefusedWrites>, StorageError> {
         self.inner.complete()
     }
 

@@ -1,14 +1,21 @@
 //! The loop around the disk stage: a write in two calls with a delay in between, answers before progress.
 
 use ringraft::handler::{LaneEvent, ResponseEvent, StableOutput};
-use ringraft_storage::StorageError;
+use ringraft_storage::{RefusedWrites, StorageError};
 
+use super::plan::MS;
 use super::turn::LaneOrDisk;
-use super::world::{Event, World};
+use super::world::{Event, World, broken};
 use crate::checkers::Violation;
+
+/// Microseconds without a batch after which the store vouches for what it wrote.
+const VOUCH_AFTER: u64 = 20 * super::plan::MS;
 
 /// Batches after which the store gets time for housekeeping.
 const BATCHES_PER_MAINTENANCE: u64 = 4;
+
+/// How long a write waits before it asks a full disk again.
+const ROOM_PAUSE: u64 = 50 * MS;
 
 impl World {
     /// The disk stage takes a batch and starts its write.
@@ -33,13 +40,21 @@ impl World {
             host.proof.submitting(&host.disk);
         }
         let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+        let mut no_room = false;
         if submitted {
             failure = p.store.as_log().submit(&batch).err();
+            no_room = matches!(failure, Some(StorageError::NoRoom(_)));
         }
-        p.writing = Some((batch, submitted));
+        p.writing = Some((batch, submitted && !no_room));
+        p.waits_for_room = no_room;
         self.wake(host, 0);
         if self.hosts[host].power_is_off() {
             return self.power_went(host);
+        }
+        if no_room {
+            self.mark("write waits for room");
+            self.after(ROOM_PAUSE, Event::Synced(host, life));
+            return Ok(());
         }
         if let Some(error) = failure {
             return self.synced(host, Err(error));
@@ -59,9 +74,12 @@ impl World {
             return Ok(());
         }
         self.report.events += 1;
+        if self.still_waits_for_room(host, life)? {
+            return Ok(());
+        }
         let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
         let submitted = p.writing.as_ref().is_some_and(|(_, submitted)| *submitted);
-        let result = if submitted { p.store.as_log().complete() } else { Ok(()) };
+        let result = if submitted { p.store.as_log().complete() } else { Ok(Vec::new()) };
         if self.hosts[host].power_is_off() {
             return self.power_went(host);
         }
@@ -85,14 +103,86 @@ impl World {
             }
         }
         self.start_stages(host);
+        if let Some(p) = &self.hosts[host].process
+            && p.writing.is_none()
+            && p.disk_ring.is_empty()
+        {
+            let batches = p.batches;
+            self.after(VOUCH_AFTER, Event::Vouch(host, life, batches));
+        }
         Ok(())
     }
 
-    fn synced(&mut self, host: usize, result: Result<(), StorageError>) -> Result<(), Violation> {
+    /// No batch has come for a while: the store vouches for what it wrote.
+    pub(super) fn vouch(&mut self, host: usize, life: u32, batches: u64) -> Result<(), Violation> {
+        let paused = self.hosts[host].paused_until > self.now;
+        let h = &mut self.hosts[host];
+        let Some(p) = &mut h.process else { return Ok(()) };
+        let idle =
+            p.batches == batches && p.writing.is_none() && p.telling.is_none() && p.disk_ring.is_empty();
+        if h.life != life || paused || !idle || p.disk.failed().is_some() {
+            return Ok(());
+        }
+        self.report.events += 1;
+        h.proof.submitting(&h.disk);
+        let vouched = p.store.as_log().vouch();
+        if self.hosts[host].power_is_off() {
+            return self.power_went(host);
+        }
+        match vouched {
+            Ok(()) => self.hosts[host].proof.synced(),
+            Err(error) => {
+                let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+                p.disk.on_batch(&mut Vec::new());
+                self.release(host, Err(error))?;
+                self.start_stages(host);
+            }
+        }
+        Ok(())
+    }
+
+    /// Submits a batch once more that found no room, as the loop of the disk stage does: nothing of it was written.
+    fn still_waits_for_room(&mut self, host: usize, life: u32) -> Result<bool, Violation> {
+        let h = &mut self.hosts[host];
+        let Some(p) = &mut h.process else { return Ok(false) };
+        if !p.waits_for_room {
+            return Ok(false);
+        }
+        let Some((batch, submitted)) = &mut p.writing else { return Ok(false) };
+        h.proof.submitting(&h.disk);
+        let result = p.store.as_log().submit(batch);
+        let no_room = matches!(result, Err(StorageError::NoRoom(_)));
+        let ending = p.stopping.is_some();
+        p.waits_for_room = no_room && !ending;
+        *submitted = !no_room;
+        if self.hosts[host].power_is_off() {
+            self.power_went(host)?;
+            return Ok(true);
+        }
+        match result {
+            Ok(()) => {
+                self.mark("write found room");
+                self.after(1, Event::Synced(host, life));
+            }
+            Err(StorageError::NoRoom(_)) if !ending => self.after(ROOM_PAUSE, Event::Synced(host, life)),
+            Err(error) => self.synced(host, Err(error))?,
+        }
+        Ok(true)
+    }
+
+    fn synced(
+        &mut self,
+        host: usize,
+        result: Result<Vec<RefusedWrites>, StorageError>,
+    ) -> Result<(), Violation> {
         let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
         if let Some((batch, true)) = p.writing.take() {
             match &result {
-                Ok(()) => {
+                Ok(refused) if !refused.is_empty() => {
+                    let what = format!("the store of host {host} refuses a write: {refused:?}");
+                    return Err(broken("store", what));
+                }
+                Ok(_) => {
                     self.oracle.synced(host, &batch, &p.by_key);
                     self.hosts[host].proof.synced();
                 }
@@ -105,7 +195,11 @@ impl World {
     }
 
     /// Lets go of what waited for a write, answers first.
-    fn release(&mut self, host: usize, result: Result<(), StorageError>) -> Result<(), Violation> {
+    fn release(
+        &mut self,
+        host: usize,
+        result: Result<Vec<RefusedWrites>, StorageError>,
+    ) -> Result<(), Violation> {
         let Some(mut process) = self.hosts[host].process.take() else { return Ok(()) };
         let p = &mut *process;
         let mut stable = StableOutput::default();

@@ -21,7 +21,7 @@ impl World {
             wake |= p.board.applied(handle, &progress, index);
         }
         for (handle, progress, status) in applied.failed {
-            p.board.fsm_failed(handle, &progress, status);
+            p.board.group_failed(handle, &progress, status);
             wake = true;
         }
         if wake {

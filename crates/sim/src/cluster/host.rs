@@ -9,7 +9,7 @@ use ringraft::handler::{
     StableClosureEventHandler, promise,
 };
 use ringraft::rpc::{LaneSink, Outbox as Dispatcher, Processors, RoutingTable, UserProcessors};
-use ringraft_core::{CoreOptions, GroupId, PeerId, RaftError, Status};
+use ringraft_core::{CoreOptions, GroupId, PeerId, RaftError, Status, Vote};
 use ringraft_net::{Endpoint, RequestContext};
 use ringraft_storage::{
     LogReader, LogStorage, MemoryDisk, MemoryLogStorage, SegmentLog, StorageError, WriteBatch,
@@ -21,7 +21,7 @@ use super::clock::HostClock;
 use super::damage::Proof;
 use super::machine::{Registers, Values};
 use super::network::Arrival;
-use super::plan::{MS, StoreKind};
+use super::plan::{MS, Plan, StoreKind};
 use super::random::Random;
 use super::transport::SimTransport;
 use super::world::{Event, World, broken};
@@ -62,6 +62,8 @@ pub(super) struct Process {
     pub(super) disk_ring: VecDeque<Vec<DiskWrite>>,
     /// The batch that is being written, and whether the store knows of it.
     pub(super) writing: Option<(WriteBatch, bool)>,
+    /// The disk was full when it was submitted.
+    pub(super) waits_for_room: bool,
     /// What the disk stage has made durable and not told the lane yet.
     pub(super) telling: Option<Vec<(GroupHandle, Arc<GroupProgress>, u64)>>,
     pub(super) batches: u64,
@@ -121,13 +123,22 @@ pub(super) struct Host {
     pub(super) replacing: bool,
 }
 
+/// A blank disk. Where the store keeps batches in blocks of their own, the disk may spoil whole blocks.
+pub(super) fn new_disk(plan: &Plan) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    if let StoreKind::Segment(options) = &plan.store {
+        disk.tear_blocks(options.block_bytes as usize);
+    }
+    disk
+}
+
 impl Host {
-    pub(super) fn new(number: usize, clock: HostClock) -> Host {
+    pub(super) fn new(number: usize, clock: HostClock, plan: &Plan) -> Host {
         let peer = crate::script::format::peer_of(number as u32);
         Host {
             endpoint: Endpoint(peer.endpoint().into()),
             peer,
-            disk: MemoryDisk::new(),
+            disk: new_disk(plan),
             memory: Some(MemoryLogStorage::new()),
             clock,
             life: 0,
@@ -191,6 +202,13 @@ impl World {
                 let disk = Arc::new(self.hosts[host].disk.clone());
                 SegmentLog::open(disk, options.clone()).map(|log| Store::Segment(Box::new(log)))
             }
+        };
+        // A file that is prepared for later may be what the power went with; the store was open by then.
+        let opened = match opened {
+            Ok(_) if self.hosts[host].power_is_off() => {
+                Err(StorageError::Poisoned("the power went while the store was opened".to_owned()))
+            }
+            opened => opened,
         };
         let damaged = self.is_damaged(host);
         let started = opened.and_then(|store| self.open_process(host, store));
@@ -288,6 +306,7 @@ impl World {
             reader,
             disk_ring: VecDeque::new(),
             writing: None,
+            waits_for_room: false,
             telling: None,
             batches: 0,
             fsm: ApplyTaskHandler::new(),
@@ -312,6 +331,13 @@ impl World {
             }
             let (key, recovered) = process.store.as_log().open_group(&group_id(group))?;
             let damaged = self.is_damaged(host);
+            // Damage that the store lays at a group's door: the group would stop, or rejoin. The whole host stays down, as an operator
+            // would leave it until the member is made anew.
+            let withheld = recovered.hard_state.vote == Vote::Withheld;
+            if damaged && (withheld || !recovered.damaged.is_empty()) {
+                let what = format!("group {group} is damaged");
+                return Err(StorageError::Damaged { path: "the store".to_owned(), offset: 0, what });
+            }
             if let Err(violation) =
                 self.oracle.recovered(group, host, key, &recovered, &*process.reader, damaged)
             {

@@ -133,6 +133,8 @@ const WORLD_MARKS: &[&str] = &[
     "task refused as busy",
     "outcome unknown",
     "recovered after power loss",
+    "write waits for room",
+    "write found room",
     "recovered after kill",
     "power cut inside recovery",
     "store failed",

@@ -7,6 +7,7 @@ use ringraft_core::{
     CallDone, CallFailure, Configuration, ConfigurationEntry, MembershipChange, PeerId, Vote,
 };
 
+use super::host::new_disk;
 use super::plan::MS;
 use super::random::Random;
 use super::world::{Event, World, broken};
@@ -365,8 +366,9 @@ impl World {
             return false;
         }
         self.crash(host, Some(r.next()), away, r);
+        let disk = new_disk(&self.plan);
         let host_state = &mut self.hosts[host];
-        host_state.disk = ringraft_storage::MemoryDisk::new();
+        host_state.disk = disk;
         host_state.memory = Some(ringraft_storage::MemoryLogStorage::new());
         host_state.proof = Default::default();
         host_state.wiped = true;

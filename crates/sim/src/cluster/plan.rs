@@ -133,15 +133,19 @@ impl Plan {
         let entries_size = r.sized(1, 64) as usize;
         let body_size = r.sized(64, 16 << 10) as usize;
         // Small enough for batches that go on in the next file.
-        let file_bytes = 512 * r.sized(8, 128);
+        let block_bytes = [512, 512, 4096][r.index(3)];
+        let file_bytes = 4096 + block_bytes * r.sized(8, 128);
         let segment = SegmentLogOptions {
             file_bytes,
+            block_bytes,
             prepared_files: r.range(1, 3) as usize,
             recycled_files: r.below(4) as usize,
             sync: true,
             checkpoint_bytes: r.sized(file_bytes, 32 * file_bytes),
             rewrite_live_percent: [0, 25, 50, 80][r.index(4)],
             rewrite_bytes: r.sized(512, file_bytes),
+            open_files: 2,
+            prepare_patience: std::time::Duration::ZERO,
             background: false,
         };
         let store = match options.profile {

@@ -116,8 +116,8 @@ mod tests {
             max_bytes: usize,
         ) -> Result<Vec<Arc<ringraft_core::EntryChunk>>, StorageError> {
             if self.2.fetch_sub(1, Ordering::Relaxed) == 1 {
-                let (message, full) = ("once".into(), false);
-                return Err(StorageError::Io { operation: "read", path: "f".into(), message, full });
+                let (message, kind) = ("once".into(), ringraft_storage::IoKind::Other);
+                return Err(StorageError::Io { operation: "read", path: "f".into(), message, kind });
             }
             if self.0.entries_from(from).any(|(index, entry)| index <= to && entry.term >= self.1) {
                 return Err(StorageError::Damaged { path: "f".into(), offset: 0, what: "crc".into() });

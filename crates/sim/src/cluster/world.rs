@@ -33,6 +33,8 @@ pub(super) enum Event {
     Turn(usize, u32),
     Write(usize, u32),
     Synced(usize, u32),
+    /// No batch may have come since that many batches.
+    Vouch(usize, u32, u64),
     Apply(usize, u32),
     Read(usize, u32),
     Deliver(ConnectionId, usize, Box<Frame>),
@@ -132,7 +134,7 @@ impl World {
         let hosts: Vec<Host> = (0..plan.hosts)
             .map(|number| {
                 let ppm = clocks.range(0, 2 * plan.clock_ppm) as i64 - plan.clock_ppm as i64;
-                Host::new(number, HostClock::new(clocks.sized(1, 1 << 40), ppm))
+                Host::new(number, HostClock::new(clocks.sized(1, 1 << 40), ppm), &plan)
             })
             .collect();
         let peers: Vec<_> = hosts.iter().map(|host| host.peer.clone()).collect();
@@ -302,6 +304,7 @@ impl World {
                 self.drain_outcomes()
             }
             Event::Readers => self.readers(),
+            Event::Vouch(host, life, batches) => self.vouch(host, life, batches),
             Event::Told(host, life) => {
                 self.told(host, life);
                 Ok(())

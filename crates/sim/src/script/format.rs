@@ -107,6 +107,9 @@ pub(crate) fn log_op(op: &LogOp) -> String {
         LogOp::TruncateSuffix { from } => format!("truncate from {from}"),
         LogOp::Append(entries) => format!("append {}", chunk(entries)),
         LogOp::TruncatePrefix { first_kept } => format!("truncate before {first_kept}"),
+        LogOp::Reset { before, .. } => format!("reset behind {before}"),
+        LogOp::Promise { ms } => format!("promised {ms} ms at most"),
+        LogOp::MemberRemoved { at } => format!("member removed at {at}"),
     }
 }
 

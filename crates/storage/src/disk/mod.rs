@@ -1,6 +1,7 @@
 //! What the store needs of a file system: one directory, files of fixed size, explicit durability.
 
 mod memory;
+pub(crate) mod mutants;
 mod real;
 
 use std::io::{self, IoSlice};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 pub use memory::{Damage, FsyncFailure, MemoryDisk};
 pub use real::RealDisk;
 
-use crate::traits::StorageError;
+use crate::traits::{IoKind, StorageError};
 
 /// One open file of a [`Disk`]. All methods may be called from any thread.
 ///
@@ -48,7 +49,8 @@ pub trait DiskFile: Send + Sync {
     /// [`StorageError::Io`].
     fn set_len(&self, bytes: u64) -> Result<(), StorageError>;
 
-    /// How to name the file to a person: the path under which it was opened.
+    /// How to name the file to a person: the path under which it was opened. The store opens a file again after it
+    /// has renamed it, so that this is the name of the file's present life.
     fn path(&self) -> String;
 
     /// Writes all of `bytes` at `offset`.
@@ -139,8 +141,40 @@ pub trait Disk: Send + Sync {
     fn path(&self, name: &str) -> String;
 }
 
-/// A system error in the store's words; no space, quota and file-size limit count as *full*.
+/// A system error in the store's words.
 pub(crate) fn io_error(operation: &'static str, path: impl Into<String>, error: &io::Error) -> StorageError {
-    let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
-    StorageError::Io { operation, path: path.into(), message: error.to_string(), full }
+    let kind = match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => IoKind::Full,
+        Some(libc::EMFILE | libc::ENFILE) => IoKind::Descriptors,
+        Some(libc::EACCES | libc::EPERM) => IoKind::Permission,
+        Some(libc::ENOTDIR | libc::EISDIR | libc::EEXIST) => IoKind::WrongType,
+        _ => IoKind::Other,
+    };
+    StorageError::Io { operation, path: path.into(), message: error.to_string(), kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_error_names_its_own_way_out() {
+        for (errno, kind, words) in [
+            (libc::ENOSPC, IoKind::Full, "free space"),
+            (libc::EDQUOT, IoKind::Full, "quota"),
+            (libc::EFBIG, IoKind::Full, "file sizes"),
+            (libc::EMFILE, IoKind::Descriptors, "ulimit -n"),
+            (libc::ENFILE, IoKind::Descriptors, "ulimit -n"),
+            (libc::EACCES, IoKind::Permission, "the user of this process"),
+            (libc::ENOTDIR, IoKind::WrongType, "another path"),
+            (libc::EISDIR, IoKind::WrongType, "another path"),
+            (libc::EIO, IoKind::Other, "replace the disk"),
+        ] {
+            let error = io_error("open", "dir/f", &io::Error::from_raw_os_error(errno));
+            let text = error.to_string();
+            assert!(matches!(error, StorageError::Io { kind: k, .. } if k == kind), "{text}");
+            assert!(text.contains("open of dir/f") && text.contains(words), "{text}");
+            assert!(errno == libc::EIO || !text.contains("replace the disk"), "{text}");
+        }
+    }
 }

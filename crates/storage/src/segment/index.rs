@@ -2,29 +2,58 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use ringraft_core::{
-    Configuration, ConfigurationEntry, GroupId, HardState, LogId, LogIndex, Mutant, RecoveredState, Term,
+    Configuration, ConfigurationEntry, DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant,
+    RecoveredState, Term,
 };
 
+use super::files::OpenFiles;
 use super::format::{RunKind, SegmentHeader};
 use crate::disk::DiskFile;
-use crate::traits::GroupKey;
+use crate::traits::{GroupKey, StorageError};
 
 /// One life of a segment file.
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
-    pub(crate) name: String,
-    pub(crate) file: Arc<dyn DiskFile>,
+    files: Arc<OpenFiles>,
     /// Bytes of runs that some group's log still needs.
     pub(crate) live: AtomicU64,
+    /// This life of the file is over.
+    freed: AtomicBool,
 }
 
 impl Segment {
-    pub(crate) fn new(header: SegmentHeader, name: String, file: Arc<dyn DiskFile>) -> Arc<Segment> {
-        Arc::new(Segment { header, name, file, live: AtomicU64::new(0) })
+    pub(crate) fn new(header: SegmentHeader, files: Arc<OpenFiles>) -> Arc<Segment> {
+        Arc::new(Segment { header, files, live: AtomicU64::new(0), freed: AtomicBool::new(false) })
+    }
+
+    /// The file, opened when it is not open.
+    pub(crate) fn file(&self) -> Result<Arc<dyn DiskFile>, StorageError> {
+        let file = self.files.get(self.number())?;
+        // Whoever frees the file does so first and closes it then: one of both closes what was opened here.
+        if self.freed.load(Ordering::SeqCst) {
+            self.files.forget(self.number());
+        }
+        Ok(file)
+    }
+
+    /// Nobody reads it any more, or must look again: its place is given up.
+    pub(crate) fn free(&self) {
+        self.freed.store(true, Ordering::SeqCst);
+        self.files.forget(self.number());
+    }
+
+    /// How to name the file to a person.
+    pub(crate) fn path(&self) -> String {
+        self.files.path(self.number())
+    }
+
+    /// Something is wrong at `offset`.
+    pub(crate) fn damaged(&self, offset: u64, what: String) -> StorageError {
+        StorageError::Damaged { path: self.path(), offset, what }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -68,6 +97,14 @@ pub(crate) struct GroupIndex {
     /// Last index that readers may see.
     pub(crate) durable_last: LogIndex,
     pub(crate) configurations: VecDeque<ConfigurationEntry>,
+    /// The configuration in force at `before_first`; `None` for the initial one.
+    pub(crate) conf_at_start: Option<ConfigurationEntry>,
+    /// The largest promise that the group gave, in milliseconds.
+    pub(crate) promised_ms: u64,
+    /// The committed configuration that no longer names the member; 0/0 for none.
+    pub(crate) member_removed: LogId,
+    /// What cannot be read back.
+    pub(crate) damaged: Vec<DamagedRange>,
     /// Sequence of the next operation.
     pub(crate) next_sequence: u64,
 }
@@ -76,7 +113,40 @@ pub(crate) struct GroupIndex {
 pub(crate) struct Group {
     pub(crate) key: GroupKey,
     pub(crate) name: GroupId,
+    /// Which creation of this name it is, as its creator counts; 0 for none.
+    pub(crate) creation: u64,
     pub(crate) index: Mutex<GroupIndex>,
+    /// A run that could not be read back, by its sequence, and why.
+    pub(crate) damage: Mutex<Option<(u64, StorageError)>>,
+}
+
+impl Group {
+    pub(crate) fn new(key: GroupKey, name: GroupId, creation: u64, index: GroupIndex) -> Group {
+        Group { key, name, creation, index: Mutex::new(index), damage: Mutex::new(None) }
+    }
+
+    /// Notes that a run cannot be read back; the first one is kept.
+    pub(crate) fn note_damage(&self, run: &Run, error: &StorageError) {
+        let mut damage = self.damage.lock();
+        if damage.is_none() {
+            tracing::error!(group = %self.name, first = run.first, last = run.last, %error, "entries cannot be read back");
+            *damage = Some((run.sequence, error.clone()));
+        }
+    }
+
+    /// What is damaged, as long as the log still holds it.
+    pub(crate) fn known_damage(&self) -> Option<StorageError> {
+        let mut damage = self.damage.lock();
+        let gone = |sequence| !self.index.lock().runs.iter().any(|run| run.sequence == sequence);
+        damage.take_if(|(sequence, _)| gone(*sequence));
+        let found_at_start = || {
+            let index = self.index.lock();
+            let range = index.damaged.first()?;
+            let what = format!("group {}, entries from {} on: {}", self.name, range.first, range.what);
+            Some(StorageError::Damaged { path: "the log".to_owned(), offset: 0, what })
+        };
+        damage.as_ref().map(|(_, error)| error.clone()).or_else(found_at_start)
+    }
 }
 
 impl GroupIndex {
@@ -145,11 +215,18 @@ impl GroupIndex {
             release(run);
             self.runs.pop_back();
         }
-        let stays = Mutant::D28TruncationLeavesConfigurations.is_active();
-        while !stays && self.configurations.back().is_some_and(|c| c.id.index >= from) {
+        self.forget_configurations(from);
+        self.durable_last = self.durable_last.min(self.last_index());
+    }
+
+    /// A configuration goes with its entry.
+    fn forget_configurations(&mut self, from: LogIndex) {
+        if Mutant::D28TruncationLeavesConfigurations.is_active() {
+            return;
+        }
+        while self.configurations.back().is_some_and(|c| c.id.index >= from) {
             self.configurations.pop_back();
         }
-        self.durable_last = self.durable_last.min(self.last_index());
     }
 
     /// Term of the entry at `index`, when the store knows it.
@@ -161,11 +238,18 @@ impl GroupIndex {
         self.runs.get(at).filter(|r| r.first <= index).map(|r| r.term)
     }
 
+    /// The configuration in force at `index`, which is in the log or right before it.
+    pub(crate) fn configuration_at(&self, index: LogIndex) -> Option<&ConfigurationEntry> {
+        let in_log = self.configurations.iter().rev().find(|c| c.id.index <= index);
+        in_log.or(self.conf_at_start.as_ref())
+    }
+
     /// Drops entries below `before.index + 1`, which then stand for `before`.
     pub(crate) fn truncate_prefix(&mut self, before: LogId) {
         if before.index <= self.before_first.index {
             return;
         }
+        self.conf_at_start = self.configuration_at(before.index).cloned();
         while let Some(run) = self.runs.front_mut() {
             if run.first > before.index {
                 break;
@@ -182,6 +266,17 @@ impl GroupIndex {
         }
         self.before_first = before;
         self.durable_last = self.durable_last.max(before.index);
+    }
+
+    /// Drops the whole log; it goes on behind `before`. What was damaged goes with it.
+    pub(crate) fn reset(&mut self, before: LogId, conf: Option<ConfigurationEntry>) {
+        self.runs.iter().for_each(release);
+        self.runs.clear();
+        self.configurations.clear();
+        self.damaged.clear();
+        self.before_first = before;
+        self.conf_at_start = conf;
+        self.durable_last = before.index;
     }
 
     /// Everything up to here is durable.
@@ -229,6 +324,10 @@ impl GroupIndex {
             last_index: self.last_index(),
             terms,
             configurations: self.configurations.iter().cloned().collect(),
+            conf_at_start: self.conf_at_start.clone(),
+            promised_ms: self.promised_ms,
+            member_removed: self.member_removed,
+            damaged: self.damaged.clone(),
         }
     }
 }

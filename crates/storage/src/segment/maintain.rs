@@ -5,20 +5,26 @@ use std::sync::Arc;
 use ringraft_core::Mutant;
 use rustc_hash::FxHashSet;
 
-use super::checkpoint::{self, slot_of};
+use super::checkpoint::{self, CheckpointRoom, Head};
 use super::format::stored_payload;
 use super::index::Group;
+use super::manifest::SharedManifest;
 use super::reader::read_run;
-use super::recovery::SlotNeeds;
+use super::recovery::CheckpointNeeds;
 use super::stream::run_bound;
-use super::{InFlight, SegmentLog, append_run};
-use crate::traits::StorageError;
+use super::write::append_run;
+use super::{InFlight, SegmentLog};
+use crate::traits::{IoKind, StorageError};
 
 /// What housekeeping remembers between calls.
 pub(crate) struct Maintenance {
-    /// Sequence of the newest checkpoint.
-    checkpoint: u64,
-    slots: [Option<SlotNeeds>; 2],
+    manifest: Arc<SharedManifest>,
+    /// What the checkpoint before the newest needs, and the newest.
+    needs: [Option<CheckpointNeeds>; 2],
+    room: CheckpointRoom,
+    /// Checkpoints in a row that found no room or no descriptor, and calls of housekeeping until the next is tried.
+    checkpoint_failures: u32,
+    checkpoint_pause: u32,
     /// Stream bytes at the newest checkpoint.
     written_at_checkpoint: u64,
     /// Size of the newest checkpoint.
@@ -27,6 +33,17 @@ pub(crate) struct Maintenance {
     victim: Option<Victim>,
     /// Files with a live run that no file of today's size can hold; looked at again after the next checkpoint.
     stuck: FxHashSet<u64>,
+    /// Files with a run that cannot be read back. They stay as they are.
+    unreadable: FxHashSet<u64>,
+}
+
+/// What came of rewriting runs of a group.
+enum Rewritten {
+    Bytes(u64),
+    /// Something is missing that may come.
+    NotNow,
+    /// One of the runs cannot be read.
+    Never,
 }
 
 struct Victim {
@@ -35,20 +52,44 @@ struct Victim {
 }
 
 impl Maintenance {
-    pub(crate) fn new(checkpoint: u64, slots: [Option<SlotNeeds>; 2]) -> Maintenance {
+    pub(crate) fn new(
+        manifest: Arc<SharedManifest>,
+        needs: [Option<CheckpointNeeds>; 2],
+        room: CheckpointRoom,
+    ) -> Maintenance {
         Maintenance {
-            checkpoint,
-            slots,
+            manifest,
+            needs,
+            room,
+            checkpoint_failures: 0,
+            checkpoint_pause: 0,
             written_at_checkpoint: 0,
             checkpoint_bytes: 0,
             victim: None,
             stuck: FxHashSet::default(),
+            unreadable: FxHashSet::default(),
         }
     }
 
-    /// Whether a checkpoint slot would read this file at a start.
+    /// Whether a start would read this file; either of the two checkpoints may be the one that is used.
     fn needs(&self, file: u64) -> bool {
-        self.slots.iter().flatten().any(|slot| slot.needs(file))
+        !Mutant::E7FilesAreFreedTooEarly.is_active()
+            && self.needs.iter().flatten().any(|checkpoint| checkpoint.needs(file))
+    }
+}
+
+impl Maintenance {
+    fn may_be_emptied(&self, file: u64) -> bool {
+        !self.stuck.contains(&file) && !self.unreadable.contains(&file)
+    }
+
+    /// A checkpoint could not be begun; the next is tried after a growing number of calls.
+    fn put_off(&mut self, error: &StorageError) {
+        self.checkpoint_failures = self.checkpoint_failures.saturating_add(1);
+        self.checkpoint_pause = 1 << self.checkpoint_failures.min(6);
+        if self.checkpoint_failures.is_power_of_two() {
+            tracing::warn!(%error, attempts = self.checkpoint_failures, "a checkpoint has to wait");
+        }
     }
 }
 
@@ -58,12 +99,31 @@ impl SegmentLog {
         if self.in_flight != InFlight::No {
             return Ok(());
         }
+        self.free_files();
         self.rewrite_some()?;
         if self.checkpoint_is_due() {
-            self.write_checkpoint()?;
+            if self.maintenance.checkpoint_pause > 0 {
+                self.maintenance.checkpoint_pause -= 1;
+            } else {
+                self.write_checkpoint()?;
+            }
         }
-        self.free_files()?;
-        self.stream.top_up()
+        self.free_files();
+        self.stream.top_up();
+        Ok(())
+    }
+
+    /// Frees every file that checkpoints can free now: the disk is full.
+    pub(super) fn free_what_can_be(&mut self) -> Result<(), StorageError> {
+        self.free_files();
+        // A file is let go of when both checkpoints have.
+        for _ in 0..2 {
+            if self.dead_files().next().is_none() || !self.write_checkpoint()? {
+                break;
+            }
+            self.free_files();
+        }
+        Ok(())
     }
 
     fn checkpoint_is_due(&self) -> bool {
@@ -71,7 +131,7 @@ impl SegmentLog {
         if since >= self.options.checkpoint_bytes {
             return true;
         }
-        // Files without a live byte wait for both slots to let go of them; worth it when they are
+        // Files without a live byte wait for both checkpoints to let go of them; worth it when they are
         // more than what the checkpoints cost.
         let dead = self.dead_files().count() as u64 * self.options.file_bytes;
         dead > 0 && dead >= 4 * self.maintenance.checkpoint_bytes
@@ -83,44 +143,53 @@ impl SegmentLog {
         self.stream.segments.range(..current).filter(|(_, s)| s.live() == 0).map(|(number, _)| *number)
     }
 
-    /// Writes the state as of now to the older slot.
-    fn write_checkpoint(&mut self) -> Result<(), StorageError> {
+    /// Writes the state as of now to a file of its own; of those before only the last stays. Says whether it could: a full disk or a lack
+    /// of descriptors puts it off.
+    fn write_checkpoint(&mut self) -> Result<bool, StorageError> {
         // Nothing in a checkpoint may be ahead of the stream on the disk.
         self.stream.sync_now()?;
         let position = self.stream.position();
-        let sequence = self.maintenance.checkpoint + 1;
+        let manifest = self.maintenance.manifest.get();
+        let (before, number) = (manifest.checkpoint, manifest.checkpoint + 1);
         let bytes = {
             let groups = self.groups.read();
             let mut sorted: Vec<&Arc<Group>> = groups.values().collect();
             sorted.sort_by_key(|g| g.key);
-            checkpoint::encode(
-                sequence,
+            let head = Head {
                 position,
-                self.next_number,
-                self.next_incarnation,
-                sorted.into_iter(),
-            )
+                next_number: self.next_number,
+                next_incarnation: self.next_incarnation,
+                tombstones: &self.tombstones,
+            };
+            checkpoint::encode(self.store, number, &head, sorted.into_iter())
         };
-        checkpoint::write(&*self.disk, sequence, &bytes)?;
+        let maintenance = &mut self.maintenance;
+        if let Err(error) = maintenance.room.make(&*self.disk, bytes.len() as u64) {
+            maintenance.put_off(&error);
+            return Ok(false);
+        }
+        maintenance.room.publish(&*self.disk, number, &bytes)?;
+        maintenance.manifest.change(&*self.disk, |m| {
+            (m.checkpoint, m.checkpoint_before) = (number, before);
+        })?;
+        maintenance.room.take_back(&*self.disk, manifest.checkpoint_before);
+        (maintenance.checkpoint_failures, maintenance.checkpoint_pause) = (0, 0);
         let live = self.stream.segments.values().filter(|s| s.live() > 0).map(|s| s.number());
-        let needs = SlotNeeds { from: position.file, files: live.collect() };
-        self.maintenance.slots[slot_of(sequence)] = Some(needs);
-        self.maintenance.checkpoint = sequence;
-        self.maintenance.checkpoint_bytes = bytes.len() as u64;
-        self.maintenance.written_at_checkpoint = self.stream.written;
-        self.maintenance.stuck.clear();
-        Ok(())
+        let needs = CheckpointNeeds { from: position.file, files: live.collect() };
+        maintenance.needs.swap(0, 1);
+        maintenance.needs[1] = Some(needs);
+        maintenance.checkpoint_bytes = bytes.len() as u64;
+        maintenance.written_at_checkpoint = self.stream.written;
+        maintenance.stuck.clear();
+        Ok(true)
     }
 
-    /// Frees files that neither a run nor a checkpoint slot needs.
-    fn free_files(&mut self) -> Result<(), StorageError> {
-        let early = Mutant::E7FilesAreFreedTooEarly.is_active();
-        let is_free = |file: &u64| early || !self.maintenance.needs(*file);
-        let free: Vec<u64> = self.dead_files().filter(is_free).collect();
+    /// Frees files that neither a run nor a checkpoint needs.
+    fn free_files(&mut self) {
+        let free: Vec<u64> = self.dead_files().filter(|file| !self.maintenance.needs(*file)).collect();
         for number in free {
-            self.stream.free(number)?;
+            self.stream.free(number);
         }
-        Ok(())
     }
 
     /// Moves live runs out of a file that few are left in, a bounded number of bytes a call.
@@ -131,11 +200,15 @@ impl SegmentLog {
         let mut budget = self.options.rewrite_bytes;
         while budget > 0 {
             let Some(group) = victim.groups.last().cloned() else { return Ok(()) };
-            let moved = self.rewrite_group(&group, victim.file, budget)?;
-            if moved == 0 {
-                victim.groups.pop();
+            match self.rewrite_group(&group, victim.file, budget)? {
+                Rewritten::Bytes(0) => drop(victim.groups.pop()),
+                Rewritten::Bytes(moved) => budget = budget.saturating_sub(moved),
+                Rewritten::NotNow => break,
+                Rewritten::Never => {
+                    self.maintenance.unreadable.insert(victim.file);
+                    return Ok(());
+                }
             }
-            budget = budget.saturating_sub(moved);
         }
         self.maintenance.victim = Some(victim);
         Ok(())
@@ -148,7 +221,7 @@ impl SegmentLog {
         loop {
             let (file, _) = self.stream.segments.range(..current).find(|(file, s)| {
                 let live = s.live();
-                live > 0 && live * 100 <= s.header.bytes * percent && !self.maintenance.stuck.contains(file)
+                live > 0 && live * 100 <= s.header.bytes * percent && self.maintenance.may_be_emptied(**file)
             })?;
             let file = *file;
             if let Some(groups) = self.groups_in(file) {
@@ -176,10 +249,15 @@ impl SegmentLog {
         Some(groups)
     }
 
-    /// Copies runs of one group out of the file to the end of the stream, at most about `budget` bytes; returns how
-    /// many. Each copy keeps the identity of its run, and the index follows only after it is durable: whatever the
-    /// owner wrote later stands later in the stream and is never overridden.
-    fn rewrite_group(&mut self, group: &Arc<Group>, file: u64, budget: u64) -> Result<u64, StorageError> {
+    /// Copies runs of one group out of the file to the end of the stream, at most about `budget` bytes. Each copy keeps
+    /// the identity of its run, and the index follows only after it is durable: whatever the owner wrote later stands
+    /// later in the stream and is never overridden.
+    fn rewrite_group(
+        &mut self,
+        group: &Arc<Group>,
+        file: u64,
+        budget: u64,
+    ) -> Result<Rewritten, StorageError> {
         let mut chosen = Vec::new();
         let mut bytes = 0;
         {
@@ -193,17 +271,30 @@ impl SegmentLog {
             }
         }
         if chosen.is_empty() {
-            return Ok(0);
+            return Ok(Rewritten::Bytes(0));
         }
         let mut chunks = Vec::with_capacity(chosen.len());
-        let mut bound = 0;
         for run in &chosen {
-            let chunk = read_run(group, run)?;
-            let payload = stored_payload(&Arc::new(chunk.clone()));
-            bound += run_bound(chunk.len(), payload.len());
-            chunks.push((chunk, payload));
+            match read_run(group, run) {
+                Ok(chunk) => {
+                    let payload = stored_payload(&chunk);
+                    chunks.push((chunk, payload));
+                }
+                Err(StorageError::Io { kind: IoKind::Descriptors, .. }) => return Ok(Rewritten::NotNow),
+                // Only who wants to read it is concerned.
+                Err(error) => {
+                    group.note_damage(run, &error);
+                    return Ok(Rewritten::Never);
+                }
+            }
         }
-        self.stream.begin(bound)?;
+        let need =
+            self.stream.need(chunks.iter().map(|(chunk, payload)| run_bound(chunk.len(), payload.len())));
+        // Housekeeping does not wait for a file, and leaves the last ones of a full disk to those who write.
+        if !self.stream.is_ready_for(need) || need.files > 0 && self.stream.room_for_runs() != u64::MAX {
+            return Ok(Rewritten::NotNow);
+        }
+        self.stream.begin(need)?;
         let mut copies = Vec::with_capacity(chosen.len());
         for (run, (chunk, payload)) in chosen.iter().zip(&chunks) {
             copies.push(append_run(&mut self.stream, group.key, run.sequence, true, chunk, payload)?);
@@ -213,10 +304,10 @@ impl SegmentLog {
         let mut index = group.index.lock();
         for copy in &copies {
             if !index.relocate(copy.sequence, copy.first, copy.last, &copy.place) {
-                let what = "a run changed while it was rewritten".to_owned();
-                return Err(StorageError::Invalid { group: group.key, what });
+                let what = format!("a run of group {} changed while it was rewritten", group.key);
+                return Err(StorageError::Poisoned(what));
             }
         }
-        Ok(bytes)
+        Ok(Rewritten::Bytes(bytes))
     }
 }

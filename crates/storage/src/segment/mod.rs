@@ -5,33 +5,41 @@
 //! size, so that fdatasync has no metadata to carry.
 
 mod checkpoint;
+mod files;
 mod format;
 mod index;
 mod maintain;
+mod manifest;
 mod options;
 mod prepare;
 mod reader;
 mod recovery;
 mod replay;
 mod stream;
+mod write;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-use ringraft_core::{EntryChunk, GroupId, HardState, LogId, LogOp, Mutant, PeerId, RecoveredState, Vote};
+use parking_lot::RwLock;
+use ringraft_core::{GroupId, HardState, RecoveredState};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use options::SegmentLogOptions;
+pub use recovery::Expect;
 
-use crate::disk::{Disk, DiskLock, RealDisk};
+use crate::disk::{Disk, DiskLock, RealDisk, mutants};
+use crate::shape::LogShape;
+use crate::store_id::StoreId;
 use crate::traits::{
-    GroupKey, GroupNumber, GroupWrite, Incarnation, LogReader, LogStorage, MetaStorage, StorageError,
+    GroupKey, GroupNumber, Incarnation, LogReader, LogStorage, MetaStorage, RefusedWrites, StorageError,
     WriteBatch,
 };
-use format::{MAX_RUN_ENTRIES, MAX_TEXT, RunHeader, RunKind, stored_payload};
-use index::{Group, GroupIndex, Run};
+use files::OpenFiles;
+use format::{MAX_TEXT, RUN_HEADER, RunHeader, RunKind};
+use index::{Group, GroupIndex};
 use maintain::Maintenance;
 use prepare::Preparer;
 use reader::SegmentReader;
@@ -63,11 +71,20 @@ pub struct SegmentLog {
     stream: Stream,
     groups: Groups,
     names: FxHashMap<GroupId, GroupKey>,
+    /// Names of removed groups and the highest creation number that each had.
+    tombstones: BTreeMap<GroupId, u64>,
+    store: StoreId,
     next_number: u32,
     next_incarnation: u32,
     /// Groups of the batch in flight.
     touched: Vec<Arc<Group>>,
     in_flight: InFlight,
+    /// Logs of the groups in a batch while it is checked; empty between batches.
+    shapes: FxHashMap<GroupKey, LogShape>,
+    /// Groups of which nothing is taken any more until they are opened again, with the reason.
+    refused: FxHashMap<GroupKey, StorageError>,
+    /// Those of the batch in flight.
+    refused_now: Vec<RefusedWrites>,
     maintenance: Maintenance,
     poison: Option<String>,
     reader: Arc<SegmentReader>,
@@ -81,11 +98,27 @@ impl SegmentLog {
     /// [`StorageError::Refused`] when another owner has the directory or an option is out of range,
     /// [`StorageError::Damaged`] when what was durable cannot be read back, [`StorageError::Io`] else.
     pub fn open(disk: Arc<dyn Disk>, options: SegmentLogOptions) -> Result<SegmentLog, StorageError> {
+        SegmentLog::open_expecting(disk, options, Expect::Anything)
+    }
+
+    /// As [`open`](SegmentLog::open) by somebody who knows what the directory must hold.
+    ///
+    /// # Errors
+    /// As for [`open`](SegmentLog::open); and [`StorageError::Refused`] for a store where the directory should be blank,
+    /// [`StorageError::Damaged`] for a blank directory or another store's where one should be.
+    pub fn open_expecting(
+        disk: Arc<dyn Disk>,
+        options: SegmentLogOptions,
+        expect: Expect,
+    ) -> Result<SegmentLog, StorageError> {
         options.validate()?;
+        let disk = mutants::around(disk);
         let lock = disk.lock()?;
-        let recovered = recovery::recover(&*disk, &options)?;
-        let preparer =
-            Preparer::new(Arc::clone(&disk), recovered.next_file, options.file_bytes, options.background)?;
+        let files = OpenFiles::new(Arc::clone(&disk), options.open_files);
+        let recovered = recovery::recover(&*disk, &files, &options, expect)?;
+        let manifest = Arc::clone(&recovered.manifest);
+        let store = manifest.get().store;
+        let preparer = Preparer::new(Arc::clone(&disk), files, manifest, recovered.next_file, &options)?;
         let mut stream = Stream::new(
             &options,
             preparer,
@@ -95,9 +128,9 @@ impl SegmentLog {
             recovered.replayed,
         );
         for (spare, bytes) in recovered.spares {
-            stream.keep_or_remove(spare, bytes)?;
+            stream.give(spare, bytes);
         }
-        stream.top_up()?;
+        stream.top_up();
         let names = recovered.groups.values().map(|g| (g.name.clone(), g.key)).collect();
         let groups: Groups = Arc::new(RwLock::new(recovered.groups));
         Ok(SegmentLog {
@@ -107,11 +140,16 @@ impl SegmentLog {
             stream,
             groups,
             names,
+            tombstones: recovered.tombstones,
+            store,
             next_number: recovered.next_number,
             next_incarnation: recovered.next_incarnation,
             touched: Vec::new(),
             in_flight: InFlight::No,
-            maintenance: Maintenance::new(recovered.checkpoint, recovered.slots),
+            shapes: FxHashMap::default(),
+            refused: FxHashMap::default(),
+            refused_now: Vec::new(),
+            maintenance: Maintenance::new(recovered.manifest, recovered.needs, recovered.checkpoint_room),
             poison: None,
             _lock: lock,
         })
@@ -123,6 +161,11 @@ impl SegmentLog {
     /// As for [`open`](SegmentLog::open).
     pub fn open_dir(path: impl AsRef<Path>, options: SegmentLogOptions) -> Result<SegmentLog, StorageError> {
         SegmentLog::open(Arc::new(RealDisk::new(path)?), options)
+    }
+
+    /// The random name of this store, which every file of it repeats.
+    pub fn store_id(&self) -> StoreId {
+        self.store
     }
 
     /// As [`open_group`](LogStorage::open_group) for many groups: those that are new are created in one durable
@@ -140,10 +183,12 @@ impl SegmentLog {
                 groups.iter().filter(|name| !log.names.contains_key(*name)).collect();
             new.retain(|name| seen.insert(*name));
             log.create_groups(&new)?;
-            let table = log.groups.read();
+            let table = Arc::clone(&log.groups);
+            let table = table.read();
             let mut opened = Vec::with_capacity(groups.len());
             for name in groups {
                 let key = log.names[name];
+                log.refused.remove(&key);
                 let recovered = table.get(&key.number.0).map(|g| g.index.lock().recovered());
                 opened.push((key, recovered.unwrap_or_default()));
             }
@@ -157,8 +202,10 @@ impl SegmentLog {
             return Err(StorageError::Poisoned(reason.clone()));
         }
         let result = f(self);
-        if let Err(error) = &result {
-            tracing::error!(%error, "the log store stops");
+        if let Err(error) = &result
+            && error.is_final()
+        {
+            tracing::error!(%error, "the log store has stopped; only a new start reads the disk again");
             self.poison = Some(error.to_string());
         }
         result
@@ -189,25 +236,28 @@ impl SegmentLog {
         if names.is_empty() {
             return Ok(());
         }
+        if names.iter().any(|name| name.as_str().len() > MAX_TEXT) {
+            return Err(StorageError::Refused(format!("a group's name has more than {MAX_TEXT} bytes")));
+        }
+        let more = u32::try_from(names.len()).ok();
+        if more.and_then(|n| self.next_number.max(self.next_incarnation).checked_add(n)).is_none() {
+            return Err(StorageError::Refused("the store has used up its group numbers".to_owned()));
+        }
         self.settle()?;
-        self.stream.begin(names.iter().map(|n| run_bound(0, n.as_str().len())).sum())?;
+        self.begin(names.iter().map(|n| run_bound(0, n.as_str().len())))?;
         let mut created = Vec::with_capacity(names.len());
         for name in names {
-            if name.as_str().len() > MAX_TEXT {
-                return Err(StorageError::Refused(format!("a group's name has more than {MAX_TEXT} bytes")));
-            }
             let key = GroupKey {
                 number: GroupNumber(self.next_number),
                 incarnation: Incarnation(self.next_incarnation),
             };
-            let exhausted = || StorageError::Refused("the store has used up its group numbers".to_owned());
-            self.next_number = self.next_number.checked_add(1).ok_or_else(exhausted)?;
-            self.next_incarnation = self.next_incarnation.checked_add(1).ok_or_else(exhausted)?;
+            self.next_number += 1;
+            self.next_incarnation += 1;
             let payload = Bytes::copy_from_slice(name.as_str().as_bytes());
             let header = control_header(RunKind::GroupCreated, key, 0, &payload);
             self.stream.push(&header, &[], &payload)?;
             let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
-            created.push(Group { key, name: (*name).clone(), index: Mutex::new(index) });
+            created.push(Group::new(key, (*name).clone(), 0, index));
         }
         self.stream.finish()?;
         self.stream.sync()?;
@@ -219,41 +269,15 @@ impl SegmentLog {
         Ok(())
     }
 
-    fn write_batch(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
-        if self.in_flight != InFlight::No {
-            return Err(StorageError::Refused(
-                "a batch was submitted before the one before it was completed; complete it first".to_owned(),
-            ));
-        }
-        let mut bound = 0;
-        for GroupWrite { group, ops } in &batch.writes {
-            for op in ops {
-                check_peers(op).map_err(|what| StorageError::Invalid { group: *group, what })?;
-                bound += op_bound(op);
+    /// Starts a batch of runs of these sizes at most; on a full disk with whatever space a checkpoint frees.
+    fn begin(&mut self, sizes: impl Iterator<Item = u64> + Clone) -> Result<(), StorageError> {
+        match self.stream.begin(self.stream.need(sizes.clone())) {
+            Err(StorageError::NoRoom(_)) => {
+                self.free_what_can_be()?;
+                self.stream.begin(self.stream.need(sizes))
             }
+            begun => begun,
         }
-        self.stream.begin(bound)?;
-        for GroupWrite { group: key, ops } in &batch.writes {
-            let group = self.group(*key)?;
-            {
-                let mut index = group.index.lock();
-                for op in ops {
-                    write_op(&mut self.stream, *key, &mut index, op)?;
-                }
-            }
-            self.touched.push(group);
-        }
-        if !batch.is_empty() {
-            self.stream.finish()?;
-        }
-        let hard_states = |write: &GroupWrite| write.ops.iter().all(|op| matches!(op, LogOp::HardState(_)));
-        self.in_flight =
-            if Mutant::A15VoteWriteIsNotSynced.is_active() && batch.writes.iter().all(hard_states) {
-                InFlight::Durable
-            } else {
-                InFlight::Written
-            };
-        Ok(())
     }
 }
 
@@ -268,159 +292,6 @@ fn control_header(kind: RunKind, key: GroupKey, sequence: u64, payload: &Bytes) 
     RunHeader { payload: payload.len() as u32, ..RunHeader::control(kind, key, sequence) }
 }
 
-/// Bytes of runs that an operation takes at most.
-fn op_bound(op: &LogOp) -> u64 {
-    match op {
-        LogOp::Append(chunk) => match chunk.kind() {
-            ringraft_core::ChunkKind::Configuration { .. } => run_bound(1, stored_payload(chunk).len()),
-            _ => run_bound(chunk.len(), chunk.payload().len()),
-        },
-        LogOp::HardState(state) => {
-            // A peer's text is its ip and three numbers.
-            let text = |peer: &PeerId| peer.ip().len() + 32;
-            let vote = match &state.vote {
-                Vote::None => 0,
-                Vote::For(peer) => text(peer),
-                Vote::Withheld => text(&PeerId::empty()),
-            };
-            run_bound(0, vote)
-        }
-        _ => run_bound(0, 0),
-    }
-}
-
-/// Checks one operation, adds it to the batch and applies it to the index; readers see it when it is durable.
-fn write_op(
-    stream: &mut Stream,
-    key: GroupKey,
-    index: &mut GroupIndex,
-    op: &LogOp,
-) -> Result<(), StorageError> {
-    let invalid = |what: String| StorageError::Invalid { group: key, what };
-    match op {
-        LogOp::Append(chunk) => {
-            index.check_append(chunk.first_index(), chunk.term()).map_err(invalid)?;
-            append(stream, key, index, chunk)
-        }
-        LogOp::HardState(state) => {
-            let payload = Bytes::from(state.vote.to_text());
-            let sequence = index.take_sequence();
-            let header =
-                RunHeader { term: state.term, ..control_header(RunKind::HardState, key, sequence, &payload) };
-            stream.push(&header, &[], &payload)?;
-            index.hard_state = state.clone();
-            Ok(())
-        }
-        LogOp::TruncateSuffix { from } => {
-            index.check_truncate_suffix(*from).map_err(invalid)?;
-            if *from > index.last_index() {
-                return Ok(());
-            }
-            let sequence = index.take_sequence();
-            let header =
-                RunHeader { index: *from, ..RunHeader::control(RunKind::TruncateSuffix, key, sequence) };
-            stream.push(&header, &[], &Bytes::new())?;
-            index.truncate_suffix(*from);
-            Ok(())
-        }
-        LogOp::TruncatePrefix { first_kept } => {
-            if *first_kept <= index.first_index() {
-                return Ok(());
-            }
-            let before = LogId::new(first_kept - 1, index.term_at(first_kept - 1).unwrap_or(0));
-            let sequence = index.take_sequence();
-            let header = RunHeader {
-                index: *first_kept,
-                term: before.term,
-                ..RunHeader::control(RunKind::TruncatePrefix, key, sequence)
-            };
-            stream.push(&header, &[], &Bytes::new())?;
-            index.truncate_prefix(before);
-            Ok(())
-        }
-    }
-}
-
-/// Whether every peer that the operation names can be read back: a text that the format cuts short, or that is no
-/// peer id when it is read, would spoil the record or the checkpoint around it.
-fn check_peers(op: &LogOp) -> Result<(), String> {
-    let readable = |peer: &PeerId| {
-        let text = peer.to_string();
-        if text.len() <= MAX_TEXT && text.parse().is_ok_and(|back: PeerId| back == *peer) {
-            return Ok(());
-        }
-        let start: String = text.chars().take(40).collect();
-        Err(format!("peer id {start:?} of {} bytes cannot be read back", text.len()))
-    };
-    match op {
-        LogOp::HardState(state) => state.vote.candidate().map_or(Ok(()), readable),
-        LogOp::Append(chunk) => match chunk.kind() {
-            ringraft_core::ChunkKind::Configuration { conf, old_conf } => {
-                let lists = [&conf.peers, &conf.learners, &old_conf.peers, &old_conf.learners];
-                lists.into_iter().flatten().try_for_each(readable)
-            }
-            _ => Ok(()),
-        },
-        _ => Ok(()),
-    }
-}
-
-/// Appends a chunk, in pieces when a file cannot hold it whole.
-fn append(
-    stream: &mut Stream,
-    key: GroupKey,
-    index: &mut GroupIndex,
-    chunk: &Arc<EntryChunk>,
-) -> Result<(), StorageError> {
-    let payload = stored_payload(chunk);
-    let whole =
-        run_bound(chunk.len(), payload.len()) <= stream.largest_run() && chunk.len() <= MAX_RUN_ENTRIES;
-    if whole || chunk.len() == 1 {
-        let sequence = index.take_sequence();
-        let run = append_run(stream, key, sequence, false, chunk, &payload)?;
-        let configuration = match chunk.kind() {
-            ringraft_core::ChunkKind::Configuration { conf, old_conf } => {
-                Some((conf.clone(), old_conf.clone()))
-            }
-            _ => None,
-        };
-        index.append(run, configuration);
-        return Ok(());
-    }
-    let middle = chunk.first_index() + chunk.len() as u64 / 2;
-    for part in [chunk.slice(0, middle - 1), chunk.slice(middle, u64::MAX)].into_iter().flatten() {
-        append(stream, key, index, &Arc::new(part))?;
-    }
-    Ok(())
-}
-
-/// Adds the run of a chunk to the batch.
-fn append_run(
-    stream: &mut Stream,
-    key: GroupKey,
-    sequence: u64,
-    rewritten: bool,
-    chunk: &EntryChunk,
-    payload: &Bytes,
-) -> Result<Run, StorageError> {
-    let kind = RunKind::of_chunk(chunk.kind());
-    let header = RunHeader {
-        kind,
-        rewritten,
-        group: key,
-        sequence,
-        index: chunk.first_index(),
-        term: chunk.term(),
-        count: chunk.len() as u32,
-        payload: payload.len() as u32,
-    };
-    let one = [payload.len() as u32];
-    let ends = if kind == RunKind::Configuration { &one } else { chunk.ends() };
-    let place = stream.push(&header, ends, payload)?;
-    let (first, last) = (chunk.first_index(), chunk.last_index());
-    Ok(Run { first, last, term: chunk.term(), sequence, kind, place })
-}
-
 impl LogStorage for SegmentLog {
     fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
         let mut opened = self.open_groups(std::slice::from_ref(group))?;
@@ -431,14 +302,22 @@ impl LogStorage for SegmentLog {
         self.guard(|log| {
             let group = log.group(key)?;
             log.settle()?;
+            let name = Bytes::copy_from_slice(group.name.as_str().as_bytes());
+            log.begin(std::iter::once(run_bound(0, name.len())))?;
             let sequence = group.index.lock().take_sequence();
-            log.stream.begin(run_bound(0, 0))?;
-            log.stream.push(&RunHeader::control(RunKind::GroupRemoved, key, sequence), &[], &Bytes::new())?;
+            let header = RunHeader {
+                index: group.creation,
+                ..control_header(RunKind::GroupRemoved, key, sequence, &name)
+            };
+            log.stream.push(&header, &[], &name)?;
             log.stream.finish()?;
             log.stream.sync()?;
             log.groups.write().remove(&key.number.0);
             log.names.remove(&group.name);
+            let highest = log.tombstones.entry(group.name.clone()).or_default();
+            *highest = group.creation.max(*highest);
             group.index.lock().release_all();
+            log.refused.remove(&key);
             Ok(())
         })
     }
@@ -453,14 +332,30 @@ impl LogStorage for SegmentLog {
         self.guard(|log| log.write_batch(batch))
     }
 
-    fn complete(&mut self) -> Result<(), StorageError> {
+    fn complete(&mut self) -> Result<Vec<RefusedWrites>, StorageError> {
         self.guard(|log| {
             if log.in_flight == InFlight::Written {
                 log.finish_batch()?;
             }
             log.in_flight = InFlight::No;
-            Ok(())
+            Ok(std::mem::take(&mut log.refused_now))
         })
+    }
+
+    fn room(&self) -> u64 {
+        self.stream.room_for_runs()
+    }
+
+    fn largest_entry(&self) -> usize {
+        self.stream.largest_run() as usize - RUN_HEADER - 4
+    }
+
+    fn damaged_groups(&self) -> Vec<(GroupKey, StorageError)> {
+        let groups = self.groups.read();
+        let mut damaged: Vec<_> =
+            groups.values().filter_map(|group| Some((group.key, group.known_damage()?))).collect();
+        damaged.sort_by_key(|(key, _)| *key);
+        damaged
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
@@ -469,6 +364,13 @@ impl LogStorage for SegmentLog {
 
     fn maintain(&mut self) -> Result<(), StorageError> {
         self.guard(SegmentLog::do_maintenance)
+    }
+
+    fn vouch(&mut self) -> Result<(), StorageError> {
+        self.guard(|log| match log.in_flight {
+            InFlight::No => log.stream.vouch(),
+            _ => Ok(()),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use ringraft_core::{ChunkBuilder, EntryChunk, LogIndex, Mutant};
 
 use super::Groups;
-use super::format::{RunKind, RunView, decode_run};
+use super::format::{RunError, RunKind, RunView, decode_run};
 use super::index::{Group, Run};
 use crate::traits::{GroupKey, LogReader, StorageError};
 
@@ -103,37 +103,35 @@ fn fetch(runs: &[Run]) -> Result<Bytes, StorageError> {
     let (first, last) = (&runs[0].place, &runs[runs.len() - 1].place);
     let len = last.offset + u64::from(last.len) - first.offset;
     let mut buffer = BytesMut::zeroed(len as usize);
-    first.segment.file.read_exact_at(first.offset, &mut buffer)?;
+    first.segment.file()?.read_exact_at(first.offset, &mut buffer)?;
     Ok(buffer.freeze())
 }
 
 /// Verifies a run and that it is the one that the index means.
 fn verify(group: &Group, run: &Run, bytes: &[u8]) -> Result<RunView, Failure> {
-    let seed = run.place.segment.header.seed();
-    let what = match decode_run(seed, bytes) {
+    let what = match decode_run(&run.place.segment.header, bytes) {
         Ok(view) => {
             let header = &view.header;
-            let last = header.index + u64::from(header.count) - 1;
             let same = header.group == group.key
                 && header.sequence == run.sequence
                 && (header.kind, header.term) == (run.kind, run.term)
                 && header.index <= run.first
-                && last >= run.last;
+                && header.last() >= run.last;
             if same {
                 return Ok(view);
             }
             "another run stands where this one belongs"
         }
-        Err(what) => what,
+        Err(RunError::Broken(what) | RunError::Damaged(_, what)) => what,
+        Err(RunError::Newer(_)) => "a record of a newer program",
     };
     if !still_there(group, run) {
         return Err(Failure::Moved);
     }
-    Err(Failure::Final(StorageError::Damaged {
-        path: run.place.segment.file.path(),
-        offset: run.place.offset,
-        what: format!("group {}, entries {}..={}: {what}", group.key, run.first, run.last),
-    }))
+    let what = format!("group {}, entries {}..={}: {what}", group.key, run.first, run.last);
+    let error = run.place.segment.damaged(run.place.offset, what);
+    group.note_damage(run, &error);
+    Err(Failure::Final(error))
 }
 
 /// Collects what a read returns, up to its byte limit.
@@ -166,7 +164,7 @@ impl Collector {
         let mut n = 0;
         for size in sizes {
             if self.any && size > self.room {
-                self.full = !Mutant::D7ReadSkipsWhatDoesNotFit.is_active();
+                self.end_here();
                 break;
             }
             self.any = true;
@@ -174,6 +172,11 @@ impl Collector {
             n += 1;
         }
         n
+    }
+
+    /// A read of limited size is a prefix of what was asked: what comes after the entry that did not fit is left out, too.
+    fn end_here(&mut self) {
+        self.full = !Mutant::D7ReadSkipsWhatDoesNotFit.is_active();
     }
 
     fn flush(&mut self) {
@@ -229,13 +232,7 @@ fn collect(group: &Group, runs: &[Run], max_bytes: usize) -> Result<Vec<Arc<Entr
             let start = (run.place.offset - base) as usize;
             let record = bytes.slice(start..start + run.place.len as usize);
             let view = verify(group, run, &record)?;
-            let broken = |what: String| {
-                Failure::Final(StorageError::Damaged {
-                    path: run.place.segment.file.path(),
-                    offset: run.place.offset,
-                    what,
-                })
-            };
+            let broken = |what| Failure::Final(run.place.segment.damaged(run.place.offset, what));
             if run.kind == RunKind::Data && view.payload.len() <= JOIN_BYTES {
                 out.add_small(run, &view, &record).map_err(broken)?;
             } else {
@@ -257,11 +254,7 @@ fn collect(group: &Group, runs: &[Run], max_bytes: usize) -> Result<Vec<Arc<Entr
 /// Entries of one run as one chunk, for rewriting.
 pub(crate) fn read_run(group: &Group, run: &Run) -> Result<EntryChunk, StorageError> {
     let bytes = fetch(std::slice::from_ref(run))?;
-    let damaged = |what: String| StorageError::Damaged {
-        path: run.place.segment.file.path(),
-        offset: run.place.offset,
-        what,
-    };
+    let damaged = |what| run.place.segment.damaged(run.place.offset, what);
     let view = verify(group, run, &bytes).map_err(|failure| match failure {
         Failure::Final(error) => error,
         Failure::Moved => damaged("the run moved while its owner read it".to_owned()),
@@ -294,8 +287,6 @@ impl LogReader for SegmentReader {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-
     use super::super::index::GroupIndex;
     use super::*;
     use crate::traits::{GroupNumber, Incarnation};
@@ -304,7 +295,7 @@ mod tests {
     fn a_group_that_is_removed_under_a_read_has_no_entries() {
         let key = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
         let index = GroupIndex { durable_last: 5, ..GroupIndex::default() };
-        let group = Group { key, name: "g".parse().unwrap(), index: Mutex::new(index) };
+        let group = Group::new(key, "g".parse().unwrap(), 0, index);
         group.index.lock().release_all();
         assert!(matches!(wanted(&group, 3, 5, 100), Err(StorageError::NotFound { .. })));
     }

@@ -1,13 +1,13 @@
 //! Replays runs of the stream, in order, onto the groups of a checkpoint.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use ringraft_core::{GroupId, HardState, LogId, Mutant, Vote};
+use ringraft_core::{DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant, Vote};
 use rustc_hash::FxHashMap;
 
-use super::checkpoint::Checkpoint;
-use super::format::{RunKind, RunView, decode_configuration};
+use super::checkpoint::{Checkpoint, in_force};
+use super::format::{Cursor, RunHeader, RunKind, RunView, decode_configuration, take_configuration_entry};
 use super::index::{Group, GroupIndex, Place, Run, Segment};
 
 /// Groups while they are rebuilt.
@@ -15,6 +15,25 @@ pub(crate) struct Replay {
     pub(crate) groups: FxHashMap<u32, Arc<Group>>,
     pub(crate) next_number: u32,
     pub(crate) next_incarnation: u32,
+    /// Names of removed groups and the highest creation number that each had.
+    pub(crate) tombstones: BTreeMap<GroupId, u64>,
+    /// Operations that groups miss, as the gaps in their sequences tell.
+    pub(crate) missed: u64,
+}
+
+/// What a group that misses an operation, or one that cannot be read, has lost.
+fn everything_from(first: LogIndex, what: String) -> DamagedRange {
+    DamagedRange { first, last: LogIndex::MAX, what }
+}
+
+/// Whether nothing but a reset can mend the group's log.
+fn is_broken(index: &GroupIndex) -> bool {
+    index.damaged.iter().any(|range| range.last == LogIndex::MAX)
+}
+
+/// The group may have voted, and nobody knows for whom: from now on it votes for nobody (decision 0008).
+fn withhold_vote(index: &mut GroupIndex) {
+    index.hard_state.vote = Vote::Withheld;
 }
 
 impl Replay {
@@ -46,14 +65,89 @@ impl Replay {
                 index.append(run, None);
             }
             index.configurations = configurations;
-            let group = Group { key: stored.key, name: stored.name, index: Mutex::new(index) };
-            groups.insert(group.key.number.0, Arc::new(group));
+            let (key, name, creation) = (stored.key, stored.name, stored.creation);
+            groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
         }
         Ok(Replay {
             groups,
             next_number: checkpoint.next_number,
             next_incarnation: checkpoint.next_incarnation,
+            tombstones: checkpoint.tombstones,
+            missed: 0,
         })
+    }
+
+    fn group(&self, header: &RunHeader) -> Result<Arc<Group>, String> {
+        let group = self.groups.get(&header.group.number.0).filter(|g| g.key == header.group);
+        group.cloned().ok_or_else(|| format!("a run of unknown group {}", header.group))
+    }
+
+    /// Takes the sequence of a run. A group that misses operations has lost what they did: its log and its vote are not to be trusted.
+    fn take_sequence(&mut self, index: &mut GroupIndex, header: &RunHeader) -> Result<(), String> {
+        let expected = index.next_sequence;
+        let Some(gap) = header.sequence.checked_sub(expected) else {
+            return Err(format!(
+                "group {}: operation {} where {expected} belongs",
+                header.group, header.sequence
+            ));
+        };
+        if gap > 0 {
+            self.missed += gap;
+            let what = format!("operations {expected}..{} cannot be read", header.sequence);
+            index.damaged.push(everything_from(index.last_index() + 1, what));
+            withhold_vote(index);
+        }
+        index.next_sequence = header.sequence + 1;
+        Ok(())
+    }
+
+    /// Applies a run of which only the header can be read.
+    pub(crate) fn apply_damaged(&mut self, view: &RunView, place: Place, what: &str) -> Result<(), String> {
+        let header = &view.header;
+        match header.kind {
+            RunKind::Skipped => return Ok(()),
+            RunKind::GroupCreated => return Err(format!("{what}; the name of a new group is lost")),
+            _ => {}
+        }
+        let group = self.group(header)?;
+        let index = &mut *group.index.lock();
+        let text = format!("{} at byte {}: {what}", place.segment.path(), place.offset);
+        if header.rewritten {
+            // The copy is damaged; the original may be gone. Its place is that of the copy.
+            index.relocate(header.sequence, header.index, header.last(), &place);
+            index.damaged.push(DamagedRange { first: header.index, last: header.last(), what: text });
+            return Ok(());
+        }
+        self.take_sequence(index, header)?;
+        match header.kind {
+            kind if kind.is_entries() && !is_broken(index) => {
+                index.check_append(header.index, header.term)?;
+                index.append(run_of(header, place), None);
+                index.damaged.push(DamagedRange { first: header.index, last: header.last(), what: text });
+            }
+            RunKind::HardState => {
+                index.hard_state.term = index.hard_state.term.max(header.term);
+                withhold_vote(index);
+            }
+            // The rest of it is known without the payload.
+            RunKind::TruncatePrefix if !is_broken(index) => {
+                let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;
+                index.truncate_prefix(LogId::new(before, header.term));
+            }
+            RunKind::GroupRemoved => self.remove(&group, index, header),
+            RunKind::Promise => index.promised_ms = index.promised_ms.max(header.index),
+            RunKind::MemberRemoved => index.member_removed = LogId::new(header.index, header.term),
+            _ => index.damaged.push(everything_from(index.last_index() + 1, text)),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, group: &Group, index: &mut GroupIndex, header: &RunHeader) {
+        index.release_all();
+        let creation = header.index.max(group.creation);
+        let highest = self.tombstones.entry(group.name.clone()).or_default();
+        *highest = creation.max(*highest);
+        self.groups.remove(&header.group.number.0);
     }
 
     /// Applies one run; `bytes` starts with it.
@@ -63,29 +157,25 @@ impl Replay {
         if header.kind == RunKind::GroupCreated {
             return self.create(view, payload);
         }
-        let group = self
-            .groups
-            .get(&header.group.number.0)
-            .filter(|g| g.key == header.group)
-            .cloned()
-            .ok_or_else(|| format!("a run of unknown group {}", header.group))?;
+        if header.kind == RunKind::Skipped {
+            return Ok(());
+        }
+        let group = self.group(header)?;
         let index = &mut *group.index.lock();
         if header.rewritten {
-            let last = header.index + u64::from(header.count) - 1;
-            return if index.relocate(header.sequence, header.index, last, &place) {
-                Ok(())
-            } else {
-                Err(format!("group {}: a rewritten run has no original", header.group))
+            let known = index.relocate(header.sequence, header.index, header.last(), &place);
+            // A repair: what the copy holds is whole again.
+            index.damaged.retain(|range| (range.first, range.last) != (header.index, header.last()));
+            return match known || is_broken(index) {
+                true => Ok(()),
+                false => Err(format!("group {}: a rewritten run has no original", header.group)),
             };
         }
-        let expected = index.take_sequence();
-        if header.sequence != expected {
-            return Err(format!(
-                "group {}: operation {} where {expected} belongs",
-                header.group, header.sequence
-            ));
-        }
+        self.take_sequence(index, header)?;
+        let broken = is_broken(index);
         match header.kind {
+            RunKind::Data | RunKind::NoOp | RunKind::Configuration if broken => {}
+            RunKind::TruncateSuffix | RunKind::TruncatePrefix if broken => {}
             RunKind::Data | RunKind::NoOp | RunKind::Configuration => {
                 index.check_append(header.index, header.term)?;
                 let configuration = match header.kind {
@@ -95,39 +185,36 @@ impl Replay {
                 if header.count == 0 || (configuration.is_some() && header.count != 1) {
                     return Err("a run with a wrong number of entries".to_owned());
                 }
-                let run = Run {
-                    first: header.index,
-                    last: header.index + u64::from(header.count) - 1,
-                    term: header.term,
-                    sequence: header.sequence,
-                    kind: header.kind,
-                    place,
-                };
-                index.append(run, configuration);
+                index.append(run_of(header, place), configuration);
             }
             RunKind::HardState => {
-                let text = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
-                let mut vote = Vote::from_text(text).map_err(|e| e.to_string())?;
-                if Mutant::A9RecoveryForgetsTheVote.is_active() {
-                    vote = Vote::None;
-                }
-                index.hard_state = HardState { term: header.term, vote };
+                index.hard_state = HardState { term: header.term, vote: recorded_vote(payload)? };
             }
             RunKind::TruncateSuffix => {
                 index.check_truncate_suffix(header.index)?;
-                if !Mutant::D28RecoveryForgetsTruncations.is_active() {
-                    index.truncate_suffix(header.index);
-                }
+                repeat_truncation(index, header.index);
             }
             RunKind::TruncatePrefix => {
                 let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;
                 index.truncate_prefix(LogId::new(before, header.term));
             }
-            RunKind::GroupRemoved => index.release_all(),
-            RunKind::GroupCreated => {}
-        }
-        if header.kind == RunKind::GroupRemoved {
-            self.groups.remove(&header.group.number.0);
+            RunKind::Reset => {
+                let conf = match payload {
+                    [] => None,
+                    conf => in_force(take_configuration_entry(&mut Cursor::new(conf))?),
+                };
+                index.reset(LogId::new(header.index, header.term), conf);
+            }
+            RunKind::Promise => index.promised_ms = index.promised_ms.max(header.index),
+            RunKind::MemberRemoved => index.member_removed = LogId::new(header.index, header.term),
+            RunKind::DamagedRange if header.index == 0 => index.damaged.clear(),
+            RunKind::DamagedRange => {
+                let mut cursor = Cursor::new(payload);
+                let (last, what) = (cursor.u64()?, cursor.text()?.to_owned());
+                index.damaged.push(DamagedRange { first: header.index, last, what });
+            }
+            RunKind::GroupRemoved => self.remove(&group, index, header),
+            RunKind::GroupCreated | RunKind::Skipped => {}
         }
         Ok(())
     }
@@ -142,7 +229,33 @@ impl Replay {
         self.next_number = key.number.0 + 1;
         self.next_incarnation = key.incarnation.0 + 1;
         let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
-        self.groups.insert(key.number.0, Arc::new(Group { key, name, index: Mutex::new(index) }));
+        let creation = view.header.index;
+        self.groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
         Ok(())
+    }
+}
+
+/// The vote belongs to the term it was recorded with.
+fn recorded_vote(payload: &[u8]) -> Result<Vote, String> {
+    let text = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
+    let vote = Vote::from_text(text).map_err(|e| e.to_string())?;
+    Ok(if Mutant::A9RecoveryForgetsTheVote.is_active() { Vote::None } else { vote })
+}
+
+/// What was truncated must not come back.
+fn repeat_truncation(index: &mut GroupIndex, from: LogIndex) {
+    if !Mutant::D28RecoveryForgetsTruncations.is_active() {
+        index.truncate_suffix(from);
+    }
+}
+
+fn run_of(header: &RunHeader, place: Place) -> Run {
+    Run {
+        first: header.index,
+        last: header.last(),
+        term: header.term,
+        sequence: header.sequence,
+        kind: header.kind,
+        place,
     }
 }

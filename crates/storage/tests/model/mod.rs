@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringraft_core::{ChunkBuilder, EntryChunk, GroupId, HardState, LogId, LogOp, Vote};
+use ringraft_core::{
+    ChunkBuilder, ChunkKind, Configuration, ConfigurationEntry, EntryChunk, GroupId, HardState, LogId, LogOp,
+    Vote,
+};
 use ringraft_storage::{
     GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError, WriteBatch,
 };
@@ -32,6 +35,13 @@ pub(crate) struct GroupModel {
     pub(crate) before_first: LogId,
     pub(crate) entries: Vec<(u64, Vec<u8>)>,
     pub(crate) hard_state: HardState,
+    pub(crate) promised_ms: u64,
+    pub(crate) member_removed: LogId,
+    /// The configuration in force at `before_first`, and those in the log.
+    pub(crate) conf_at_start: Option<ConfigurationEntry>,
+    pub(crate) configurations: Vec<ConfigurationEntry>,
+    /// Whether the store says that something of the group cannot be read back.
+    pub(crate) damaged: bool,
 }
 
 impl GroupModel {
@@ -48,10 +58,15 @@ impl GroupModel {
             LogOp::HardState(state) => self.hard_state = state.clone(),
             LogOp::Append(chunk) => {
                 assert_eq!(chunk.first_index(), self.last() + 1);
+                if let ChunkKind::Configuration { conf, old_conf } = chunk.kind() {
+                    let (conf, old_conf) = (conf.clone(), old_conf.clone());
+                    self.configurations.push(ConfigurationEntry { id: chunk.last_id(), conf, old_conf });
+                }
                 self.entries.extend((0..chunk.len()).map(|i| (chunk.term(), chunk.entry(i).to_vec())));
             }
             LogOp::TruncateSuffix { from } => {
                 self.entries.truncate((from - 1 - self.before_first.index) as usize);
+                self.configurations.retain(|c| c.id.index < *from);
             }
             LogOp::TruncatePrefix { first_kept } => {
                 let before = first_kept - 1;
@@ -62,7 +77,18 @@ impl GroupModel {
                 let term = drop.checked_sub(1).and_then(|i| self.entries.get(i)).map_or(0, |e| e.0);
                 self.entries.drain(..drop.min(self.entries.len()));
                 self.before_first = LogId::new(before, term);
+                let kept = self.configurations.partition_point(|c| c.id.index <= before);
+                self.conf_at_start =
+                    self.configurations.drain(..kept).next_back().or(self.conf_at_start.take());
             }
+            LogOp::Reset { before, conf } => {
+                self.entries.clear();
+                self.configurations.clear();
+                self.before_first = *before;
+                self.conf_at_start = conf.as_deref().cloned();
+            }
+            LogOp::Promise { ms } => self.promised_ms = self.promised_ms.max(*ms),
+            LogOp::MemberRemoved { at } => self.member_removed = *at,
         }
     }
 }
@@ -94,11 +120,21 @@ fn chunk(random: &mut Random, first: u64, term: u64) -> Arc<EntryChunk> {
     Arc::new(builder.take(first, term).unwrap())
 }
 
+fn members(random: &mut Random) -> Configuration {
+    format!("127.0.0.1:{},127.0.0.1:2/learner", 100 + random.below(9)).parse().unwrap()
+}
+
+fn configuration(random: &mut Random, first: u64, term: u64) -> Arc<EntryChunk> {
+    let (conf, old_conf) = (members(random), Configuration::default());
+    let kind = ChunkKind::Configuration { conf, old_conf };
+    Arc::new(EntryChunk::from_parts(first, term.max(1), kind, vec![0], bytes::Bytes::new()).unwrap())
+}
+
 fn ops(random: &mut Random, group: &GroupModel, lagging: bool) -> Vec<LogOp> {
     let mut state = group.clone();
     let mut ops = Vec::new();
     for _ in 0..1 + random.below(3) {
-        let op = match random.below(12) {
+        let op = match random.below(15) {
             0..=1 => LogOp::HardState(HardState {
                 term: state.hard_state.term + random.below(2),
                 vote: match random.below(2) {
@@ -111,8 +147,20 @@ fn ops(random: &mut Random, group: &GroupModel, lagging: bool) -> Vec<LogOp> {
                 LogOp::TruncateSuffix { from }
             }
             3..=5 if !state.entries.is_empty() && !lagging => {
-                let first_kept = state.before_first.index + 1 + random.below(state.entries.len() as u64 + 2);
+                let first_kept = state.before_first.index + 1 + random.below(state.entries.len() as u64 + 1);
                 LogOp::TruncatePrefix { first_kept }
+            }
+            6 => LogOp::Promise { ms: 500 + random.below(1000) },
+            7 => LogOp::MemberRemoved { at: LogId::new(random.below(3), random.below(3)) },
+            8 => LogOp::Append(configuration(random, state.last() + 1, state.last_term())),
+            9 if !lagging && random.below(4) == 0 => {
+                let before =
+                    LogId::new(state.last() + random.below(100), state.last_term() + random.below(2));
+                let conf = (random.below(2) == 0).then(|| {
+                    let conf = members(random);
+                    Box::new(ConfigurationEntry { id: before, conf, old_conf: Configuration::default() })
+                });
+                LogOp::Reset { before, conf }
             }
             _ => {
                 let term = state.last_term() + random.below(2);
@@ -179,6 +227,13 @@ fn key_of(log: &SegmentLog, name: &str) -> GroupKey {
     log.groups().into_iter().find(|(n, _)| n.as_str() == name).unwrap().1
 }
 
+/// Completes a batch that breaks no rule.
+pub(crate) fn completed(log: &mut SegmentLog) -> Result<(), StorageError> {
+    let refused = log.complete()?;
+    assert!(refused.is_empty(), "{refused:?}");
+    Ok(())
+}
+
 /// Does the step on the store.
 pub(crate) fn perform(log: &mut SegmentLog, step: &Step) -> Result<(), StorageError> {
     match step {
@@ -190,7 +245,7 @@ pub(crate) fn perform(log: &mut SegmentLog, step: &Step) -> Result<(), StorageEr
                 .map(|(name, ops)| GroupWrite { group: key_of(log, name), ops: ops.clone() })
                 .collect();
             log.submit(&WriteBatch { writes })?;
-            log.complete()
+            completed(log)
         }
         Step::Maintain => log.maintain(),
     }
@@ -205,7 +260,7 @@ pub(crate) fn contents(log: &mut SegmentLog) -> Result<StoreModel, StorageError>
         assert_eq!(same, key);
         let mut entries = Vec::new();
         let mut next = state.before_first.index + 1;
-        while next <= state.last_index {
+        while state.damaged.is_empty() && next <= state.last_index {
             for chunk in reader.read(key, next, state.last_index, 300)? {
                 assert_eq!(chunk.first_index(), next);
                 entries.extend((0..chunk.len()).map(|i| (chunk.term(), chunk.entry(i).to_vec())));
@@ -218,7 +273,16 @@ pub(crate) fn contents(log: &mut SegmentLog) -> Result<StoreModel, StorageError>
             let at = state.terms.partition_point(|(first, _)| *first <= index);
             assert_eq!(state.terms[at - 1].1, *term);
         }
-        let group = GroupModel { before_first: state.before_first, entries, hard_state: state.hard_state };
+        let group = GroupModel {
+            before_first: state.before_first,
+            entries,
+            hard_state: state.hard_state,
+            promised_ms: state.promised_ms,
+            member_removed: state.member_removed,
+            conf_at_start: state.conf_at_start,
+            configurations: state.configurations,
+            damaged: !state.damaged.is_empty(),
+        };
         model.insert(name.as_str().to_owned(), group);
     }
     Ok(model)
@@ -227,7 +291,8 @@ pub(crate) fn contents(log: &mut SegmentLog) -> Result<StoreModel, StorageError>
 /// Tiny files and constant housekeeping, everything on the calling thread.
 pub(crate) fn tiny() -> SegmentLogOptions {
     SegmentLogOptions {
-        file_bytes: 4 << 10,
+        file_bytes: 8 << 10,
+        block_bytes: 512,
         checkpoint_bytes: 1 << 10,
         rewrite_bytes: 512,
         rewrite_live_percent: 40,
@@ -272,4 +337,10 @@ pub(crate) fn work(
         before = next;
     }
     Run { after: before.clone(), before, error: None, log: Some(log) }
+}
+
+/// Names of the checkpoint files, the older first.
+pub(crate) fn checkpoints(disk: &MemoryDisk) -> Vec<String> {
+    let names = ringraft_storage::Disk::list(disk).unwrap();
+    names.into_iter().filter(|n| n.ends_with(".ckpt")).collect()
 }

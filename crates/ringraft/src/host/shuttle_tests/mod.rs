@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringraft_core::{EntryChunk, GroupId, LogIndex, RecoveredState, Term};
-use ringraft_storage::{GroupKey, LogReader, LogStorage, MemoryLogStorage, StorageError, WriteBatch};
+use ringraft_storage::{
+    GroupKey, LogReader, LogStorage, MemoryLogStorage, RefusedWrites, StorageError, WriteBatch,
+};
 use rustc_hash::FxHashMap;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread::{JoinHandle, spawn};
@@ -305,7 +307,7 @@ impl LogStorage for ScriptedStore {
         self.inner.submit(batch)
     }
 
-    fn complete(&mut self) -> Result<(), StorageError> {
+    fn complete(&mut self) -> Result<Vec<RefusedWrites>, StorageError> {
         self.inner.complete()
     }
 

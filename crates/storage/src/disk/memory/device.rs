@@ -19,7 +19,16 @@ pub(super) struct Device {
     pub(super) fail_at: Option<u64>,
     pub(super) fsync_failure: Option<(u64, FsyncFailure)>,
     pub(super) byte_limit: Option<u64>,
+    /// Files that are open.
+    pub(super) open_files: usize,
+    /// Most that were open at a time.
+    pub(super) most_open_files: usize,
+    pub(super) open_limit: Option<usize>,
+    /// The error of every new file.
+    pub(super) refused_creation: Option<i32>,
     pub(super) short_reads: bool,
+    /// Bytes of a block that a loss of power may spoil as a whole; 0 for one sector.
+    pub(super) tear: usize,
     /// Reads until one fails.
     pub(super) failing_read: Option<u64>,
     /// Reads until one returns another bit than the medium holds.
@@ -76,6 +85,14 @@ impl Device {
         Ok(())
     }
 
+    /// Whether one more file may be open.
+    pub(super) fn descriptor(&self, what: &'static str, path: &str) -> Result<(), StorageError> {
+        if self.open_limit.is_some_and(|limit| self.open_files >= limit) {
+            return Err(io_error(what, path, &io::Error::from_raw_os_error(libc::EMFILE)));
+        }
+        Ok(())
+    }
+
     /// Everything that was planned is forgotten, but for the byte limit.
     pub(super) fn forget_plans(&mut self) {
         self.power_off_at = None;
@@ -87,6 +104,8 @@ impl Device {
         self.corrupt_read = None;
         self.misdirected_write = None;
         self.lost_dir_sync = None;
+        self.open_limit = None;
+        self.refused_creation = None;
     }
 }
 

@@ -49,6 +49,12 @@ impl MemoryFile {
     }
 }
 
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        self.disk.state.lock().device.open_files -= 1;
+    }
+}
+
 impl DiskFile for MemoryFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, StorageError> {
         self.with("read", |device, inode, _| {

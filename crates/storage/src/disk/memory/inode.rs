@@ -101,14 +101,27 @@ impl Inode {
         dirty.take(|sector| copy_sector(current, durable, sector));
     }
 
-    /// Power comes back: each dirty sector reached the medium if `survives` says so.
-    pub(super) fn lose_power(&mut self, mut survives: impl FnMut() -> bool) {
+    /// Power comes back: each dirty sector reached the medium if `survives` says so. A device that writes blocks of `tear` bytes may have
+    /// been in the middle of one: then nothing of the block can be read, what stood in it before included.
+    pub(super) fn lose_power(&mut self, tear: usize, mut survives: impl FnMut() -> bool) {
         let Inode { current, durable, dirty, .. } = self;
+        let mut torn = Vec::new();
         dirty.take(|sector| {
             if survives() {
                 copy_sector(current, durable, sector);
+            } else if tear > SECTOR {
+                torn.push(sector * SECTOR / tear);
             }
         });
+        torn.dedup();
+        for block in torn {
+            let start = (block * tear).min(durable.len());
+            let end = (start + tear).min(durable.len());
+            // A block that holds what was written to it anyhow is not harmed by being written again.
+            if current.get(start..end) != Some(&durable[start..end]) && !survives() {
+                durable[start..end].fill(0xA5);
+            }
+        }
         current.clone_from(durable);
     }
 }

@@ -131,9 +131,41 @@ impl MemoryDisk {
         self.state.lock().device.fsync_failure = Some((calls, outcome));
     }
 
+    /// Whether an fsync that is planned to fail has not come yet.
+    pub fn fsync_is_still_to_fail(&self) -> bool {
+        self.state.lock().device.fsync_failure.is_some()
+    }
+
     /// The disk is full at so many bytes in all files together; `None` lifts the limit.
     pub fn limit_bytes(&self, limit: Option<u64>) {
         self.state.lock().device.byte_limit = limit;
+    }
+
+    /// At most so many files are open at a time; another one, or a sync of the directory, fails with EMFILE. `None`
+    /// lifts the limit.
+    pub fn limit_open_files(&self, limit: Option<usize>) {
+        self.state.lock().device.open_limit = limit;
+    }
+
+    /// Files that are open now.
+    pub fn open_files(&self) -> usize {
+        self.state.lock().device.open_files
+    }
+
+    /// Most files that were open at a time so far.
+    pub fn most_open_files(&self) -> usize {
+        self.state.lock().device.most_open_files
+    }
+
+    /// Every new file fails with this error number from now on; `None` ends it.
+    pub fn refuse_creation(&self, errno: Option<i32>) {
+        self.state.lock().device.refused_creation = errno;
+    }
+
+    /// A loss of power may spoil a whole block of this many bytes (a multiple of 512) that was being written, as a device with
+    /// large physical blocks does; 512, the default, spoils nothing but what was being written. Stays over losses of power.
+    pub fn tear_blocks(&self, bytes: usize) {
+        self.state.lock().device.tear = bytes;
     }
 
     /// Reads return fewer bytes than asked, as they may.
@@ -217,7 +249,7 @@ impl MemoryDisk {
             durable_names: state.names.clone(),
             inodes: state.inodes.iter().map(|(id, inode)| (*id, inode.fork())).collect(),
             next_inode: state.next_inode,
-            device: Device { used: state.device.used, ..Device::default() },
+            device: Device { used: state.device.used, tear: state.device.tear, ..Device::default() },
             ..State::default()
         };
         MemoryDisk { state: Arc::new(Mutex::new(fork)) }
@@ -251,7 +283,7 @@ impl MemoryDisk {
         for id in ids {
             if let Some(inode) = inodes.get_mut(&id) {
                 device.used -= inode.current.len() as u64;
-                inode.lose_power(|| {
+                inode.lose_power(device.tear, || {
                     let survives = device.coin();
                     device.torn_sectors += u64::from(!survives);
                     survives
@@ -265,17 +297,21 @@ impl MemoryDisk {
         state.device.forget_plans();
     }
 
-    fn file(&self, state: &State, inode: u64, name: &str) -> Arc<dyn DiskFile> {
+    fn file(&self, state: &mut State, inode: u64, name: &str) -> Arc<dyn DiskFile> {
+        let device = &mut state.device;
+        device.open_files += 1;
+        device.most_open_files = device.most_open_files.max(device.open_files);
         Arc::new(MemoryFile { disk: self.clone(), inode, life: state.device.life, path: self.path(name) })
     }
 }
 
 impl Disk for MemoryDisk {
     fn open(&self, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         state.device.alive("open", name)?;
-        match state.names.get(name) {
-            Some(&inode) => Ok(self.file(&state, inode, name)),
+        state.device.descriptor("open", name)?;
+        match state.names.get(name).copied() {
+            Some(inode) => Ok(self.file(&mut state, inode, name)),
             None => Err(io_error("open", self.path(name), &io::Error::from_raw_os_error(libc::ENOENT))),
         }
     }
@@ -286,6 +322,10 @@ impl Disk for MemoryDisk {
         if state.names.contains_key(name) {
             return Err(io_error("create", self.path(name), &io::Error::from_raw_os_error(libc::EEXIST)));
         }
+        state.device.descriptor("create", name)?;
+        if let Some(errno) = state.device.refused_creation {
+            return Err(io_error("create", self.path(name), &io::Error::from_raw_os_error(errno)));
+        }
         state.device.room(bytes, "create", name)?;
         state.device.used += bytes;
         let id = state.next_inode;
@@ -294,7 +334,7 @@ impl Disk for MemoryDisk {
         let op = DirOp::Link(name.to_owned(), id);
         apply(&mut state.names, &op);
         state.journal.push(op);
-        Ok(self.file(&state, id, name))
+        Ok(self.file(&mut state, id, name))
     }
 
     fn list(&self) -> Result<Vec<String>, StorageError> {
@@ -327,6 +367,7 @@ impl Disk for MemoryDisk {
     fn sync_dir(&self) -> Result<(), StorageError> {
         let state = &mut *self.state.lock();
         state.device.operation("sync directory", "memory")?;
+        state.device.descriptor("sync directory", "memory")?;
         let journal = std::mem::take(&mut state.journal);
         if is_due(&mut state.device.lost_dir_sync) && !journal.is_empty() {
             // The names stay as they are until the power goes.

@@ -38,7 +38,7 @@ fn a_full_disk_says_so() {
     let disk = MemoryDisk::new();
     disk.limit_bytes(Some(1000));
     disk.create("f", 600).unwrap();
-    assert!(matches!(disk.create("g", 600), Err(StorageError::Io { full: true, .. })));
+    assert!(matches!(disk.create("g", 600), Err(StorageError::Io { kind: crate::IoKind::Full, .. })));
 }
 
 #[test]
