@@ -1,7 +1,7 @@
 //! Settings of a host: its threads, its store, its network, its bounds.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ringraft_net::NetLoopOptions;
@@ -110,6 +110,9 @@ pub struct HostOptions {
     pub fsm_ring_size: usize,
     /// Events that an owner takes from its ring before it hands on what came out of them: 1..=1048576 (4096).
     pub turn_events: usize,
+    /// A call of [`on_apply`](crate::StateMachine::on_apply) that takes longer than so many milliseconds is told in the log, because the other
+    /// groups of its worker wait for it; at most one line in ten seconds and worker. 0 means never (1000).
+    pub slow_apply_ms: u64,
     /// Bytes of one task at most: 1..=67108864 (4 MiB).
     pub max_task_bytes: usize,
     /// Bounds and times of the network loop.
@@ -135,6 +138,7 @@ impl HostOptions {
             disk_ring_size: 256,
             fsm_ring_size: 256,
             turn_events: 4096,
+            slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
             net: NetLoopOptions::default(),
         }
@@ -148,6 +152,14 @@ impl HostOptions {
         let host_and_port = self.endpoint.rsplit_once(':').map(|(ip, port)| (ip, port.parse::<u16>()));
         if !matches!(host_and_port, Some((ip, Ok(port))) if !ip.is_empty() && port > 0) {
             return Err(HostOptionsError::Endpoint(self.endpoint.clone()));
+        }
+        if is_unspecified(&self.endpoint) {
+            return Err(HostOptionsError::Unspecified(self.endpoint.clone()));
+        }
+        if matches!(self.transport, TransportOptions::Tcp { listen: None })
+            && self.endpoint.parse::<SocketAddr>().is_err()
+        {
+            return Err(HostOptionsError::Name(self.endpoint.clone()));
         }
         for (name, value, max) in [
             ("lanes", self.lanes, 256),
@@ -189,6 +201,13 @@ impl HostOptions {
     }
 }
 
+/// Whether an endpoint is `0.0.0.0:port` or its like: an address to listen at, and none to connect to.
+fn is_unspecified(endpoint: &str) -> bool {
+    let Some((host, _)) = endpoint.rsplit_once(':') else { return false };
+    let ip: Result<IpAddr, _> = host.trim_start_matches('[').trim_end_matches(']').parse();
+    ip.is_ok_and(|ip| ip.to_canonical().is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +228,18 @@ mod tests {
         for bad in ["", "host", ":80", "host:0", "host:x"] {
             assert_eq!(broken(|o| o.endpoint = bad.into()), HostOptionsError::Endpoint(bad.into()));
         }
+    }
+
+    #[test]
+    fn an_endpoint_is_an_address_that_others_can_connect_to() {
+        for bad in ["0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80"] {
+            assert_eq!(broken(|o| o.endpoint = bad.into()), HostOptionsError::Unspecified(bad.into()));
+        }
+        assert_eq!(broken(|o| o.endpoint = "host:80".into()), HostOptionsError::Name("host:80".into()));
+        let mut named = HostOptions::new("host:80", StoreOptions::Memory);
+        named.transport = TransportOptions::Tcp { listen: Some(([0, 0, 0, 0], 80).into()) };
+        named.validate().unwrap();
+        HostOptions::new("[::1]:80", StoreOptions::Memory).validate().unwrap();
     }
 
     #[test]

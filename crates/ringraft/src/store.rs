@@ -45,7 +45,16 @@ pub(crate) fn open(
             leave(!dir.exists(), &text)?;
             let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&dir).map_err(|error| failed(&dir, error))?);
             let owner = match Identity::read(&*disk).map_err(|error| failed(&dir, error))? {
-                Some(owner) => owner.check(endpoint, cluster).map(|()| owner),
+                Some(owner) if owner.server_id != endpoint || owner.cluster != cluster => {
+                    return Err(StartError::OtherOwner {
+                        dir,
+                        owner: owner.server_id,
+                        owner_cluster: owner.cluster,
+                        endpoint: endpoint.to_owned(),
+                        cluster: cluster.to_owned(),
+                    });
+                }
+                Some(owner) => Ok(owner),
                 None => {
                     leave(true, &text)?;
                     let kind = if rejoins { CreationKind::Rejoin } else { CreationKind::Bootstrap };
@@ -69,6 +78,32 @@ fn open_segments(
 fn failed(dir: &Path, error: StorageError) -> StartError {
     match error {
         StorageError::Refused(reason) => StartError::ForeignDirectory { dir: dir.to_owned(), reason },
+        StorageError::Io { operation, path, message, .. } => {
+            let os_error = os_error(&message);
+            StartError::StoreIo { operation, path, message, os_error }
+        }
+        StorageError::Damaged { path, offset, what } => {
+            StartError::Damaged { dir: dir.to_owned(), path, offset, what }
+        }
         error => StartError::Store(error.to_string()),
+    }
+}
+
+/// The system's number in the words of the standard library, "… (os error 13)": all that a [`StorageError`], which can be cloned, keeps of it.
+fn os_error(message: &str) -> Option<i32> {
+    let (_, rest) = message.rsplit_once("(os error ")?;
+    rest.strip_suffix(')')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::os_error;
+
+    #[test]
+    fn the_systems_number_is_found_in_its_words() {
+        for number in [2, 13, 24, 28] {
+            assert_eq!(os_error(&std::io::Error::from_raw_os_error(number).to_string()), Some(number));
+        }
+        assert_eq!(os_error("the thread that prepares files is gone"), None);
     }
 }
