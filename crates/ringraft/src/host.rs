@@ -121,7 +121,7 @@ impl RaftHost {
         let reader = storage.reader();
 
         let routes = Arc::new(RoutingTable::new());
-        let users = Arc::new(UserProcessors::default());
+        let users = Arc::new(options.users);
         let sink = if options.fuse_net {
             LaneSink::Local { events: Vec::new(), room: options.turn_events }
         } else {
@@ -289,7 +289,8 @@ impl RaftHost {
     }
 
     /// Has requests of `class` handled by `processor`. A later registration for the same class takes its place. The classes of
-    /// raft itself cannot be taken.
+    /// raft itself cannot be taken. Requests that come earlier are refused as of an unknown class;
+    /// [`HostOptions::register_user_processor`] is in time for all.
     pub fn register_user_processor(&self, class: &str, processor: Arc<dyn UserProcessor>) {
         self.0.users.register(class, processor);
     }

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ringraft_net::NetLoopOptions;
 use ringraft_net::inproc::Network;
 use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
+use crate::rpc::UserProcessors;
+use crate::rpc::user::UserProcessor;
 
 /// What surrounds the largest task in a file of the log or in a frame, generously.
 const RECORD_ROOM: usize = 64 * 1024;
@@ -117,6 +120,8 @@ pub struct HostOptions {
     pub max_task_bytes: usize,
     /// Bounds and times of the network loop.
     pub net: NetLoopOptions,
+    /// Processors that are there from the first connection on.
+    pub(crate) users: UserProcessors,
 }
 
 impl HostOptions {
@@ -141,7 +146,15 @@ impl HostOptions {
             slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
             net: NetLoopOptions::default(),
+            users: UserProcessors::default(),
         }
+    }
+
+    /// Has requests of `class` handled by `processor` from the first connection on, which may come before
+    /// [`RaftHost::start`](crate::RaftHost::start) returns. Else the same as
+    /// [`RaftHost::register_user_processor`](crate::RaftHost::register_user_processor).
+    pub fn register_user_processor(&mut self, class: &str, processor: Arc<dyn UserProcessor>) {
+        self.users.register(class, processor);
     }
 
     /// Checks every rule.
