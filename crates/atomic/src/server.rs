@@ -347,3 +347,6 @@ fn refusal(failure: Failure) -> Bytes {
         proto::DescribeResponse { error_code: code, error: failure.status.message, ..Default::default() };
     message.write_to_bytes().unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests;
