@@ -58,7 +58,7 @@ fn end_at_the_second(flag: Arc<AtomicBool>, signals: &[i32]) -> io::Result<()> {
     Ok(())
 }
 
-/// Says whether somebody has asked the process to end; a second ctrl-C ends it at once.
+/// Says whether somebody has asked this program to end; a second ctrl-C ends it at once.
 #[derive(Clone, Debug)]
 pub struct Interrupted(Arc<AtomicBool>);
 
@@ -77,5 +77,41 @@ impl Interrupted {
     /// Whether somebody has asked.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Set in the child process: its signals.
+    const CHILD: &str = "RINGRAFT_TEST_SIGNALS";
+
+    /// Runs in a process of its own, started by the test below; in the run of all tests it does nothing.
+    #[test]
+    fn child_that_gets_signals() {
+        let Ok(signals) = std::env::var(CHILD) else { return };
+        let flag = Arc::new(AtomicBool::new(false));
+        end_at_the_second(Arc::clone(&flag), &[SIGTERM, SIGINT]).unwrap();
+        for signal in signals.split(' ') {
+            signal_hook::low_level::raise(signal.parse().unwrap()).unwrap();
+            assert!(flag.load(Ordering::Relaxed), "told of the first");
+        }
+        std::process::exit(7);
+    }
+
+    #[test]
+    fn the_second_signal_ends_the_process_at_once() {
+        for (signals, status) in [("15", 7), ("2", 7), ("15 15", 143), ("15 2", 130), ("2 15", 143)] {
+            let ended = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "signals::tests::child_that_gets_signals"])
+                .env(CHILD, signals)
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+            assert_eq!(ended.code(), Some(status), "{signals}");
+        }
     }
 }
