@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 
@@ -25,37 +26,47 @@ pub enum Signal {
     Describe,
 }
 
-/// Has `tell` called, on a thread of its own, for each signal from now on. A second SIGTERM or SIGINT ends the process at once, with
-/// the status that a shell shows for the signal; SIGHUP begins the end, but never hastens it, because service managers send it right
-/// behind SIGTERM. SIGUSR1 does nothing.
+/// How long after the first signal to end another one belongs to it: `timeout`, service managers and terminals send it to a process
+/// and again to its group, and that is no impatience.
+const ONE_WISH: Duration = Duration::from_millis(300);
+
+/// Has `tell` called, on a thread of its own, for each signal from now on. A second SIGTERM or SIGINT, 300 ms or more after the first,
+/// ends the process at once, with the status that a shell shows for the signal. SIGHUP begins the end, but never hastens it. SIGUSR1 does
+/// nothing.
 ///
 /// # Errors
 /// When the system refuses the handlers or the thread.
 pub fn listen(tell: impl Fn(Signal) + Send + 'static) -> io::Result<()> {
-    end_at_the_second(Arc::default(), &[SIGTERM, SIGINT])?;
+    listen_for(tell, ONE_WISH)
+}
+
+fn listen_for(tell: impl Fn(Signal) + Send + 'static, one_wish: Duration) -> io::Result<()> {
+    let impatient = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In the handler itself, so that it works even if all threads are stuck.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&impatient))?;
+    }
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     let run = move || {
         for signal in signals.forever() {
-            match signal {
-                SIGTERM => tell(Signal::End("SIGTERM")),
-                SIGINT => tell(Signal::End("SIGINT")),
-                SIGHUP => tell(Signal::End("SIGHUP")),
-                SIGUSR2 => tell(Signal::Describe),
-                _ => {}
+            let name = match signal {
+                SIGTERM => "SIGTERM",
+                SIGINT => "SIGINT",
+                SIGHUP => "SIGHUP",
+                SIGUSR2 => {
+                    tell(Signal::Describe);
+                    continue;
+                }
+                _ => continue,
+            };
+            tell(Signal::End(name));
+            if !impatient.load(Ordering::Relaxed) {
+                std::thread::sleep(one_wish);
+                impatient.store(true, Ordering::Relaxed);
             }
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(run).map(drop)
-}
-
-/// Raises the flag at the first of these signals, and ends the process at the next, even if all of its threads are stuck.
-fn end_at_the_second(flag: Arc<AtomicBool>, signals: &[i32]) -> io::Result<()> {
-    for signal in signals {
-        // In this order: the first signal finds the flag down and only raises it.
-        signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&flag))?;
-        signal_hook::flag::register(*signal, Arc::clone(&flag))?;
-    }
-    Ok(())
 }
 
 /// Says whether somebody has asked this program to end; a second ctrl-C ends it at once.
@@ -69,8 +80,12 @@ impl Interrupted {
     /// When the system refuses the handlers.
     pub fn listen() -> io::Result<Interrupted> {
         let flag = Arc::new(AtomicBool::new(false));
-        end_at_the_second(Arc::clone(&flag), &[SIGINT, SIGTERM])?;
-        signal_hook::flag::register(SIGHUP, Arc::clone(&flag))?;
+        let told = Arc::clone(&flag);
+        listen(move |signal| {
+            if matches!(signal, Signal::End(_)) {
+                told.store(true, Ordering::Relaxed);
+            }
+        })?;
         Ok(Interrupted(flag))
     }
 
@@ -92,26 +107,37 @@ mod tests {
     /// Runs in a process of its own, started by the test below; in the run of all tests it does nothing.
     #[test]
     fn child_that_gets_signals() {
-        let Ok(signals) = std::env::var(CHILD) else { return };
-        let flag = Arc::new(AtomicBool::new(false));
-        end_at_the_second(Arc::clone(&flag), &[SIGTERM, SIGINT]).unwrap();
-        for signal in signals.split(' ') {
-            signal_hook::low_level::raise(signal.parse().unwrap()).unwrap();
-            assert!(flag.load(Ordering::Relaxed), "told of the first");
+        let Ok(plan) = std::env::var(CHILD) else { return };
+        let numbers: Vec<i32> = plan.split(' ').map(|number| number.parse().unwrap()).collect();
+        let [one_wish, first, second] = numbers[..] else { panic!("{plan}") };
+        let (tell, told) = std::sync::mpsc::channel();
+        let tell = move |signal| tell.send(signal).unwrap();
+        listen_for(tell, Duration::from_secs(one_wish as u64)).unwrap();
+        let raise = |signal| signal_hook::low_level::raise(signal).unwrap();
+        raise(first);
+        assert!(matches!(told.recv(), Ok(Signal::End(_))));
+        if one_wish > 0 {
+            raise(second);
+            std::process::exit(7);
         }
-        std::process::exit(7);
+        loop {
+            raise(second);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]
-    fn the_second_signal_ends_the_process_at_once() {
-        for (signals, status) in [("15", 7), ("2", 7), ("15 15", 143), ("15 2", 130), ("2 15", 143)] {
+    fn the_second_signal_ends_the_process_at_once_if_it_is_another_wish() {
+        for (plan, status) in
+            [("0 15 15", 143), ("0 15 2", 130), ("0 1 15", 143), ("600 15 15", 7), ("600 2 15", 7)]
+        {
             let ended = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "signals::tests::child_that_gets_signals"])
-                .env(CHILD, signals)
+                .env(CHILD, plan)
                 .stdout(Stdio::null())
                 .status()
                 .unwrap();
-            assert_eq!(ended.code(), Some(status), "{signals}");
+            assert_eq!(ended.code(), Some(status), "{plan}");
         }
     }
 }

@@ -214,15 +214,32 @@ pub enum StartError {
     OwnThread,
 }
 
+// No kind of error is made of these. The numbers are the same on all Unix systems.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const MORE_FILES: &str = "allow more open files (ulimit -n) and start again";
+
+impl StartError {
+    /// An error of the network that is told by its text alone.
+    #[cfg(not(shuttle))]
+    pub(crate) fn of_net(text: String) -> StartError {
+        match os_error(&text) {
+            Some(ENFILE | EMFILE) => StartError::Net(format!("{text}; {MORE_FILES}")),
+            _ => StartError::Net(text),
+        }
+    }
+}
+
+/// The system's number in the words of the standard library, "… (os error 13)": all that errors that can be cloned keep of it.
+pub(crate) fn os_error(message: &str) -> Option<i32> {
+    let (_, rest) = message.rsplit_once("(os error ")?;
+    rest.strip_suffix(')')?.parse().ok()
+}
+
 /// The way out of an error of a file, by the system's number.
 fn store_hint(os_error: Option<i32>) -> &'static str {
-    // Not every system error has a kind of its own. These numbers are the same on all Unix systems.
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    match os_error {
-        Some(ENFILE | EMFILE) => return "allow more open files (ulimit -n) and start again",
-        None => return "see to the disk and start again",
-        Some(_) => {}
+    if let Some(ENFILE | EMFILE) = os_error {
+        return MORE_FILES;
     }
     match os_error.map_or(io::ErrorKind::Other, |number| io::Error::from_raw_os_error(number).kind()) {
         io::ErrorKind::PermissionDenied => {
@@ -249,5 +266,40 @@ fn listen_hint(kind: io::ErrorKind) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "it is no address of this machine: correct it",
         io::ErrorKind::PermissionDenied => "choose a port above 1023, or give the program the right to it",
         _ => "correct the address",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_number_is_found_in_its_words() {
+        for number in [2, 13, 24, 28] {
+            assert_eq!(os_error(&io::Error::from_raw_os_error(number).to_string()), Some(number));
+        }
+        assert_eq!(os_error("the thread that prepares files is gone"), None);
+    }
+
+    #[test]
+    fn the_way_out_fits_the_error() {
+        let (eacces, enotdir, emfile, enospc, erofs) = (13, 20, 24, 28, 30);
+        for (number, word) in [
+            (eacces, "user"),
+            (enotdir, "something else stands there"),
+            (emfile, "ulimit -n"),
+            (enospc, "free space"),
+            (erofs, "for writing"),
+        ] {
+            let message = io::Error::from_raw_os_error(number).to_string();
+            let error = StartError::StoreIo {
+                operation: "open",
+                path: "/data".into(),
+                message: message.clone(),
+                os_error: os_error(&message),
+            };
+            let text = error.to_string();
+            assert!(text.contains(word) && text.contains("/data") && text.contains(&message), "{text}");
+        }
     }
 }

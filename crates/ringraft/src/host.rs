@@ -468,7 +468,7 @@ fn open_network(
     endpoint: &str,
     options: ringraft_net::NetLoopOptions,
 ) -> Result<Network, StartError> {
-    let net = |error: String| StartError::Net(error);
+    let net = StartError::of_net;
     match transport {
         TransportOptions::Tcp { listen } => {
             let address = listening_address(*listen, endpoint)?;
@@ -512,7 +512,14 @@ fn listening_address(listen: Option<SocketAddr>, endpoint: &str) -> Result<Socke
 
 #[cfg(not(shuttle))]
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
-    StartError::Listen { address, kind: error.kind(), message: error.to_string() }
+    match error.kind() {
+        kind @ (io::ErrorKind::AddrInUse
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::PermissionDenied) => {
+            StartError::Listen { address, kind, message: error.to_string() }
+        }
+        _ => StartError::of_net(format!("cannot listen at {address}: {error}")),
+    }
 }
 
 /// What a host is doing.

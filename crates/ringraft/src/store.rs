@@ -8,7 +8,7 @@ use ringraft_storage::{
     StorageError,
 };
 
-use crate::error::StartError;
+use crate::error::{StartError, os_error};
 use crate::host_options::{StartMode, StoreOptions};
 
 /// A store, and how it began.
@@ -86,24 +86,5 @@ fn failed(dir: &Path, error: StorageError) -> StartError {
             StartError::Damaged { dir: dir.to_owned(), path, offset, what }
         }
         error => StartError::Store(error.to_string()),
-    }
-}
-
-/// The system's number in the words of the standard library, "… (os error 13)": all that a [`StorageError`], which can be cloned, keeps of it.
-fn os_error(message: &str) -> Option<i32> {
-    let (_, rest) = message.rsplit_once("(os error ")?;
-    rest.strip_suffix(')')?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::os_error;
-
-    #[test]
-    fn the_systems_number_is_found_in_its_words() {
-        for number in [2, 13, 24, 28] {
-            assert_eq!(os_error(&std::io::Error::from_raw_os_error(number).to_string()), Some(number));
-        }
-        assert_eq!(os_error("the thread that prepares files is gone"), None);
     }
 }

@@ -116,8 +116,10 @@ mod tests {
         fn enter(&self, _: &span::Id) {}
         fn exit(&self, _: &span::Id) {}
         fn event(&self, _: &Event<'_>) {
-            while self.blocks {
-                std::thread::park();
+            if self.blocks {
+                loop {
+                    std::thread::park();
+                }
             }
             panic!("the log cannot be written");
         }
