@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use protobuf::Message;
 use ringraft::{
-    ApplyError, Completion, Node, RaftError, RaftGroupService, RaftHost, ReadOnlyOption, Responder,
-    StartError, StartMode, Task, UserRequest,
+    ApplyError, Completion, HostOptions, Node, RaftError, RaftGroupService, RaftHost, ReadOnlyOption,
+    Responder, StartError, StartMode, Status, Task, UserRequest,
 };
 use ringraft_proto::class;
 use ringraft_proto::generated::atomic as proto;
@@ -58,14 +58,15 @@ impl AtomicServer {
     /// [`ServerError`] says what is wrong and what to do; nothing is left running.
     pub fn start(config: &AtomicConfig, mode: StartMode) -> Result<AtomicServer, ServerError> {
         let ranges = config.ranges()?;
-        let host = RaftHost::start(config.host_options(mode))?;
+        let mut options = config.host_options(mode);
         let served = Arc::new(Served {
             server_id: config.server_address.to_string(),
             ranges,
             groups: OnceLock::new(),
         });
-        // Before the groups start, which can take long: until then the server says that it is starting.
-        served.register(&host);
+        // Before the first connection and before the groups start, which can take long: until then the server says that it is starting.
+        served.register(&mut options);
+        let host = RaftHost::start(options)?;
         match start_groups(config, &host) {
             Ok(groups) => served.groups.set(groups).unwrap_or_else(|_| unreachable!("set nowhere else")),
             Err(error) => {
@@ -84,6 +85,16 @@ impl AtomicServer {
     /// The state of this process and its replicas.
     pub fn describe(&self) -> ServerDescription {
         self.served.describe(self.served.groups().iter())
+    }
+
+    /// Why the log store takes nothing any more, if it does not: no replica of this server serves until it is started again.
+    pub fn store_error(&self) -> Option<Status> {
+        self.host.store_error()
+    }
+
+    /// Calls `then` once, when the log store has failed; see [`RaftHost::on_store_failed`].
+    pub fn on_store_failed(&self, then: impl FnOnce(&Status) + Send + 'static) {
+        self.host.on_store_failed(then);
     }
 
     /// Stops the service, every group and every thread, and waits for them. Every request is answered.
@@ -119,15 +130,15 @@ impl Served {
     /// The group that serves a key.
     fn group_of(&self, key: &str) -> Result<&ServedGroup, Failure> {
         let group = self.groups().get(self.ranges.locate_key(key));
-        group.ok_or_else(|| Failure::definite(RaftError::Again, "the server is starting"))
+        group.ok_or_else(starting)
     }
 
-    fn register(self: &Arc<Self>, host: &RaftHost) {
+    fn register(self: &Arc<Self>, options: &mut HostOptions) {
         let processor = |handle: fn(&Served, UserRequest, Responder)| {
             let served = Arc::clone(self);
             Arc::new(move |request: UserRequest, responder: Responder| handle(&served, request, responder))
         };
-        host.register_user_processor(
+        options.register_user_processor(
             class::ATOMIC_SET_REQUEST,
             processor(|served, request, responder| {
                 served.write(
@@ -137,23 +148,23 @@ impl Served {
                 );
             }),
         );
-        host.register_user_processor(
+        options.register_user_processor(
             class::ATOMIC_COMPARE_AND_SET_REQUEST,
             processor(|served, request, responder| {
                 let message = proto::CompareAndSetRequest::parse_from_bytes(&request.content);
                 served.write(message, ReplyKind::Boolean, responder);
             }),
         );
-        host.register_user_processor(
+        options.register_user_processor(
             class::ATOMIC_INCREMENT_AND_GET_REQUEST,
             processor(|served, request, responder| {
                 let message = proto::IncrementAndGetRequest::parse_from_bytes(&request.content);
                 served.write(message, ReplyKind::Value, responder);
             }),
         );
-        host.register_user_processor(class::ATOMIC_GET_REQUEST, processor(Served::get));
-        host.register_user_processor(class::ATOMIC_GET_SLOTS_REQUEST, processor(Served::get_slots));
-        host.register_user_processor(class::ATOMIC_DESCRIBE_REQUEST, processor(Served::answer_describe));
+        options.register_user_processor(class::ATOMIC_GET_REQUEST, processor(Served::get));
+        options.register_user_processor(class::ATOMIC_GET_SLOTS_REQUEST, processor(Served::get_slots));
+        options.register_user_processor(class::ATOMIC_DESCRIBE_REQUEST, processor(Served::answer_describe));
     }
 
     /// SET, CAS and INC.
@@ -235,9 +246,8 @@ impl Served {
         let mut message =
             proto::SlotsResponse { success: true, slots: slots.collect(), ..Default::default() };
         if message.slots.is_empty() {
-            message.success = false;
-            message.error_code = RaftError::Again.code();
-            message.error = "the server is starting".to_owned();
+            let Status { error, message: text } = starting().status;
+            (message.success, message.error_code, message.error) = (false, error.code(), text);
         }
         // Only messages beyond 2 GiB cannot be written.
         responder.respond(class::ATOMIC_SLOTS_RESPONSE, message.write_to_bytes().unwrap_or_default());
@@ -250,6 +260,9 @@ impl Served {
                 return responder.respond(class::ATOMIC_DESCRIBE_RESPONSE, refusal(malformed(&error)));
             }
         };
+        if self.groups().is_empty() {
+            return responder.respond(class::ATOMIC_DESCRIBE_RESPONSE, refusal(starting()));
+        }
         let named = |group: &&ServedGroup| wanted.is_empty() || *group.name == *wanted;
         if !wanted.is_empty() && !self.groups().iter().any(|group| named(&group)) {
             let message = format!("no group {wanted:?} on {}", self.server_id);
@@ -315,6 +328,11 @@ impl ServedGroup {
     }
 }
 
+/// What a server answers until all of its groups have started.
+fn starting() -> Failure {
+    Failure::definite(RaftError::Again, "the server is starting; ask it again in a moment")
+}
+
 fn malformed(error: &protobuf::Error) -> Failure {
     Failure::definite(RaftError::Invalid, format!("malformed request: {error}"))
 }
@@ -329,3 +347,6 @@ fn refusal(failure: Failure) -> Bytes {
         proto::DescribeResponse { error_code: code, error: failure.status.message, ..Default::default() };
     message.write_to_bytes().unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests;

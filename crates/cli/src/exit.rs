@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Fine.
     Fine,
-    /// A check failed or the operation was refused.
+    /// A check failed, the operation was refused, or what was to be printed could not be.
     Failed,
     /// Wrong usage or configuration.
     Usage,
@@ -16,15 +16,10 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Says why on stderr.
+    /// Says why on stderr, where it can be said.
     pub fn say(self, message: &str) -> Exit {
-        eprintln!("ringraft: {message}");
+        crate::logging::say(&format!("ringraft: {message}"));
         self
-    }
-
-    /// Says why on stderr and becomes the status.
-    pub fn report(self, message: &str) -> ExitCode {
-        self.say(message).into()
     }
 }
 

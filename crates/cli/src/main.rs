@@ -2,6 +2,10 @@
 // A program: nothing of it can be reached from elsewhere, and `pub` says what a module offers to the others.
 #![allow(unreachable_pub)]
 
+// First: its macros take the place of the standard ones in all that follows.
+#[macro_use]
+mod output;
+
 mod commands;
 mod demo;
 mod exit;
@@ -42,7 +46,16 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let exit = output::guard(run);
+    logging::flush();
+    exit.into()
+}
+
+fn run() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::print_usage(&error),
+    };
     let default = match &cli.command {
         Command::Server(_) => "info",
         // What simulated nodes warn of is what is done to them on purpose.
@@ -50,9 +63,9 @@ fn main() -> std::process::ExitCode {
         _ => "warn",
     };
     if let Err(message) = logging::start(cli.log.as_deref(), default) {
-        return Exit::Usage.report(&message);
+        return Exit::Usage.say(&message);
     }
-    let exit = match cli.command {
+    match cli.command {
         Command::Server(args) => commands::server::run(&args),
         Command::Client(args) => commands::client::run(&args),
         Command::Admin(args) => commands::admin::run(&args),
@@ -63,6 +76,5 @@ fn main() -> std::process::ExitCode {
         Command::Sim(args) => commands::sim::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::BenchNode(args) => commands::bench_node::run(&args),
-    };
-    exit.into()
+    }
 }

@@ -1,5 +1,7 @@
 //! Why a host or a node does not start.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ringraft_core::{GroupId, InvalidGroupId, PeerId, Status};
@@ -13,6 +15,16 @@ pub enum HostOptionsError {
     /// Not an address that others can connect to.
     #[error("endpoint {0:?} is not valid; give the ip:port under which the other hosts reach this one")]
     Endpoint(String),
+    /// The address that means "any of mine": to whoever gets it from a peer it means himself.
+    #[error(
+        "endpoint {0} is no address that others can connect to; give the ip under which they reach this host"
+    )]
+    Unspecified(String),
+    /// A name, and no address to listen at beside it.
+    #[error(
+        "endpoint {0} is no address to listen at; give TransportOptions::Tcp one, or write the endpoint in digits"
+    )]
+    Name(String),
     /// A count that must not be zero or absurd.
     #[error("{name} is {value}; it must be between 1 and {max}")]
     Count {
@@ -97,7 +109,50 @@ pub enum StartError {
         /// Whose it is, and what to do.
         reason: String,
     },
-    /// The log store cannot be opened or used.
+    /// The directory belongs to another server or cluster.
+    #[error(
+        "{dir} belongs to server {owner} of cluster {owner_cluster}, but this is server {endpoint} of cluster {cluster}; give this \
+         host a directory of its own, or correct its endpoint or cluster"
+    )]
+    OtherOwner {
+        /// The directory.
+        dir: PathBuf,
+        /// The server that it belongs to, `ip:port`.
+        owner: String,
+        /// The cluster that it belongs to.
+        owner_cluster: String,
+        /// This host's endpoint.
+        endpoint: String,
+        /// This host's cluster.
+        cluster: String,
+    },
+    /// The system refused an operation on the log store's files.
+    #[error("log store: {operation} of {path} failed: {message}; {}", store_hint(*os_error))]
+    StoreIo {
+        /// What was attempted.
+        operation: &'static str,
+        /// On which file.
+        path: String,
+        /// The system's words.
+        message: String,
+        /// The system's number, if it gave one.
+        os_error: Option<i32>,
+    },
+    /// What was durable once cannot be read back.
+    #[error(
+        "{path} is damaged at byte {offset}: {what}; empty {dir} and start with rejoin: the other members have what it held"
+    )]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// The file.
+        path: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The log store cannot be opened or used for another reason.
     #[error("log store: {0}")]
     Store(String),
     /// The process may have too few files and connections open.
@@ -108,7 +163,17 @@ pub enum StartError {
         /// What files and the fewest connections need.
         needed: u64,
     },
-    /// The network cannot be used: a port in use, an address that is not ours.
+    /// The host cannot listen: the port is taken, or the address is not one of this machine.
+    #[error("cannot listen at {address}: {message}; {}", listen_hint(*kind))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What kind of error it is.
+        kind: io::ErrorKind,
+        /// The system's words.
+        message: String,
+    },
+    /// The network cannot be used for another reason.
     #[error("network: {0}")]
     Net(String),
     /// A thread cannot be started.
@@ -155,4 +220,94 @@ pub enum StartError {
         "groups cannot be started or stopped on a thread of the host (a state machine, completion or processor)"
     )]
     OwnThread,
+}
+
+// No kind of error is made of these. The numbers are the same on all Unix systems.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const MORE_FILES: &str = "allow more open files (ulimit -n) and start again";
+
+impl StartError {
+    /// An error of the network that is told by its text alone.
+    #[cfg(not(shuttle))]
+    pub(crate) fn of_net(text: String) -> StartError {
+        match os_error(&text) {
+            Some(ENFILE | EMFILE) => StartError::Net(format!("{text}; {MORE_FILES}")),
+            _ => StartError::Net(text),
+        }
+    }
+}
+
+/// The system's number in the words of the standard library, "… (os error 13)": all that errors that can be cloned keep of it.
+pub(crate) fn os_error(message: &str) -> Option<i32> {
+    let (_, rest) = message.rsplit_once("(os error ")?;
+    rest.strip_suffix(')')?.parse().ok()
+}
+
+/// The way out of an error of a file, by the system's number.
+fn store_hint(os_error: Option<i32>) -> &'static str {
+    if let Some(ENFILE | EMFILE) = os_error {
+        return MORE_FILES;
+    }
+    match os_error.map_or(io::ErrorKind::Other, |number| io::Error::from_raw_os_error(number).kind()) {
+        io::ErrorKind::PermissionDenied => {
+            "let the user that runs this program read and write the directory, and start again"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+            "something else stands there; name a directory that is empty or this server's"
+        }
+        io::ErrorKind::NotFound => {
+            "see that the directory can be made and is not taken away, and start again"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "mount the disk for writing and start again",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "free space, or raise the limit, and start again"
+        }
+        _ => "see to the disk and start again",
+    }
+}
+
+/// The way out of an error of a listening socket.
+fn listen_hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => "another program listens there: stop it or choose another port",
+        io::ErrorKind::AddrNotAvailable => "it is no address of this machine: correct it",
+        io::ErrorKind::PermissionDenied => "choose a port above 1023, or give the program the right to it",
+        _ => "correct the address",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_number_is_found_in_its_words() {
+        for number in [2, 13, 24, 28] {
+            assert_eq!(os_error(&io::Error::from_raw_os_error(number).to_string()), Some(number));
+        }
+        assert_eq!(os_error("the thread that prepares files is gone"), None);
+    }
+
+    #[test]
+    fn the_way_out_fits_the_error() {
+        let (eacces, enotdir, emfile, enospc, erofs) = (13, 20, 24, 28, 30);
+        for (number, word) in [
+            (eacces, "user"),
+            (enotdir, "something else stands there"),
+            (emfile, "ulimit -n"),
+            (enospc, "free space"),
+            (erofs, "for writing"),
+        ] {
+            let message = io::Error::from_raw_os_error(number).to_string();
+            let error = StartError::StoreIo {
+                operation: "open",
+                path: "/data".into(),
+                message: message.clone(),
+                os_error: os_error(&message),
+            };
+            let text = error.to_string();
+            assert!(text.contains(word) && text.contains("/data") && text.contains(&message), "{text}");
+        }
+    }
 }

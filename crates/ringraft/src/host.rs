@@ -6,6 +6,8 @@ mod shuttle_tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+#[cfg(not(shuttle))]
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +15,16 @@ use std::time::Duration;
 use ringraft_core::{Configuration, GroupId, NodeDescription, PeerId, Status};
 use ringraft_net::Transport;
 #[cfg(not(shuttle))]
-use ringraft_net::{Endpoint, tcp::NetLoop};
+use ringraft_net::{
+    Endpoint,
+    tcp::{ListenError, NetLoop},
+};
 use ringraft_ring::{Consumer, Producer, Wake, ring, ring_with_wake};
 
 use crate::completion::{CompletionSink, SinkId};
 use crate::descriptors;
+#[cfg(not(shuttle))]
+use crate::error::HostOptionsError;
 use crate::error::StartError;
 use crate::future::promise;
 use crate::handler::{
@@ -29,7 +36,7 @@ use crate::node::{Node, NodeShared, NodeStatus};
 use crate::options::NodeOptions;
 use crate::pipeline::{
     DiskEvent, DiskLoop, FsmLoop, HostLoop, LaneLoop, LaneParts, LaneShared, NetThread, NetWaker, ReadLoop,
-    Running, Threads, on_host_thread,
+    Running, StoreWatch, Threads, on_host_thread,
 };
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{LaneSink, Outbox, Processors, RoutingTable, UserProcessors};
@@ -58,6 +65,7 @@ struct Inner {
     routes: Arc<RoutingTable>,
     users: Arc<UserProcessors>,
     listen_address: Option<SocketAddr>,
+    store_watch: Arc<StoreWatch>,
     threads: Threads,
     groups: Mutex<Groups>,
 }
@@ -81,13 +89,15 @@ impl Wake for LoopWake {
 }
 
 impl RaftHost {
-    /// Checks the options, raises the limit of open files as far as the process may, opens the store, binds the network, starts the threads.
+    /// Checks the options and that the host can listen, raises the limit of open files as far as the process may, opens the store, binds the
+    /// network, starts the threads. A blank directory is taken into use only after the checks: what a start with a wrong endpoint leaves behind would refuse the next one, with the right endpoint.
     ///
     /// # Errors
     /// [`StartError`] says what is wrong and what to do; nothing is left running.
     pub fn start(mut options: HostOptions) -> Result<RaftHost, StartError> {
         options.validate()?;
         descriptors::share_out(&mut options)?;
+        check_listening(&options.transport, &options.endpoint)?;
         let Opened { storage, rejoined } =
             store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
         let frame_bytes = options.net.frame_limits.content;
@@ -106,13 +116,14 @@ impl RaftHost {
             lane_rings.push(producer);
             lane_consumers.push(consumer);
         }
+        let store_watch = Arc::new(StoreWatch::default());
         let (disk, disk_consumer) = ring(options.disk_ring_size);
         let (fsm, fsm_consumers) = rings(options.fsm_workers, options.fsm_ring_size);
         let (reads, read_consumers) = rings(options.read_workers, READ_RING);
         let reader = storage.reader();
 
         let routes = Arc::new(RoutingTable::new());
-        let users = Arc::new(UserProcessors::default());
+        let users = Arc::new(options.users);
         let sink = if options.fuse_net {
             LaneSink::Local { events: Vec::new(), room: options.turn_events }
         } else {
@@ -144,6 +155,7 @@ impl RaftHost {
             routes,
             users,
             listen_address,
+            store_watch: Arc::clone(&store_watch),
             threads,
             groups: Mutex::default(),
         }));
@@ -184,11 +196,13 @@ impl RaftHost {
             outbox: Outbox::new(transport),
             lanes: lanes.clone(),
             lane_rings: lane_rings.clone(),
+            watch: store_watch,
             _guard: disk_guard,
         };
         threads.spawn("rr-disk".to_owned(), move || disk_loop.run())?;
         for ((number, ring), guard) in fsm_consumers.into_iter().enumerate().zip(stage_guards) {
-            let fsm_loop = FsmLoop { ring, lanes: lanes.clone(), _guard: guard };
+            let slow_apply_ms = options.slow_apply_ms;
+            let fsm_loop = FsmLoop { ring, lanes: lanes.clone(), slow_apply_ms, _guard: guard };
             threads.spawn(format!("rr-fsm-{number}"), move || fsm_loop.run())?;
         }
         for (number, ring) in read_consumers.into_iter().enumerate() {
@@ -277,7 +291,8 @@ impl RaftHost {
     }
 
     /// Has requests of `class` handled by `processor`. A later registration for the same class takes its place. The classes of
-    /// raft itself cannot be taken.
+    /// raft itself cannot be taken. Requests that come earlier are refused as of an unknown class;
+    /// [`HostOptions::register_user_processor`] is in time for all.
     pub fn register_user_processor(&self, class: &str, processor: Arc<dyn UserProcessor>) {
         self.0.users.register(class, processor);
     }
@@ -290,6 +305,19 @@ impl RaftHost {
     /// Names of the threads that this host runs; their number does not depend on the groups.
     pub fn threads(&self) -> Vec<String> {
         self.0.threads.names()
+    }
+
+    /// Why the log store takes nothing any more; `None` while it does. It is final: every group of the host has failed with it, and only a
+    /// new start, on a disk that works, serves again.
+    pub fn store_error(&self) -> Option<Status> {
+        self.0.store_watch.error()
+    }
+
+    /// Calls `then` once, when the log store has failed: at once on this thread when it has already, else on the thread of the disk
+    /// stage, after the groups were told. It must not block, and must not wait for the host; a panic in it is logged and goes no further.
+    /// A host that ends first drops it.
+    pub fn on_store_failed(&self, then: impl FnOnce(&Status) + Send + 'static) {
+        self.0.store_watch.add(Box::new(then));
     }
 
     /// What the host and its groups are doing. Asks the owners, and waits for each group at most a second.
@@ -442,20 +470,18 @@ fn open_network(
     endpoint: &str,
     options: ringraft_net::NetLoopOptions,
 ) -> Result<Network, StartError> {
-    let net = |error: String| StartError::Net(error);
+    let net = StartError::of_net;
     match transport {
         TransportOptions::Tcp { listen } => {
-            let address = match listen {
-                Some(address) => *address,
-                None => endpoint.parse().map_err(|_| {
-                    net(format!(
-                        "endpoint {endpoint} is no address to listen at; give TransportOptions::Tcp one"
-                    ))
-                })?,
-            };
+            let address = listening_address(*listen, endpoint)?;
             let (mut event_loop, transport) =
                 NetLoop::new(options).map_err(|error| net(error.to_string()))?;
-            let bound = event_loop.listen(address).map_err(|error| net(error.to_string()))?;
+            let bound = event_loop.listen(address).map_err(|error| match error {
+                ListenError::InUse(address) => {
+                    cannot_listen(address, &io::Error::from(io::ErrorKind::AddrInUse))
+                }
+                ListenError::Io { address, error } => cannot_listen(address, &error),
+            })?;
             Ok((HostLoop::Tcp(Box::new(event_loop)), Arc::new(transport), Some(bound)))
         }
         TransportOptions::Inproc(network) => {
@@ -463,6 +489,38 @@ fn open_network(
                 network.host(&Endpoint(endpoint.into()), options).map_err(|error| net(error.to_string()))?;
             Ok((HostLoop::Inproc(Box::new(event_loop)), Arc::new(transport), None))
         }
+    }
+}
+
+/// Tries whether the host can listen where it shall, and listens no longer: nobody is to connect before the store, whose recovery may
+/// take long, can answer. That another program takes the port until then does no harm to the directory: the address is the right one.
+#[cfg(not(shuttle))]
+fn check_listening(transport: &TransportOptions, endpoint: &str) -> Result<(), StartError> {
+    let TransportOptions::Tcp { listen } = transport else { return Ok(()) };
+    let address = listening_address(*listen, endpoint)?;
+    std::net::TcpListener::bind(address).map(drop).map_err(|error| cannot_listen(address, &error))
+}
+
+#[cfg(shuttle)]
+fn check_listening(_: &TransportOptions, _: &str) -> Result<(), StartError> {
+    Ok(())
+}
+
+#[cfg(not(shuttle))]
+fn listening_address(listen: Option<SocketAddr>, endpoint: &str) -> Result<SocketAddr, StartError> {
+    let parsed = || endpoint.parse().map_err(|_| HostOptionsError::Name(endpoint.to_owned()).into());
+    listen.map_or_else(parsed, Ok)
+}
+
+#[cfg(not(shuttle))]
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
+    match error.kind() {
+        kind @ (io::ErrorKind::AddrInUse
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::PermissionDenied) => {
+            StartError::Listen { address, kind, message: error.to_string() }
+        }
+        _ => StartError::of_net(format!("cannot listen at {address}: {error}")),
     }
 }
 

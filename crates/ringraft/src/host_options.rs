@@ -1,14 +1,17 @@
 //! Settings of a host: its threads, its store, its network, its bounds.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ringraft_net::NetLoopOptions;
 use ringraft_net::inproc::Network;
 use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
+use crate::rpc::UserProcessors;
+use crate::rpc::user::UserProcessor;
 
 /// What surrounds the largest task in a file of the log or in a frame, generously.
 const RECORD_ROOM: usize = 64 * 1024;
@@ -110,10 +113,15 @@ pub struct HostOptions {
     pub fsm_ring_size: usize,
     /// Events that an owner takes from its ring before it hands on what came out of them: 1..=1048576 (4096).
     pub turn_events: usize,
+    /// A call of [`on_apply`](crate::StateMachine::on_apply) that takes longer than so many milliseconds is told in the log, because the other
+    /// groups of its worker wait for it; at most one line in ten seconds and worker. 0 means never (1000).
+    pub slow_apply_ms: u64,
     /// Bytes of one task at most: 1..=67108864 (4 MiB).
     pub max_task_bytes: usize,
     /// Bounds and times of the network loop.
     pub net: NetLoopOptions,
+    /// Processors that are there from the first connection on.
+    pub(crate) users: UserProcessors,
 }
 
 impl HostOptions {
@@ -135,9 +143,18 @@ impl HostOptions {
             disk_ring_size: 256,
             fsm_ring_size: 256,
             turn_events: 4096,
+            slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
             net: NetLoopOptions::default(),
+            users: UserProcessors::default(),
         }
+    }
+
+    /// Has requests of `class` handled by `processor` from the first connection on, which may come before
+    /// [`RaftHost::start`](crate::RaftHost::start) returns. Else the same as
+    /// [`RaftHost::register_user_processor`](crate::RaftHost::register_user_processor).
+    pub fn register_user_processor(&mut self, class: &str, processor: Arc<dyn UserProcessor>) {
+        self.users.register(class, processor);
     }
 
     /// Checks every rule.
@@ -148,6 +165,14 @@ impl HostOptions {
         let host_and_port = self.endpoint.rsplit_once(':').map(|(ip, port)| (ip, port.parse::<u16>()));
         if !matches!(host_and_port, Some((ip, Ok(port))) if !ip.is_empty() && port > 0) {
             return Err(HostOptionsError::Endpoint(self.endpoint.clone()));
+        }
+        if is_unspecified(&self.endpoint) {
+            return Err(HostOptionsError::Unspecified(self.endpoint.clone()));
+        }
+        if matches!(self.transport, TransportOptions::Tcp { listen: None })
+            && self.endpoint.parse::<SocketAddr>().is_err()
+        {
+            return Err(HostOptionsError::Name(self.endpoint.clone()));
         }
         for (name, value, max) in [
             ("lanes", self.lanes, 256),
@@ -189,6 +214,13 @@ impl HostOptions {
     }
 }
 
+/// Whether an endpoint is `0.0.0.0:port` or its like: an address to listen at, and none to connect to.
+fn is_unspecified(endpoint: &str) -> bool {
+    let Some((host, _)) = endpoint.rsplit_once(':') else { return false };
+    let ip: Result<IpAddr, _> = host.trim_start_matches('[').trim_end_matches(']').parse();
+    ip.is_ok_and(|ip| ip.to_canonical().is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +241,18 @@ mod tests {
         for bad in ["", "host", ":80", "host:0", "host:x"] {
             assert_eq!(broken(|o| o.endpoint = bad.into()), HostOptionsError::Endpoint(bad.into()));
         }
+    }
+
+    #[test]
+    fn an_endpoint_is_an_address_that_others_can_connect_to() {
+        for bad in ["0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80"] {
+            assert_eq!(broken(|o| o.endpoint = bad.into()), HostOptionsError::Unspecified(bad.into()));
+        }
+        assert_eq!(broken(|o| o.endpoint = "host:80".into()), HostOptionsError::Name("host:80".into()));
+        let mut named = HostOptions::new("host:80", StoreOptions::Memory);
+        named.transport = TransportOptions::Tcp { listen: Some(([0, 0, 0, 0], 80).into()) };
+        named.validate().unwrap();
+        HostOptions::new("[::1]:80", StoreOptions::Memory).validate().unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use ringraft_storage::{
     StorageError,
 };
 
-use crate::error::StartError;
+use crate::error::{StartError, os_error};
 use crate::host_options::{StartMode, StoreOptions};
 
 /// A store, and how it began.
@@ -45,7 +45,16 @@ pub(crate) fn open(
             leave(!dir.exists(), &text)?;
             let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&dir).map_err(|error| failed(&dir, error))?);
             let owner = match Identity::read(&*disk).map_err(|error| failed(&dir, error))? {
-                Some(owner) => owner.check(endpoint, cluster).map(|()| owner),
+                Some(owner) if owner.server_id != endpoint || owner.cluster != cluster => {
+                    return Err(StartError::OtherOwner {
+                        dir,
+                        owner: owner.server_id,
+                        owner_cluster: owner.cluster,
+                        endpoint: endpoint.to_owned(),
+                        cluster: cluster.to_owned(),
+                    });
+                }
+                Some(owner) => Ok(owner),
                 None => {
                     leave(true, &text)?;
                     let kind = if rejoins { CreationKind::Rejoin } else { CreationKind::Bootstrap };
@@ -69,6 +78,13 @@ fn open_segments(
 fn failed(dir: &Path, error: StorageError) -> StartError {
     match error {
         StorageError::Refused(reason) => StartError::ForeignDirectory { dir: dir.to_owned(), reason },
+        StorageError::Io { operation, path, message, .. } => {
+            let os_error = os_error(&message);
+            StartError::StoreIo { operation, path, message, os_error }
+        }
+        StorageError::Damaged { path, offset, what } => {
+            StartError::Damaged { dir: dir.to_owned(), path, offset, what }
+        }
         error => StartError::Store(error.to_string()),
     }
 }

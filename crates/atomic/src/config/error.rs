@@ -107,6 +107,29 @@ pub enum ConfigError {
         /// The address as written.
         value: String,
     },
+    /// An address that means "any of mine" to each who reads it.
+    #[error(
+        "{key} holds {value}, which every server would take for itself; write the ip under which the other servers reach it"
+    )]
+    Unspecified {
+        /// The key.
+        key: &'static str,
+        /// The address as written.
+        value: String,
+    },
+    /// A name where an address to listen at is needed.
+    #[error("server_address is {0}; write its ip in digits, here and in conf: the server listens there")]
+    Name(String),
+    /// A path that only a shell understands.
+    #[error(
+        "{key} is {value:?}, but ~ has no meaning here; write the whole path, for example {key} = \"/home/me/ringraft\""
+    )]
+    Home {
+        /// The key.
+        key: &'static str,
+        /// The path as written.
+        value: String,
+    },
     /// A member that stands twice.
     #[error("conf lists {0} more than once; list each member once")]
     Duplicate(PeerId),

@@ -1,5 +1,8 @@
 //! The keys of the file and the types of their values.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+
 use ringraft::{Configuration, PeerId};
 use toml::{Table, Value};
 
@@ -43,7 +46,15 @@ impl Values<'_> {
     }
 
     pub(super) fn required_text(&self, key: &'static str) -> Result<String, ConfigError> {
-        self.text(key)?.ok_or(ConfigError::Missing { key, example: example(key) })
+        self.text(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// A path; `~` stands for a directory in shells only.
+    pub(super) fn path(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.text(key)? {
+            Some(value) if value.starts_with('~') => Err(ConfigError::Home { key, value }),
+            value => Ok(value.map(PathBuf::from)),
+        }
     }
 
     pub(super) fn number(&self, key: &'static str, min: i64, max: i64) -> Result<Option<i64>, ConfigError> {
@@ -84,6 +95,10 @@ impl Values<'_> {
     }
 }
 
+pub(super) fn missing(key: &'static str) -> ConfigError {
+    ConfigError::Missing { key, example: example(key) }
+}
+
 fn wrong_type(key: &'static str, value: &Value, expected: &'static str) -> ConfigError {
     let found = match value {
         Value::String(_) => "a text",
@@ -100,7 +115,14 @@ fn wrong_type(key: &'static str, value: &Value, expected: &'static str) -> Confi
 pub(super) fn parse_address(key: &'static str, text: &str) -> Result<PeerId, ConfigError> {
     let invalid = || ConfigError::Address { key, value: text.to_owned() };
     let peer: PeerId = text.parse().map_err(|_| invalid())?;
-    if peer.ip().is_empty() || peer.port() == 0 { Err(invalid()) } else { Ok(peer) }
+    if peer.ip().is_empty() || peer.port() == 0 {
+        return Err(invalid());
+    }
+    let ip: Result<IpAddr, _> = peer.ip().trim_start_matches('[').trim_end_matches(']').parse();
+    if ip.is_ok_and(|ip| ip.to_canonical().is_unspecified()) {
+        return Err(ConfigError::Unspecified { key, value: text.to_owned() });
+    }
+    Ok(peer)
 }
 
 pub(super) fn parse_conf(text: &str) -> Result<Configuration, ConfigError> {

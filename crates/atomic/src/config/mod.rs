@@ -6,13 +6,13 @@ mod keys;
 use std::path::{Path, PathBuf};
 
 use ringraft::{
-    Configuration, HostOptions, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions, StartMode,
-    StoreOptions,
+    Configuration, HostOptions, HostOptionsError, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions,
+    StartMode, StoreOptions,
 };
 use toml::{Table, Value};
 
 use crate::ranges::Ranges;
-use keys::{KEYS, Values, hint_for, parse_address, parse_conf};
+use keys::{KEYS, Values, hint_for, missing, parse_address, parse_conf};
 
 pub use error::ConfigError;
 
@@ -97,13 +97,14 @@ impl AtomicConfig {
         let group_id = values.required_text("group_id")?;
         let conf = parse_conf(&values.required_text("conf")?)?;
         let server_address = parse_address("server_address", &values.required_text("server_address")?)?;
+        let data_path = values.path("data_path")?;
         let data_path = match store {
-            Store::Segment => values.required_text("data_path")?,
-            Store::Memory => values.text("data_path")?.unwrap_or_default(),
+            Store::Segment => data_path.ok_or_else(|| missing("data_path"))?,
+            Store::Memory => data_path.unwrap_or_default(),
         };
         let config = AtomicConfig {
             group_id,
-            data_path: data_path.into(),
+            data_path,
             conf,
             server_address,
             min_slot: values.number("min_slot", 0, i64::MAX)?.unwrap_or(0),
@@ -144,7 +145,10 @@ impl AtomicConfig {
         }
         let options = |message: String| ConfigError::Options(message);
         self.node_options().validate_for(&self.server_address).map_err(|error| options(error.to_string()))?;
-        self.host_options(StartMode::Existing).validate().map_err(|error| options(error.to_string()))
+        self.host_options(StartMode::Existing).validate().map_err(|error| match error {
+            HostOptionsError::Name(name) => ConfigError::Name(name),
+            error => options(error.to_string()),
+        })
     }
 
     /// The ranges of hashes, one a group.

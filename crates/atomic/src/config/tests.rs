@@ -164,3 +164,25 @@ fn rules_of_the_engine_hold_too() {
     // The heartbeat period is at least 10 ms, so that 10 ms of patience are too few.
     assert!(matches!(error("election_timeout_ms", "10"), ConfigError::Options(_)));
 }
+
+#[test]
+fn addresses_are_those_under_which_others_reach_a_server() {
+    for any in ["0.0.0.0:8082", "[::]:8082"] {
+        let text = GOOD.replace("127.0.0.1:8082", any);
+        let error = AtomicConfig::parse(&text).unwrap_err();
+        assert!(matches!(&error, ConfigError::Unspecified { value, .. } if value == any), "{error}");
+    }
+    let error = error("server_address", "\"0.0.0.0:8082\"").to_string();
+    assert!(error.contains("server_address holds 0.0.0.0:8082"), "{error}");
+    let named = AtomicConfig::parse(&GOOD.replace("127.0.0.1:8082", "localhost:8082"));
+    assert_eq!(named, Err(ConfigError::Name("localhost:8082".to_owned())));
+}
+
+#[test]
+fn a_path_is_not_a_shells() {
+    for path in ["~/data", "~", "~me/data"] {
+        let error = error("data_path", &format!("{path:?}"));
+        assert_eq!(error, ConfigError::Home { key: "data_path", value: path.to_owned() });
+    }
+    assert!(with("data_path", "\"/data/~old\"").is_ok());
+}

@@ -17,6 +17,7 @@ pub mod script;
 pub mod server;
 pub mod sim;
 pub mod stages;
+mod start_error;
 
 use std::time::Duration;
 

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use ringraft::{
-    Configuration, GroupId, PeerId, RecoverError, RecoverGroups, RecoveredGroup, StartMode, recover_cluster,
-};
+use ringraft::{Configuration, GroupId, PeerId, RecoverGroups, RecoveredGroup, StartMode, recover_cluster};
 use ringraft_atomic::AtomicConfig;
 use serde_json::{Value, json};
 
+use super::start_error;
 use crate::exit::Exit;
 
 const EXAMPLE: &str = "Example, when only the first of three servers is left, and does not run:
@@ -54,8 +53,10 @@ pub fn run(args: &RecoverArgs) -> Exit {
             tell(args, server, &groups);
             Exit::Fine
         }
-        Err(error @ RecoverError::Storage(_)) => Exit::Unknown.say(&error.to_string()),
-        Err(error) => Exit::Failed.say(&error.to_string()),
+        Err(error) => {
+            let (exit, text) = start_error::of_recovery(&error, &config);
+            exit.say(&text)
+        }
     }
 }
 

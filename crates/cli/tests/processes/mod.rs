@@ -127,10 +127,15 @@ impl Cluster {
     }
 
     /// Starts a process as the server.
-    pub fn spawn_as(&mut self, server: usize, mut command: Command) {
+    pub fn spawn_as(&mut self, server: usize, command: Command) {
         let path = self.dir.path().join(format!("{server}.log"));
         let log = File::options().create(true).append(true).open(path).unwrap();
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.spawn_with_stderr(server, command, log.into());
+    }
+
+    /// Starts a process as the server, with another stderr than its log file.
+    pub fn spawn_with_stderr(&mut self, server: usize, mut command: Command, stderr: Stdio) {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         self.servers[server] = Some(child);
     }
 
@@ -151,10 +156,19 @@ impl Cluster {
 
     /// Asks a server to end and waits for it.
     pub fn terminate(&mut self, server: usize) -> ExitStatus {
-        let mut child = self.servers[server].take().unwrap();
-        let kill = format!("kill -TERM {}", child.id());
+        self.signal(server, "TERM");
+        self.wait_for_end(server)
+    }
+
+    /// Sends a signal to a server.
+    pub fn signal(&self, server: usize, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.servers[server].as_ref().unwrap().id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-        wait_for_end(&mut child)
+    }
+
+    /// Waits for a server that is about to end.
+    pub fn wait_for_end(&mut self, server: usize) -> ExitStatus {
+        wait_for_end(&mut self.servers[server].take().unwrap())
     }
 
     pub fn wait_for_leaders(&mut self) {

@@ -321,7 +321,7 @@ impl NodeImpl {
             let Some(r) = self.role.replicator_at(position) else { return };
             let waited = r.oldest_sent_at().map_or(0, |at| now.since(at));
             if waited >= self.options.rpc_default_timeout_ms * 1000 {
-                tracing::warn!(group = %self.options.group_id, peer = %r.peer, "no answer in time, probing again");
+                tracing::debug!(group = %self.options.group_id, peer = %r.peer, "no answer in time, probing again");
                 fx.marks.set(Mark::RequestTimedOut);
                 r.block(now, heartbeat_ms);
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use ringraft_core::{ChunkKind, EntryChunk, FsmEvent, LogIndex, Mutant, RaftError, Status};
+use ringraft_core::{ChunkKind, EntryChunk, FsmEvent, LogIndex, Mutant, RaftError, Status, Time};
 use rustc_hash::FxHashMap;
 
 use crate::closure_queue::ClosureBatch;
@@ -68,12 +68,50 @@ pub struct ApplyTaskHandler {
     groups: FxHashMap<GroupHandle, Box<FsmGroup>>,
     /// Groups with entries to apply, in the order of their first.
     touched: Vec<GroupHandle>,
+    /// Who times the calls of `on_apply`; nobody in the simulator.
+    slow_calls: Option<SlowCalls>,
+}
+
+/// Tells of calls of `on_apply` that take long, with a bound on the lines.
+#[derive(Debug)]
+struct SlowCalls {
+    limit_ms: u64,
+    clock: fn() -> Time,
+    told_at: Option<Time>,
+    not_told: u64,
+}
+
+/// Time between two lines about slow calls of one worker.
+const SLOW_CALLS_PAUSE_MS: u64 = 10_000;
+
+impl SlowCalls {
+    /// A call that began at `start` has ended.
+    fn ended(&mut self, start: Time, names: &SharedNames, entries: usize) {
+        let now = (self.clock)();
+        let took_ms = now.since(start) / 1000;
+        if took_ms < self.limit_ms {
+            return;
+        }
+        if self.told_at.is_some_and(|at| now < at.after_millis(SLOW_CALLS_PAUSE_MS)) {
+            self.not_told += 1;
+            return;
+        }
+        self.told_at = Some(now);
+        let not_told = std::mem::take(&mut self.not_told);
+        tracing::warn!(group = %names.group_id, took_ms, entries, not_told,
+            "on_apply took long; the other groups of this worker waited for it");
+    }
 }
 
 impl ApplyTaskHandler {
     /// A worker without state machines.
     pub fn new() -> ApplyTaskHandler {
         ApplyTaskHandler::default()
+    }
+
+    /// Has calls of `on_apply` that take `limit_ms` or longer by `clock` told in the log, at most one in ten seconds.
+    pub fn tell_slow_calls(&mut self, limit_ms: u64, clock: fn() -> Time) {
+        self.slow_calls = Some(SlowCalls { limit_ms, clock, told_at: None, not_told: 0 });
     }
 
     /// Does the tasks. Entries of one group that follow each other are applied together.
@@ -139,7 +177,7 @@ impl ApplyTaskHandler {
         if let Some(group) = self.groups.get_mut(&handle)
             && !group.chunks.is_empty()
         {
-            group.do_committed(handle, out);
+            group.do_committed(handle, self.slow_calls.as_mut(), out);
         }
     }
 
@@ -156,7 +194,12 @@ impl ApplyTaskHandler {
 }
 
 impl FsmGroup {
-    fn do_committed(&mut self, handle: GroupHandle, out: &mut ApplyOutput) {
+    fn do_committed(
+        &mut self,
+        handle: GroupHandle,
+        slow_calls: Option<&mut SlowCalls>,
+        out: &mut ApplyOutput,
+    ) {
         let chunks = std::mem::take(&mut self.chunks);
         let closures = std::mem::take(&mut self.closures);
         let last_index = chunks.last().map_or(self.applied, |chunk| chunk.last_index());
@@ -172,7 +215,11 @@ impl FsmGroup {
         }
         let entries: usize = chunks.iter().map(|chunk| chunk.len()).sum();
         metrics::histogram!("fsm-apply-tasks-count").record(entries as f64);
+        let start = slow_calls.as_ref().map(|calls| (calls.clock)());
         let consumed = self.on_apply(&chunks, &closures);
+        if let (Some(calls), Some(start)) = (slow_calls, start) {
+            calls.ended(start, &self.names, entries);
+        }
         self.applied = match &consumed.rollback {
             None => last_index,
             Some(rollback) => rollback.from.saturating_sub(1).max(self.applied),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, Effects, FsmEvent, Input, Mutant, ProposeError, RaftError, RaftRequest, RaftResponse, Status,
-    Time,
+    AppendKind, Effects, FsmEvent, Input, Mark, Mutant, NodeImpl, ProposeError, RaftError, RaftRequest,
+    RaftResponse, Status, Time,
 };
 use ringraft_net::RequestContext;
 use ringraft_proto::RequestKind;
@@ -29,8 +29,17 @@ impl LogEntryAndClosureHandler {
             group.step(now, input, &mut fx);
             out.steps += 1;
         }
+        if fx.marks.contains(Mark::RequestTimedOut) && tracing::enabled!(tracing::Level::WARN) {
+            self.tell_silent_peers(now, handle);
+        }
         self.absorb(handle, &mut fx, out);
         self.fx = fx;
+    }
+
+    fn tell_silent_peers(&mut self, now: Time, handle: GroupHandle) {
+        if let Some(node) = self.node(handle).map(NodeImpl::describe) {
+            self.silent_peers.tell(now, &node);
+        }
     }
 
     /// Proposes the tasks that wait, as one chunk.

@@ -16,6 +16,7 @@ use crate::handler::effects::fail;
 use crate::handler::group::Group;
 use crate::handler::peer_table::{PeerTable, unpack};
 use crate::handler::reply_table::{ReplyTable, Waiting};
+use crate::handler::silent_peers::SilentPeers;
 use crate::handler::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
@@ -70,6 +71,7 @@ pub struct LogEntryAndClosureHandler {
     pub(super) free: Vec<u32>,
     pub(super) peers: PeerTable,
     pub(super) replies: ReplyTable,
+    pub(super) silent_peers: SilentPeers,
     pub(super) timers: TimerQueue,
     /// Slots of groups that something happened to in this turn, each once.
     pub(super) touched: Vec<u32>,
@@ -97,6 +99,7 @@ impl LogEntryAndClosureHandler {
             free: Vec::new(),
             peers: PeerTable::default(),
             replies: ReplyTable::default(),
+            silent_peers: SilentPeers::default(),
             timers: TimerQueue::default(),
             touched: Vec::new(),
             touched_before: Vec::new(),

@@ -1,5 +1,7 @@
 //! The three handlers driven by hand, as a simulator does it: no thread, no clock, no socket, no file.
 
+mod log_lines;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -84,6 +86,8 @@ struct World {
     max_unapplied_entries: u64,
     /// How often the worker had to wake the owner.
     wakes: u32,
+    /// Learns from every group that is opened from now on; it is never heard of.
+    learner: Option<PeerId>,
     /// How often the disk had to.
     disk_wakes: u32,
 }
@@ -108,6 +112,7 @@ impl World {
             progress: Vec::new(),
             max_unapplied_entries: 1000,
             wakes: 0,
+            learner: None,
             disk_wakes: 0,
         }
     }
@@ -124,7 +129,8 @@ impl World {
         self.progress.push((group.clone(), progress.clone()));
         let machine = Box::new(Recorder(name.to_owned(), self.log.clone()));
         let fsm = FsmGroup::new(names.clone(), machine, progress.clone(), status.clone(), 0);
-        let conf = Configuration::of_peers(vec![peer.clone()]);
+        let mut conf = Configuration::of_peers(vec![peer.clone()]);
+        conf.learners.extend(self.learner.clone());
         let mut options = CoreOptions::new(group, peer, conf);
         options.max_unapplied_entries = self.max_unapplied_entries;
         let open = OpenGroup {
@@ -161,6 +167,10 @@ impl World {
 
     /// One pass of disk and worker over what the lane has put out.
     fn stages(&mut self) {
+        if self.learner.is_some() {
+            // Nobody carries them; other tests look at what is sent.
+            self.out.sends.clear();
+        }
         let batch = self.disk.on_batch(&mut self.out.disk);
         let result = self.storage.submit(&batch).and_then(|()| self.storage.complete());
         let mut stable = StableOutput::default();

@@ -11,7 +11,7 @@ use ringraft_storage::{GroupKey, LogStorage, StorageError, WriteBatch};
 use crate::future::Promise;
 use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
 use crate::pipeline::clock::now;
-use crate::pipeline::{LaneShared, StageGuard};
+use crate::pipeline::{LaneShared, StageGuard, StoreWatch};
 use crate::rpc::Outbox;
 use crate::sync::Ordering;
 
@@ -51,6 +51,8 @@ pub(crate) struct DiskLoop {
     pub(crate) lanes: Vec<Arc<LaneShared>>,
     /// Rings of the lanes, for requests that could not be sent.
     pub(crate) lane_rings: Vec<Producer<LaneEvent>>,
+    /// Told when the store has failed.
+    pub(crate) watch: Arc<StoreWatch>,
     /// Held until the end.
     pub(crate) _guard: StageGuard,
 }
@@ -177,7 +179,8 @@ impl DiskLoop {
             self.lanes[lane].board.group_failed(handle, &progress, status);
             wake[lane] = true;
         }
-        if let Some(status) = out.failed.take() {
+        let failed = out.failed.take();
+        if let Some(status) = &failed {
             for (lane, wake) in self.lanes.iter().zip(&mut wake) {
                 lane.board.store_failed(status.clone());
                 *wake = true;
@@ -185,6 +188,9 @@ impl DiskLoop {
         }
         for (lane, _) in self.lanes.iter().zip(wake).filter(|(_, wake)| *wake) {
             lane.wake();
+        }
+        if let Some(status) = failed {
+            self.watch.tell(status);
         }
     }
 

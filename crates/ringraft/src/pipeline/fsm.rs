@@ -15,6 +15,8 @@ const BATCH: usize = 64;
 pub(crate) struct FsmLoop {
     pub(crate) ring: Consumer<Vec<FsmTask>>,
     pub(crate) lanes: Vec<Arc<LaneShared>>,
+    /// Calls of `on_apply` that take longer are told in the log; 0 means none.
+    pub(crate) slow_apply_ms: u64,
     /// Held until the end.
     pub(crate) _guard: StageGuard,
 }
@@ -23,6 +25,9 @@ impl FsmLoop {
     pub(crate) fn run(mut self) {
         gather_flushes();
         let mut handler = ApplyTaskHandler::new();
+        if self.slow_apply_ms > 0 {
+            handler.tell_slow_calls(self.slow_apply_ms, now);
+        }
         let (mut events, mut tasks, mut out) = (Vec::new(), Vec::new(), ApplyOutput::default());
         let mut wake = vec![false; self.lanes.len()];
         while self.ring.wait(None) != WaitOutcome::Closed {

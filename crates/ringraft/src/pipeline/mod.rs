@@ -8,6 +8,7 @@ mod net;
 mod read;
 #[cfg(shuttle)]
 mod scripted_net;
+mod store_watch;
 mod threads;
 
 use std::cell::Cell;
@@ -28,6 +29,7 @@ pub(crate) use net::{HostLoop, NetThread, NetWaker};
 pub(crate) use read::ReadLoop;
 #[cfg(all(test, shuttle))]
 pub(crate) use scripted_net::ScriptedNet;
+pub(crate) use store_watch::StoreWatch;
 pub(crate) use threads::Threads;
 
 thread_local! {

@@ -62,6 +62,14 @@ impl UserProcessors {
     }
 }
 
+impl fmt::Debug for UserProcessors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let classes: Vec<_> =
+            self.by_class.read().keys().map(|c| String::from_utf8_lossy(c).into_owned()).collect();
+        f.debug_tuple("UserProcessors").field(&classes).finish()
+    }
+}
+
 /// Receives what the network reads: decodes it and hands it to the lane that it concerns.
 pub struct Processors {
     routes: Arc<RoutingTable>,

@@ -242,6 +242,9 @@ fn nothing_is_acknowledged_after_the_store_has_failed() {
     let member = start_member(options, quick(&"127.0.0.1:1".parse().expect("conf")));
     let (other, _) = second_group(&member.host, "h");
     member.node.propose("fine").wait(LIMIT).expect("applied");
+    let (told, heard) = std::sync::mpsc::channel();
+    member.host.on_store_failed(move |status| told.send(status.clone()).expect("somebody listens"));
+    assert_eq!(member.host.store_error(), None);
     fail.store(true, Ordering::SeqCst);
     let outcome = member.node.propose("lost").wait(LIMIT);
     assert!(matches!(&outcome, Err(ApplyError::Unknown(_))), "{outcome:?}");
@@ -253,6 +256,9 @@ fn nothing_is_acknowledged_after_the_store_has_failed() {
             "{refused:?}"
         );
     }
+    let status = heard.recv_timeout(LIMIT).expect("the host tells of the end of its store");
+    assert!(status.message.contains("the disk is gone"), "{status}");
+    assert_eq!(member.host.store_error(), Some(status));
     assert_eq!(member.applied.entries.lock().len(), 1);
     eventually("on_error", || (member.applied.errors.lock().len() == 1).then_some(()));
     member.host.shutdown();

@@ -87,17 +87,17 @@ fn a_directory_remembers_whose_it_is() {
     let mut second = options(dir.path(), &endpoint, StartMode::Existing);
     second.transport = ringraft::TransportOptions::Tcp { listen: Some("127.0.0.1:0".parse().expect("addr")) };
     let in_use = start(second).unwrap_err();
-    assert!(matches!(in_use, StartError::ForeignDirectory { .. } | StartError::Store(_)), "{in_use}");
+    assert!(matches!(in_use, StartError::ForeignDirectory { .. }), "{in_use}");
     host.shutdown();
 
     let mut stranger = options(dir.path(), &endpoint, StartMode::Bootstrap);
     stranger.endpoint = format!("127.0.0.1:{}", ports[1]);
     let error = start(stranger).unwrap_err();
-    assert!(matches!(error, StartError::ForeignDirectory { .. }), "{error}");
+    assert!(matches!(error, StartError::OtherOwner { .. }), "{error}");
     assert!(error.to_string().contains(&endpoint), "names the owner: {error}");
     let mut cluster = options(dir.path(), &endpoint, StartMode::Existing);
     cluster.cluster = "another".to_owned();
-    assert!(matches!(start(cluster).unwrap_err(), StartError::ForeignDirectory { .. }));
+    assert!(matches!(start(cluster).unwrap_err(), StartError::OtherOwner { .. }));
 }
 
 /// Who comes back without memory must not found its groups anew, at no start.

@@ -1,8 +1,12 @@
 use std::net::TcpListener;
 
 use ringraft::inproc::Network;
-use ringraft::{HostOptions, NodeOptions, RaftGroupService, RaftHost, StartError, StartMode, StoreOptions};
+use ringraft::{
+    HostOptions, HostOptionsError, NodeOptions, RaftGroupService, RaftHost, StartError, StartMode,
+    StoreOptions,
+};
 
+use crate::restart::free_ports;
 use crate::support::{Journal, memory_options, quick};
 
 fn group(host: &RaftHost, name: &str, server: &str, options: NodeOptions) -> Result<(), StartError> {
@@ -17,7 +21,8 @@ fn a_port_in_use_is_named() {
     let mut options = HostOptions::new(&address, StoreOptions::Memory);
     options.start_mode = StartMode::Bootstrap;
     let error = RaftHost::start(options).unwrap_err();
-    assert!(matches!(&error, StartError::Net(text) if text.contains(&address)), "{error}");
+    assert!(matches!(&error, StartError::Listen { kind: std::io::ErrorKind::AddrInUse, .. }), "{error}");
+    assert!(error.to_string().contains(&address), "{error}");
 }
 
 #[test]
@@ -25,11 +30,34 @@ fn wrong_options_stop_a_host_before_it_starts() {
     let mut options = HostOptions::new("nowhere", StoreOptions::Memory);
     options.start_mode = StartMode::Bootstrap;
     assert!(matches!(RaftHost::start(options), Err(StartError::HostOptions(_))));
-    let memory = HostOptions::new("127.0.0.1:1", StoreOptions::Memory);
+    let memory = HostOptions::new(format!("127.0.0.1:{}", free_ports(1)[0]), StoreOptions::Memory);
     assert!(matches!(RaftHost::start(memory), Err(StartError::BlankDirectory { .. })));
     let mut named = HostOptions::new("localhost:1", StoreOptions::Memory);
     named.start_mode = StartMode::Bootstrap;
-    assert!(matches!(RaftHost::start(named), Err(StartError::Net(_))), "a name is no address to listen at");
+    let name = |error: &StartError| matches!(error, StartError::HostOptions(HostOptionsError::Name(_)));
+    assert!(RaftHost::start(named).is_err_and(|error| name(&error)), "a name is no address to listen at");
+}
+
+/// A first start that fails leaves no mark that refuses the next one.
+#[test]
+fn a_directory_is_not_claimed_by_a_host_that_cannot_listen() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let start = |endpoint: &str| {
+        let mut options = HostOptions::new(endpoint, StoreOptions::segment(&data));
+        options.start_mode = StartMode::Bootstrap;
+        RaftHost::start(options)
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // A port of somebody else, an address of no machine (RFC 5737), a name, and any address.
+    for endpoint in
+        [taken.local_addr().expect("bound").to_string().as_str(), "192.0.2.1:1", "localhost:1", "0.0.0.0:1"]
+    {
+        let error = start(endpoint).unwrap_err();
+        assert!(error.to_string().contains(endpoint), "{error}");
+        assert!(!data.exists(), "{error} left something behind");
+    }
+    start(&format!("127.0.0.1:{}", free_ports(1)[0])).expect("the right endpoint").shutdown();
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     shuttle::Runner::new(random, config).run(move || again());
 }
 
-const ENDPOINT: &str = "a:1";
+const ENDPOINT: &str = "127.0.0.1:1";
 
 /// A host with the smallest rings that there are.
 fn tight() -> HostOptions {
