@@ -51,6 +51,7 @@ pub mod handler;
 mod host;
 mod host_options;
 mod iterator;
+mod leader_watch;
 mod node;
 mod options;
 mod pipeline;
@@ -71,12 +72,14 @@ pub use future::ProposeFuture;
 pub use host::{HostDescription, RaftHost};
 pub use host_options::{HostOptions, StartMode, StoreOptions, TransportOptions};
 pub use iterator::{Entries, Entry, Iterator};
+pub use leader_watch::LeaderFuture;
 pub use node::Node;
 pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
 pub use recover_cluster::{RecoverError, RecoverGroups, RecoveredGroup, recover_cluster};
 pub use ringraft_core::{
-    CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogIndex, Members, MembershipChange,
-    NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription, Status, Term,
+    CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogId, LogIndex, Members,
+    MembershipChange, NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription,
+    Status, Term,
 };
 pub use ringraft_net::{Endpoint, NetLoopOptions, inproc};
 pub use ringraft_storage::SegmentLogOptions;
