@@ -7,18 +7,14 @@ use ringraft_core::PeerId;
 use ringraft_proto::generated::cli::{GetLeaderRequest, GetLeaderResponse};
 use ringraft_proto::{class, serialize};
 
-use super::{Call, CliError, CliService, message};
-
-/// The part of a call's time that one question may take: a member that accepts and never answers must not use up the time in which
-/// the others would elect, and be asked again.
-const QUESTIONS_IN_A_CALL: u32 = 4;
+use super::{ATTEMPTS_IN_A_CALL, Call, CliError, CliService, message};
 
 impl CliService {
     /// The leader as a member of the call's configuration names it. One that was `doubted`, because it has just refused, is believed
     /// only when nobody names another within the time of a question.
     pub(super) fn find_leader(&self, call: &Call<'_>, doubted: Option<&PeerId>) -> Result<PeerId, CliError> {
         let left = call.deadline.saturating_duration_since(Instant::now());
-        let timeout = (self.timeout() / QUESTIONS_IN_A_CALL).min(left).max(Duration::from_millis(1));
+        let timeout = (self.timeout() / ATTEMPTS_IN_A_CALL).min(left).max(Duration::from_millis(1));
         let answers = self.ask_who_leads(call, timeout);
         let mut second_best = None;
         let mut reasons = Vec::new();
