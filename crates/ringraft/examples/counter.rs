@@ -1,4 +1,4 @@
-//! A counter on one server: the program of README.md.
+// A counter on one server: the program of README.md.
 
 use std::error::Error;
 use std::path::Path;
