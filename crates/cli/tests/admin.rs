@@ -160,3 +160,43 @@ fn an_operator_without_a_cluster_is_told_so() {
     let output = run(&["admin", "get-leader", "--group", "g", "--conf", address, "--timeout", "2000"]);
     assert_refused(&output, 1, &["Fail to find node", "in group g"]);
 }
+
+/// Six groups are led by one server; their leaders are spread with as few moves as it takes.
+#[test]
+fn leaders_are_spread_over_the_servers() {
+    let mut cluster = Cluster::start(3, "total_slots = 6");
+    let conf = cluster.conf();
+    let first = cluster.addresses[0].clone();
+    for group in 0..6 {
+        let name = format!("atomic_{group}");
+        cluster.wait_until("one server leads all", |_| {
+            let args = ["admin", "transfer", "--to", &first, "--group", &name, "--conf", &conf, "--json"];
+            let output = run(&args);
+            output.status.success() && json(&output)["leader"] == json!(first)
+        });
+    }
+    let rebalance =
+        |more: &[&str]| run(&[&["admin", "rebalance", "--conf", &first, "--json"], more].concat());
+    let one = rebalance(&["--groups", "atomic_1"]);
+    assert_eq!(
+        (json(&one)["ok"].clone(), json(&one)["moved"].clone()),
+        (json!(true), json!(0)),
+        "{}",
+        stderr(&one)
+    );
+    let all = rebalance(&["--group-prefix", "atomic_"]);
+    assert_eq!(all.status.code(), Some(0), "{}", stderr(&all));
+    let answer = json(&all);
+    assert_eq!((&answer["ok"], &answer["error"]), (&json!(true), &Value::Null));
+    let leads: Vec<u64> =
+        answer["leads"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).collect();
+    assert_eq!(leads, [2, 2, 2], "{answer}");
+    // Four are over the share of the first; one that another than its target won is moved again.
+    let moves = answer["moves"].as_array().unwrap();
+    let again = moves.iter().filter(|moved| moved["from"] != json!(first)).count();
+    assert_eq!((answer["moved"].as_u64(), moves.len()), (Some(4 + again as u64), 4 + again), "{answer}");
+    assert_eq!(json(&rebalance(&[]))["moved"], json!(0), "what is balanced stays");
+    assert_refused(&rebalance(&["--group-prefix", "other"]), 1, &["no group"]);
+    assert_refused(&rebalance(&["--group", "atomic_1"]), 2, &["--groups"]);
+    cluster.assert_healthy();
+}

@@ -61,6 +61,9 @@ pub struct CoreOptions {
     pub max_unapplied_entries: u64,
     /// Bytes of applied entries kept in memory for peers that lag (1 MiB); nothing is kept when no peer lags.
     pub max_tail_bytes: usize,
+    /// Which of the peers that are equally fit gets the leadership that this node gives away unasked (0, the last in the order of the
+    /// members; 1 the first, and so on round). A host that gives each of its groups another number spreads them when it stops.
+    pub successor: u64,
 }
 
 impl CoreOptions {
@@ -92,6 +95,7 @@ impl CoreOptions {
             max_unstable_bytes: 64 << 20,
             max_unapplied_entries: 262_144,
             max_tail_bytes: 1 << 20,
+            successor: 0,
         }
     }
 

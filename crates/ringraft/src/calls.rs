@@ -13,13 +13,14 @@ use ringraft_core::{
 };
 use ringraft_ring::TryPublishError;
 
-use crate::completion::{ApplyError, ApplyResult, Completion};
+use crate::completion::{Applied, ApplyError, ApplyResult, Completion};
 use crate::future::{Promise, Waiter, promise};
 use crate::handler::{CallResult, Control, LaneEvent, NodeCall, ReadEvent};
 use crate::node::Node;
 use crate::pipeline::on_host_thread;
 
-/// The outcome of [`Node::read_index`]: await it, or block with [`wait`](ReadIndexFuture::wait).
+/// The outcome of [`Node::read_index`]: await it, or block with [`wait`](ReadIndexFuture::wait). Whoever asks again after the outcome
+/// was given gets [`ApplyError::ReadFailed`] with `EINVAL`.
 #[must_use = "a read that nobody waits for is wasted"]
 pub struct ReadIndexFuture(Waiter<ApplyResult>);
 
@@ -27,13 +28,11 @@ impl ReadIndexFuture {
     /// Blocks until the state machine may be read, or for `timeout`. Gives the index up to which it has applied at least.
     ///
     /// # Errors
-    /// The outcome; [`ApplyError::ReadFailed`] with `ETIMEDOUT` when the time is over.
+    /// The outcome; [`ApplyError::ReadFailed`] with `ETIMEDOUT` when the time is over, and at once with `EPERM` on a thread of a host
+    /// (in a state machine or a completion), which would wait for itself.
     pub fn wait(&mut self, timeout: Duration) -> Result<LogIndex, ApplyError> {
-        let outcome = self.0.wait(Some(timeout)).unwrap_or_else(|| {
-            let message = format!("no outcome within {} ms", timeout.as_millis());
-            Err(ApplyError::ReadFailed(Status::new(RaftError::TimedOut, message)))
-        });
-        outcome.map(|applied| applied.index)
+        let outcome = self.0.wait_for_host(timeout);
+        outcome.unwrap_or_else(|reason| Err(ApplyError::ReadFailed(reason.status(timeout)))).map(index_of)
     }
 }
 
@@ -41,8 +40,14 @@ impl Future for ReadIndexFuture {
     type Output = Result<LogIndex, ApplyError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(context).map(|outcome| outcome.map(|applied| applied.index))
+        self.0
+            .poll(context)
+            .map(|outcome| outcome.unwrap_or_else(|status| Err(ApplyError::ReadFailed(status))).map(index_of))
     }
+}
+
+fn index_of(applied: Applied) -> LogIndex {
+    applied.index
 }
 
 impl fmt::Debug for ReadIndexFuture {
@@ -51,8 +56,9 @@ impl fmt::Debug for ReadIndexFuture {
     }
 }
 
-/// The outcome of a change of members or of a transfer: await it, or block with [`wait`](CallFuture::wait). Dropping it does not
-/// take the call back.
+/// The outcome of a change of members or of a transfer: await it, or block with [`wait`](CallFuture::wait). When the node
+/// stops before the call has ended, the outcome is [`CallFailure::Unknown`] with `ENODESHUTDOWN`; whoever asks again after the outcome
+/// was given gets [`CallFailure::Unknown`] with `EINVAL`. Dropping it does not take the call back.
 #[must_use = "whether members changed or leadership moved matters"]
 pub struct CallFuture(Waiter<CallResult>);
 
@@ -60,12 +66,11 @@ impl CallFuture {
     /// Blocks until the outcome is there, or for `timeout`.
     ///
     /// # Errors
-    /// The outcome; [`CallFailure::Unknown`] with `ETIMEDOUT` when the time is over, for the call goes on.
+    /// The outcome; [`CallFailure::Unknown`] with `ETIMEDOUT` when the time is over, and at once with `EPERM` on a thread of a host
+    /// (in a state machine or a completion), which would wait for itself. The call goes on in both cases.
     pub fn wait(&mut self, timeout: Duration) -> CallResult {
-        self.0.wait(Some(timeout)).unwrap_or_else(|| {
-            let message = format!("no outcome within {} ms, or the node has stopped", timeout.as_millis());
-            Err(CallFailure::Unknown(Status::new(RaftError::TimedOut, message)))
-        })
+        let outcome = self.0.wait_for_host(timeout);
+        outcome.unwrap_or_else(|reason| Err(CallFailure::Unknown(reason.status(timeout))))
     }
 }
 
@@ -73,7 +78,7 @@ impl Future for CallFuture {
     type Output = CallResult;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallResult> {
-        self.0.poll(context)
+        self.0.poll(context).map(|outcome| outcome.unwrap_or_else(|status| Err(CallFailure::Unknown(status))))
     }
 }
 

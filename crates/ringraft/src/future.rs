@@ -9,12 +9,51 @@ use std::time::{Duration, Instant};
 use ringraft_core::{RaftError, Status};
 
 use crate::completion::{ApplyError, ApplyResult};
+use crate::pipeline::on_host_thread;
 use crate::sync::{Condvar, Mutex};
 
 enum Slot<T> {
     Empty(Option<Waker>),
     Full(T),
+    /// The promise was dropped: no value will come.
+    Broken,
+    /// The value came and was taken.
     Taken,
+}
+
+/// Why a waiter has no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoValue {
+    /// The time is over; the value may still come.
+    Late,
+    /// The promise was dropped: no value will come.
+    Broken,
+    /// It was given before.
+    Taken,
+    /// The current thread belongs to a host, perhaps to the one that has to give the value: it must not wait.
+    OwnThread,
+}
+
+impl NoValue {
+    /// What callers are told who waited for `timeout`.
+    pub(crate) fn status(self, timeout: Duration) -> Status {
+        match self {
+            NoValue::Late => {
+                Status::new(RaftError::TimedOut, format!("no outcome within {} ms", timeout.as_millis()))
+            }
+            NoValue::Broken => Status::new(RaftError::NodeShutdown, "the node has stopped"),
+            NoValue::Taken => Status::new(RaftError::Invalid, "the outcome of this future was taken before"),
+            NoValue::OwnThread => Status::new(
+                RaftError::NotPermitted,
+                "a thread of the host cannot wait for an outcome; await it elsewhere, or give a completion that is called",
+            ),
+        }
+    }
+
+    /// What a future says that was polled: it waits without an end.
+    fn polled(self) -> Status {
+        self.status(Duration::MAX)
+    }
 }
 
 struct Shared<T> {
@@ -34,7 +73,7 @@ enum Receiver<T> {
 impl<T> Receiver<T> {
     fn receive(self, value: Option<T>) {
         match self {
-            Receiver::Slot(shared) => fill(&shared, value.map_or(Slot::Taken, Slot::Full)),
+            Receiver::Slot(shared) => fill(&shared, value.map_or(Slot::Broken, Slot::Full)),
             Receiver::Call(call) => call(value),
         }
     }
@@ -60,6 +99,11 @@ impl<T> Promise<T> {
     /// happens. That may be an owner: it must be short and must neither block nor panic.
     pub(crate) fn calling(call: impl FnOnce(Option<T>) + Send + 'static) -> Promise<T> {
         Promise(Some(Receiver::Call(Box::new(call))))
+    }
+
+    /// Whether nobody can wait for it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(&self.0, Some(Receiver::Slot(shared)) if Arc::strong_count(shared) == 1)
     }
 
     /// Fills the slot and wakes whoever waits.
@@ -90,22 +134,32 @@ impl<T> Waiter<T> {
     /// Waits for the value; `None` when the time is over first, when it was taken before, or when the
     /// promise was dropped.
     pub fn wait(&self, timeout: Option<Duration>) -> Option<T> {
+        self.take_within(timeout).ok()
+    }
+
+    /// Waits for a value that a host gives. On a thread of a host it does not wait: that thread may be the one to give the value.
+    pub(crate) fn wait_for_host(&self, timeout: Duration) -> Result<T, NoValue> {
+        let own_thread = on_host_thread();
+        let outcome = self.take_within(Some(if own_thread { Duration::ZERO } else { timeout }));
+        outcome.map_err(|reason| match reason {
+            NoValue::Late if own_thread => NoValue::OwnThread,
+            reason => reason,
+        })
+    }
+
+    fn take_within(&self, timeout: Option<Duration>) -> Result<T, NoValue> {
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut slot = self.0.slot.lock();
         loop {
-            match &*slot {
-                Slot::Full(_) => match std::mem::replace(&mut *slot, Slot::Taken) {
-                    Slot::Full(value) => return Some(value),
-                    _ => return None,
-                },
-                Slot::Taken => return None,
-                Slot::Empty(_) => {}
+            match take(&mut slot) {
+                Err(NoValue::Late) => {}
+                outcome => return outcome,
             }
             match deadline {
                 None => self.0.filled.wait(&mut slot),
                 Some(deadline) => {
                     if Instant::now() >= deadline {
-                        return None;
+                        return Err(NoValue::Late);
                     }
                     self.0.filled.wait_until(&mut slot, deadline);
                 }
@@ -113,26 +167,34 @@ impl<T> Waiter<T> {
         }
     }
 
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<T> {
+    /// The value, or why none will come. Polled again after either, it is ready again and says so.
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Result<T, Status>> {
         let mut slot = self.0.slot.lock();
-        match &mut *slot {
-            Slot::Empty(waker) => {
-                if waker.as_ref().is_none_or(|known| !known.will_wake(context.waker())) {
-                    *waker = Some(context.waker().clone());
-                }
-                Poll::Pending
+        if let Slot::Empty(waker) = &mut *slot {
+            if waker.as_ref().is_none_or(|known| !known.will_wake(context.waker())) {
+                *waker = Some(context.waker().clone());
             }
-            full => match std::mem::replace(full, Slot::Taken) {
-                Slot::Full(value) => Poll::Ready(value),
-                _ => Poll::Pending,
-            },
+            return Poll::Pending;
         }
+        Poll::Ready(take(&mut slot).map_err(NoValue::polled))
+    }
+}
+
+/// Takes the value out of a slot; [`NoValue::Late`] when it has not come yet.
+fn take<T>(slot: &mut Slot<T>) -> Result<T, NoValue> {
+    match slot {
+        Slot::Empty(_) => Err(NoValue::Late),
+        Slot::Broken => Err(NoValue::Broken),
+        full => match std::mem::replace(full, Slot::Taken) {
+            Slot::Full(value) => Ok(value),
+            _ => Err(NoValue::Taken),
+        },
     }
 }
 
 /// The outcome of [`Node::propose`](crate::Node::propose): await it, or block with [`wait`](ProposeFuture::wait).
 ///
-/// Dropping it does not take the proposal back.
+/// Whoever asks again after the outcome was given gets [`ApplyError::Unknown`] with `EINVAL`. Dropping it does not take the proposal back.
 #[must_use = "the outcome of a proposal matters; drop it on purpose if it does not"]
 pub struct ProposeFuture(Waiter<ApplyResult>);
 
@@ -144,12 +206,11 @@ impl ProposeFuture {
     /// Blocks until the outcome is there, or for `timeout`.
     ///
     /// # Errors
-    /// The outcome; [`ApplyError::Unknown`] with `ETIMEDOUT` when the time is over, for the proposal goes on.
+    /// The outcome; [`ApplyError::Unknown`] with `ETIMEDOUT` when the time is over, and at once with `EPERM` on a thread of a host
+    /// (in a state machine or a completion), which would wait for itself. The proposal goes on in both cases.
     pub fn wait(&mut self, timeout: Duration) -> ApplyResult {
-        self.0.wait(Some(timeout)).unwrap_or_else(|| {
-            let message = format!("no outcome within {} ms", timeout.as_millis());
-            Err(ApplyError::Unknown(Status::new(RaftError::TimedOut, message)))
-        })
+        let outcome = self.0.wait_for_host(timeout);
+        outcome.unwrap_or_else(|reason| Err(ApplyError::Unknown(reason.status(timeout))))
     }
 }
 
@@ -157,7 +218,7 @@ impl Future for ProposeFuture {
     type Output = ApplyResult;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<ApplyResult> {
-        self.0.poll(context)
+        self.0.poll(context).map(|outcome| outcome.unwrap_or_else(|status| Err(ApplyError::Unknown(status))))
     }
 }
 
@@ -169,6 +230,8 @@ impl std::fmt::Debug for ProposeFuture {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -197,15 +260,16 @@ mod tests {
         assert_eq!(values.into_iter().collect::<Vec<_>>(), [Some(7), None]);
     }
 
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn a_waiting_task_is_woken() {
-        use std::sync::atomic::{AtomicUsize, Ordering};
-        struct Count(AtomicUsize);
-        impl std::task::Wake for Count {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&count));
         let (promise, waiter) = promise();
@@ -214,6 +278,31 @@ mod tests {
         assert!(waiter.poll(&mut context).is_pending());
         promise.fulfil("x");
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert_eq!(waiter.poll(&mut context), Poll::Ready("x"));
+        assert_eq!(waiter.poll(&mut context), Poll::Ready(Ok("x")));
+        let Poll::Ready(Err(again)) = waiter.poll(&mut context) else { panic!("pending for ever") };
+        assert_eq!(again.error, RaftError::Invalid, "{again}");
+    }
+
+    #[test]
+    fn a_dropped_promise_wakes_the_task_and_ends_the_future() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        let (promise, waiter) = promise::<u8>();
+        assert!(waiter.poll(&mut context).is_pending());
+        drop(promise);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        for _ in 0..2 {
+            let Poll::Ready(Err(status)) = waiter.poll(&mut context) else { panic!("pending for ever") };
+            assert_eq!(status.error, RaftError::NodeShutdown, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_promise_knows_that_nobody_waits() {
+        let (promise, waiter) = promise::<u8>();
+        assert!(!promise.is_abandoned());
+        drop(waiter);
+        assert!(promise.is_abandoned());
     }
 }

@@ -47,6 +47,9 @@ use crate::sync::{Mutex, Ordering};
 /// Slots of a read worker's ring; a lane keeps what does not fit.
 const READ_RING: usize = if cfg!(shuttle) { 2 } else { 256 };
 
+/// How long a start waits for a sole voter to elect itself, which takes one write: longer, and the disk hangs.
+const SELF_ELECTION: Duration = Duration::from_secs(5);
+
 /// Runs raft groups in this process: lanes, state-machine workers, one log store, one network endpoint. A handle: clones name
 /// the same host, and the last one that goes shuts it down.
 #[derive(Clone)]
@@ -223,7 +226,8 @@ impl RaftHost {
         self.0.listen_address
     }
 
-    /// Starts a replica of a group on this host. Waits until the group is opened in the store.
+    /// Starts a replica of a group on this host. Waits until the group is opened in the store and, when the replica is the only voter,
+    /// until it leads, so that it can be written to at once; others call [`Node::wait_for_leader`].
     ///
     /// # Errors
     /// [`StartError`]: wrong options, an id that is not on this host, a group that runs already, a store that has failed.
@@ -252,7 +256,13 @@ impl RaftHost {
         let number = inner.reserve(&group_id, &server_id)?;
         let started = inner.open_group(number, &group_id, &server_id, options, state_machine);
         match &started {
-            Ok(node) => inner.routes.insert_node(node.clone()),
+            Ok(node) => {
+                inner.routes.insert_node(node.clone());
+                if node.is_electing_itself() {
+                    // Whether it leads now, is seen by the first write; why it does not, by `last_error`.
+                    let _ = node.wait_for_leader(SELF_ELECTION);
+                }
+            }
             Err(_) => {
                 inner.groups.lock().by_id.remove(&group_id);
             }

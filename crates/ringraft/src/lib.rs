@@ -1,7 +1,8 @@
 //! A multi-raft replication engine: hosts, lanes, pipeline handlers, node handles.
 //!
 //! A [`RaftHost`] runs any number of raft groups on a fixed set of threads. A group is started with a [`StateMachine`]; the
-//! [`Node`] handle takes [`Task`]s, or proposals that are awaited.
+//! [`Node`] handle takes [`Task`]s, or proposals that are awaited. A group with one voter takes writes when its start returns; others
+//! elect a leader first, for which [`Node::wait_for_leader`] waits, and take writes where it is.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -21,9 +22,10 @@
 //! let mut options = HostOptions::new("127.0.0.1:8081", StoreOptions::segment("/var/lib/counter"));
 //! options.start_mode = StartMode::Bootstrap;
 //! let host = RaftHost::start(options)?;
-//! let node_options = NodeOptions::with_initial_conf("127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083".parse()?);
+//! let node_options = NodeOptions::with_initial_conf("127.0.0.1:8081".parse()?);
 //! let node = RaftGroupService::new("counter", "127.0.0.1:8081".parse()?, node_options, Count(0)).start(&host)?;
-//! let applied = node.propose("increment").wait(Duration::from_secs(1))?;
+//! node.wait_for_leader(Duration::from_secs(10))?;
+//! let applied = node.propose("increment").wait(Duration::from_secs(5))?;
 //! println!("entry {} answered {:?}", applied.index, applied.response);
 //! host.shutdown();
 //! # Ok(())
@@ -52,6 +54,7 @@ pub mod handler;
 mod host;
 mod host_options;
 mod iterator;
+mod leader_watch;
 mod node;
 mod options;
 mod pipeline;
@@ -73,12 +76,14 @@ pub use future::ProposeFuture;
 pub use host::{HostDescription, RaftHost};
 pub use host_options::{HostOptions, StartMode, StoreOptions, TransportOptions};
 pub use iterator::{Entries, Entry, Iterator};
+pub use leader_watch::LeaderFuture;
 pub use node::Node;
 pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
 pub use recover_cluster::{RecoverError, RecoverGroups, RecoveredGroup, recover_cluster};
 pub use ringraft_core::{
-    CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogIndex, Members, MembershipChange,
-    NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription, Status, Term,
+    CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogId, LogIndex, Members,
+    MembershipChange, NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription,
+    Status, Term,
 };
 pub use ringraft_net::{Endpoint, NetLoopOptions, inproc};
 pub use ringraft_storage::SegmentLogOptions;

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use ringraft_core::{GroupId, LogIndex, NodeDescription, NodeState, PeerId, RaftError, Status, Term};
+use ringraft_core::{
+    ConfigurationEntry, GroupId, LogIndex, NodeDescription, NodeState, PeerId, RaftError, Status, Term,
+};
 use ringraft_ring::{Producer, TryPublishError};
 
 use crate::completion::{ApplyError, ApplyResult, Completion, Deliveries};
 use crate::future::{ProposeFuture, promise};
 use crate::handler::{ApplyEvent, Control, GroupHandle, LaneEvent};
+use crate::leader_watch::{KnownLeader, LeaderFuture, LeaderWatch};
 use crate::options::ApplyTaskMode;
 use crate::pipeline::on_host_thread;
 use crate::task::Task;
@@ -46,6 +49,8 @@ pub struct NodeStatus {
     applied: AtomicU64,
     has_leader: AtomicBool,
     leader: RwLock<Option<PeerId>>,
+    leader_watch: LeaderWatch,
+    configuration: RwLock<ConfigurationEntry>,
     error: RwLock<Option<Status>>,
 }
 
@@ -70,28 +75,69 @@ impl Default for NodeStatus {
             applied: AtomicU64::new(0),
             has_leader: AtomicBool::new(false),
             leader: RwLock::new(None),
+            leader_watch: LeaderWatch::default(),
+            configuration: RwLock::default(),
             error: RwLock::new(None),
         }
     }
 }
 
 impl NodeStatus {
-    pub(crate) fn publish(&self, numbers: StatusNumbers, leader: Option<&PeerId>) {
+    pub(crate) fn publish(
+        &self,
+        numbers: StatusNumbers,
+        leader: Option<&PeerId>,
+        configuration: &ConfigurationEntry,
+    ) {
         self.term.store(numbers.term, Ordering::Relaxed);
         self.last_log.store(numbers.last_log, Ordering::Relaxed);
         self.stable.store(numbers.stable, Ordering::Relaxed);
         self.committed.store(numbers.committed, Ordering::Relaxed);
         // Only the owner writes, so that it may compare without the lock of writers.
-        if self.leader.read().as_ref() != leader {
+        if *self.configuration.read() != *configuration {
+            *self.configuration.write() = configuration.clone();
+        }
+        let new_leader = self.leader.read().as_ref() != leader;
+        if new_leader {
             *self.leader.write() = leader.cloned();
             self.has_leader.store(leader.is_some(), Ordering::Relaxed);
         }
         // Last: who sees the new state sees the term that belongs to it.
-        self.state.store(state_to_byte(numbers.state), Ordering::Release);
+        let before = self.swap_state(numbers.state);
+        if new_leader || before != numbers.state {
+            self.tell_watch();
+        }
     }
 
     pub(crate) fn set_state(&self, state: NodeState) {
+        if self.swap_state(state) != state {
+            self.tell_watch();
+        }
+    }
+
+    fn swap_state(&self, state: NodeState) -> NodeState {
+        let before = self.state();
         self.state.store(state_to_byte(state), Ordering::Release);
+        before
+    }
+
+    /// Tells those who wait for a leader, when there is something to tell.
+    fn tell_watch(&self) {
+        if let Some(outcome) = self.known_leader() {
+            self.leader_watch.tell(&outcome);
+        }
+    }
+
+    /// The leader that the node knows, or why it will never know one; `None` while it may yet.
+    fn known_leader(&self) -> Option<KnownLeader> {
+        match self.state() {
+            NodeState::Shutdown => Some(Err(Status::new(RaftError::NodeShutdown, "the node has stopped"))),
+            NodeState::Error => {
+                let unknown = || Status::new(RaftError::BadNode, "the node has failed");
+                Some(Err(self.error().unwrap_or_else(unknown)))
+            }
+            _ => self.leader().map(Ok),
+        }
     }
 
     pub(crate) fn set_applied(&self, index: LogIndex) {
@@ -277,6 +323,39 @@ impl Node {
     /// The leader that this node knows.
     pub fn leader_id(&self) -> Option<PeerId> {
         self.shared.status.leader()
+    }
+
+    /// Waits until this node knows a leader, itself or another, and gives it; at once when it knows one. On the leader writes are taken
+    /// from then on, though another may have been elected since. To await it, see [`leader_elected`](Node::leader_elected).
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` when there was none within `timeout`, `ENODESHUTDOWN` when the node stops, the status of its failure when it fails,
+    /// `EPERM` at once on a thread of a host, which would wait for itself.
+    pub fn wait_for_leader(&self, timeout: Duration) -> Result<PeerId, Status> {
+        self.leader_elected().wait(timeout)
+    }
+
+    /// As [`wait_for_leader`](Node::wait_for_leader), as a future and without a time-out of its own.
+    pub fn leader_elected(&self) -> LeaderFuture {
+        let status = &self.shared.status;
+        LeaderFuture::new(status.leader_watch.wait(|| status.known_leader()))
+    }
+
+    /// Whether it asks nobody for votes, because nobody else has one, and will lead as soon as its own is durable.
+    pub(crate) fn is_electing_itself(&self) -> bool {
+        let members = self.configuration();
+        self.state() == NodeState::Candidate
+            && !members.is_joint()
+            && members.conf.peers.len() == 1
+            && members.is_voter(self.server_id())
+    }
+
+    /// The members by this replica's log, on leader, follower and learner alike, with the position of the entry that says so: the index
+    /// is what [`change_members`](Node::change_members) takes as `prev_index`. The entry may not be committed yet. Before the log has
+    /// one it is the initial configuration at 0/0; members that were forced upon this replica stand at the end of its log as it was
+    /// then.
+    pub fn configuration(&self) -> ConfigurationEntry {
+        self.shared.status.configuration.read().clone()
     }
 
     /// The latest term that this node has seen.

@@ -50,6 +50,16 @@ pub enum RecoverError {
         /// Which rule it breaks.
         reason: String,
     },
+    /// The server's id is not on the host of the options: made a voter it would never lead, and nobody else could.
+    #[error(
+        "{server_id} is not on the host {endpoint}, whose store is to be changed; give the id under which the replica runs there"
+    )]
+    WrongEndpoint {
+        /// What was given.
+        server_id: PeerId,
+        /// The endpoint of the options.
+        endpoint: String,
+    },
     /// The store cannot be opened: it belongs to somebody else, is blank, damaged, or in use by a server that runs.
     #[error(transparent)]
     Store(#[from] StartError),
@@ -88,7 +98,7 @@ pub enum RecoverError {
 /// * then start it, and add the others, which start blank with [`StartMode::Rejoin`].
 ///
 /// `options` are those with which the host starts; of them the store, the endpoint and the cluster name count, and a blank store is refused
-/// whatever the start mode says. `server_id` is the replica's, as in [`RaftGroupService::new`](crate::RaftGroupService::new).
+/// whatever the start mode says. `server_id` is the replica's, as in [`RaftGroupService::new`](crate::RaftGroupService::new), and must be at the endpoint.
 ///
 /// # Errors
 /// [`RecoverError`]; then nothing was changed, unless it is [`RecoverError::Storage`].
@@ -100,6 +110,10 @@ pub fn recover_cluster(
     let conf = Configuration::of_peers(vec![server_id.clone()]);
     conf.validate()
         .map_err(|error| RecoverError::Server { server_id: server_id.clone(), reason: error.to_string() })?;
+    if server_id.endpoint() != options.endpoint {
+        let endpoint = options.endpoint;
+        return Err(RecoverError::WrongEndpoint { server_id: server_id.clone(), endpoint });
+    }
     let opened = store::open(options.store, StartMode::Existing, &options.endpoint, &options.cluster)?;
     let (mut storage, began_blank) = (opened.storage, opened.rejoined);
     let known: Vec<GroupId> = storage.groups().into_iter().map(|(group, _)| group).collect();

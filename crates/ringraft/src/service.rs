@@ -32,7 +32,7 @@ impl RaftGroupService {
         }
     }
 
-    /// Starts it on the host. Waits until the group is opened in the store.
+    /// Starts it on the host. Waits until the group is opened in the store and, when the replica is the only voter, until it leads.
     ///
     /// # Errors
     /// As for [`RaftHost::start_group`].

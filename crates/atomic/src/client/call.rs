@@ -11,6 +11,8 @@ use ringraft_proto::class;
 use crate::command::{self, Answer, Command, ReadFrom, ReadMode};
 use crate::reply::{self, Failure, Reply, ReplyKind};
 
+use super::in_flight::Pending;
+use super::server::Server;
 use super::table::endpoint_of;
 use super::{ClientError, Inner, Outcome};
 
@@ -100,6 +102,8 @@ pub(super) struct Call {
     anywhere: bool,
     deadline: Instant,
     attempts: u32,
+    /// Times that there was nobody to send it to.
+    waits: u32,
     /// The server of the last attempt was named by another one.
     redirects: u32,
     /// An attempt may have been carried out; why that is not known.
@@ -167,6 +171,7 @@ impl Call {
             anywhere,
             deadline: started + timeout,
             attempts: 0,
+            waits: 0,
             redirects: 0,
             doubt: None,
             last: None,
@@ -184,21 +189,75 @@ impl Call {
         let left = self.deadline - now;
         // A read that hangs at one server has time for another; a write that hangs is in doubt anyway.
         let timeout = if self.repeatable { left.min(self.inner.options.read_attempt_timeout) } else { left };
-        let turn = self.attempts as usize;
-        let target = if self.anywhere {
-            self.inner.table.any_server(self.slot + turn)
-        } else {
-            self.inner.table.target(self.slot, turn)
+        let Some(server) = self.target() else {
+            self.last.get_or_insert_with(|| Reason::Unreachable("no server answers".to_owned()));
+            self.waits += 1;
+            return self.repeat_later();
         };
         self.attempts += 1;
         let inner = Arc::clone(&self.inner);
         let (class, content) = (self.class, self.content.clone());
-        let server = Arc::clone(&target);
-        let done = Box::new(move |result| self.answered(&server, result));
-        inner.transport.call(&target, class, content, timeout, done);
+        let (number, is_first) =
+            inner.in_flight.insert(Pending { call: self, server: Arc::clone(&server), sent: now });
+        if is_first {
+            inner.watch_later();
+        }
+        let (of_answer, endpoint) = (Arc::clone(&inner), Arc::clone(server.endpoint()));
+        let done = Box::new(move |result| {
+            of_answer.note(&server, now, &result);
+            // Whoever was quicker has taken it away from the server.
+            if let Some(Pending { call, .. }) = of_answer.in_flight.take(number) {
+                call.answered(&server, result);
+            }
+        });
+        inner.transport.call(&endpoint, class, content, timeout, done);
     }
 
-    fn answered(mut self, server: &Arc<str>, result: RpcResult) {
+    /// Whom to send it to. A write that must not be sent twice goes to the leader or, when none is known, to a server that has answered
+    /// something just now, for it would come into doubt at one that hangs; `None` when there is no such server.
+    fn target(&self) -> Option<Arc<Server>> {
+        let (table, turn) = (&self.inner.table, self.slot + self.attempts as usize);
+        if self.anywhere {
+            return Some(table.any_server(turn));
+        }
+        if self.repeatable {
+            return Some(table.target(self.slot, self.attempts as usize));
+        }
+        table.fit_leader(self.slot).or_else(|| {
+            self.inner.ask_who_leads();
+            table.fit_leader(self.slot).or_else(|| table.any_heard(turn, self.inner.options.silence))
+        })
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether any server may answer.
+    pub(super) fn is_for_anybody(&self) -> bool {
+        self.anywhere
+    }
+
+    /// The server to which it was sent is not waited for any more: it may have been carried out there, or may yet be.
+    pub(super) fn lost_sight_of(mut self, why: String) {
+        if !self.repeatable {
+            return self.finish(Err(ClientError::Unknown(why)));
+        }
+        self.doubt = Some(why);
+        self.attempt();
+    }
+
+    /// The client ends while it waits for an answer.
+    pub(super) fn abandon(mut self) {
+        self.doubt.get_or_insert_with(|| "the client was shut down before the answer".to_owned());
+        self.give_up();
+    }
+
+    fn answered(mut self, server: &Arc<Server>, result: RpcResult) {
         match judge(self.kind, result) {
             Verdict::Carried(reply) => {
                 if !self.anywhere {
@@ -210,7 +269,7 @@ impl Call {
                     group,
                     index,
                     slot: self.slot,
-                    server: Arc::clone(server),
+                    server: Arc::clone(server.endpoint()),
                     attempts: self.attempts,
                     latency: self.started.elapsed(),
                 };
@@ -237,14 +296,8 @@ impl Call {
                 if busy {
                     return self.repeat_later();
                 }
-                match redirect.filter(|leader| leader != server) {
-                    Some(leader) => {
-                        self.inner.table.set_leader(self.slot, &leader);
-                        self.redirects += 1;
-                        // Two servers that name each other must not be asked without a pause.
-                        let at_once = self.redirects <= 2;
-                        if at_once { self.attempt() } else { self.repeat_later() }
-                    }
+                match redirect.filter(|leader| leader != server.endpoint()) {
+                    Some(leader) => self.go_to(&leader),
                     None => {
                         self.inner.table.clear_leader(self.slot, server);
                         self.repeat_later();
@@ -254,10 +307,29 @@ impl Call {
         }
     }
 
+    /// Another server says that `leader` leads.
+    fn go_to(mut self, leader: &Arc<str>) {
+        let leader = self.inner.table.server(leader);
+        if leader.is_avoided(Instant::now()) && !self.anywhere {
+            // It did not answer just now, and who names it may not have missed it yet: a write would only come into doubt there. It is
+            // asked for a sign of life, and the others for another leader.
+            self.inner.ask_who_leads();
+            return self.repeat_later();
+        }
+        self.inner.table.set_leader(self.slot, &leader);
+        self.redirects += 1;
+        // Two servers that name each other must not be asked without a pause.
+        let at_once = self.redirects <= 2;
+        if at_once { self.attempt() } else { self.repeat_later() }
+    }
+
     /// Doubles with each attempt; the fraction differs from call to call, so that they do not all come back at once.
     fn pause(&self) -> Duration {
         let options = &self.inner.options;
-        let base = options.backoff_min.saturating_mul(1 << self.attempts.min(10)).min(options.backoff_max);
+        let base = options
+            .backoff_min
+            .saturating_mul(1 << (self.attempts + self.waits).min(10))
+            .min(options.backoff_max);
         let spread = self.started.elapsed().subsec_nanos() % 1000;
         base / 2 + base / 2 * spread / 1000
     }
@@ -293,8 +365,8 @@ impl Drop for Call {
         if self.done.is_some() {
             let message = "the client was shut down".to_owned();
             let error = match self.doubt.take() {
-                Some(doubt) => ClientError::Unknown(doubt),
-                None => ClientError::Timeout(message),
+                Some(doubt) if self.class != class::ATOMIC_GET_REQUEST => ClientError::Unknown(doubt),
+                _ => ClientError::Timeout(message),
             };
             self.finish(Err(error));
         }

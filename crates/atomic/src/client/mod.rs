@@ -2,11 +2,16 @@
 
 mod call;
 mod error;
+mod in_flight;
 mod retry;
+mod server;
+#[cfg(test)]
+mod silence_tests;
 mod table;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -23,6 +28,7 @@ use crate::describe::ServerDescription;
 
 use call::Call;
 pub use error::ClientError;
+use in_flight::InFlight;
 use retry::RetryQueue;
 pub use table::SlotInfo;
 use table::{SlotTable, decode_slots};
@@ -40,6 +46,9 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// How long one server has to answer a read before another is asked (1 s).
     pub read_attempt_timeout: Duration,
+    /// How long a server may leave requests waiting, and answer nothing else either, before the others are asked who leads (500 ms).
+    /// It is avoided from then on, until it answers something or a penalty is over.
+    pub silence: Duration,
     /// First pause before a request is sent again (2 ms); it doubles with each attempt.
     pub backoff_min: Duration,
     /// Longest pause (50 ms).
@@ -53,6 +62,7 @@ impl Default for ClientOptions {
             retry_unknown_sets: false,
             connect_timeout: Duration::from_millis(200),
             read_attempt_timeout: Duration::from_secs(1),
+            silence: Duration::from_millis(500),
             backoff_min: Duration::from_millis(2),
             backoff_max: Duration::from_millis(50),
         }
@@ -82,6 +92,7 @@ pub(crate) struct Inner {
     transport: Box<dyn ClientTransport>,
     options: ClientOptions,
     table: SlotTable,
+    in_flight: InFlight,
     retries: RetryQueue,
 }
 
@@ -111,7 +122,9 @@ impl AtomicClient {
         let table = SlotTable::new(&slots, &known).map_err(ClientError::Invalid)?;
         let thread = |error: std::io::Error| ClientError::Invalid(format!("cannot start a thread: {error}"));
         let retries = RetryQueue::start().map_err(thread)?;
-        Ok(AtomicClient { inner: Arc::new(Inner { transport, options, table, retries }) })
+        Ok(AtomicClient {
+            inner: Arc::new(Inner { transport, options, table, in_flight: InFlight::default(), retries }),
+        })
     }
 
     /// Number of ranges.
@@ -189,6 +202,9 @@ impl AtomicClient {
     pub fn shutdown(&self) {
         self.inner.retries.close();
         self.inner.transport.shutdown();
+        for pending in self.inner.in_flight.take_if(|_| true) {
+            pending.call.abandon();
+        }
     }
 }
 
@@ -248,15 +264,25 @@ fn find_slots(
     }
     let deadline = Instant::now() + options.timeout;
     let mut last = String::from("no time to ask");
+    let (sender, answers) = mpsc::channel();
     for round in 0.. {
         for server in servers {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(ClientError::Timeout(last));
             }
-            let timeout = left.min(options.read_attempt_timeout);
+            let (sender, asked) = (sender.clone(), Arc::clone(server));
+            let done = Box::new(move |result: RpcResult| {
+                // Nobody listens any more when another was quicker.
+                let _ = sender.send((asked, result));
+            });
             let class = class::ATOMIC_GET_SLOTS_REQUEST;
-            match call_and_wait(transport, server, class, Bytes::new(), timeout) {
+            transport.call(server, class, Bytes::new(), left.min(options.read_attempt_timeout), done);
+            // One that hangs is not waited for: the next is asked as well, and whoever answers first is believed.
+            let Ok((server, result)) = answers.recv_timeout(left.min(options.connect_timeout)) else {
+                continue;
+            };
+            match result {
                 Ok(response) => match decode_slots(&response.content) {
                     Ok(slots) => return Ok(slots),
                     Err(message) => last = format!("{server}: {message}"),

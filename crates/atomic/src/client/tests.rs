@@ -23,9 +23,11 @@ struct Script {
     acts: VecDeque<Act>,
     asked: Vec<String>,
     timeouts: Vec<Duration>,
+    /// The client has started.
+    started: bool,
 }
 
-/// Servers a:1, b:1 and c:1; a:1 leads unless a script says otherwise. Once the script is done nobody answers.
+/// Servers a:1, b:1 and c:1; when the client starts they say that a:1 leads, and later nothing but what a script says. Once the script is done nobody answers.
 #[derive(Clone, Default)]
 struct Fake(Arc<Mutex<Script>>);
 
@@ -49,7 +51,7 @@ impl ClientTransport for Fake {
             let slot = proto::Slot {
                 group: "g_0".into(),
                 peers: vec!["a:1".into(), "b:1".into(), "c:1".into()],
-                leader: "a:1".into(),
+                leader: if std::mem::replace(&mut self.0.lock().started, true) { "" } else { "a:1" }.into(),
                 ..Default::default()
             };
             let message = proto::SlotsResponse { success: true, slots: vec![slot], ..Default::default() };

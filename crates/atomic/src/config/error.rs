@@ -100,7 +100,9 @@ pub enum ConfigError {
         message: String,
     },
     /// An address that is none.
-    #[error("{key} holds {value:?}, which is not an address; write ip:port, for example \"127.0.0.1:8081\"")]
+    #[error(
+        "{key} holds {value:?}, which is not an address; write ip:port or name:port, for example \"127.0.0.1:8081\""
+    )]
     Address {
         /// The key.
         key: &'static str,
@@ -117,9 +119,6 @@ pub enum ConfigError {
         /// The address as written.
         value: String,
     },
-    /// A name where an address to listen at is needed.
-    #[error("server_address is {0}; write its ip in digits, here and in conf: the server listens there")]
-    Name(String),
     /// A path that only a shell understands.
     #[error(
         "{key} is {value:?}, but ~ has no meaning here; write the whole path, for example {key} = \"/home/me/ringraft\""
@@ -129,6 +128,22 @@ pub enum ConfigError {
         key: &'static str,
         /// The path as written.
         value: String,
+    },
+    /// `listen` is no address of this machine, by its looks.
+    #[error(
+        "listen is {0:?}; write ip:port in digits, for example \"0.0.0.0:8081\" for every address of this machine"
+    )]
+    Listen(String),
+    /// A server is known by a name, at which nothing can listen.
+    #[error(
+        "server_address {server} is a name and no address to listen at; say where to listen, for example listen = {example}, or write \
+         server_address as ip:port"
+    )]
+    NameWithoutListen {
+        /// `server_address`.
+        server: PeerId,
+        /// A value of `listen` that would do.
+        example: String,
     },
     /// A member that stands twice.
     #[error("conf lists {0} more than once; list each member once")]

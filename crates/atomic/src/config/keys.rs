@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::net::SocketAddr;
 
 use ringraft::{Configuration, PeerId};
 use toml::{Table, Value};
@@ -9,11 +10,12 @@ use toml::{Table, Value};
 use super::{ConfigError, Store};
 
 /// Every key, with a value that would do.
-pub(super) const KEYS: [(&str, &str); 14] = [
+pub(super) const KEYS: [(&str, &str); 15] = [
     ("group_id", "\"atomic\""),
     ("data_path", "\"/var/lib/ringraft\""),
     ("conf", "\"127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083\""),
     ("server_address", "\"127.0.0.1:8081\""),
+    ("listen", "\"0.0.0.0:8081\""),
     ("min_slot", "0"),
     ("max_slot", "9223372036854775807"),
     ("total_slots", "8"),
@@ -123,6 +125,11 @@ pub(super) fn parse_address(key: &'static str, text: &str) -> Result<PeerId, Con
         return Err(ConfigError::Unspecified { key, value: text.to_owned() });
     }
     Ok(peer)
+}
+
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
+    let address = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+    address.ok_or_else(|| ConfigError::Listen(text.to_owned()))
 }
 
 pub(super) fn parse_conf(text: &str) -> Result<Configuration, ConfigError> {

@@ -3,16 +3,17 @@
 mod error;
 mod keys;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ringraft::{
-    Configuration, HostOptions, HostOptionsError, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions,
-    StartMode, StoreOptions,
+    Configuration, HostOptions, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions,
+    StartMode, StoreOptions, TransportOptions,
 };
 use toml::{Table, Value};
 
 use crate::ranges::Ranges;
-use keys::{KEYS, Values, hint_for, missing, parse_address, parse_conf};
+use keys::{KEYS, Values, hint_for, missing, parse_address, parse_conf, parse_listen};
 
 pub use error::ConfigError;
 
@@ -43,10 +44,13 @@ pub struct AtomicConfig {
     pub group_id: String,
     /// `data_path`: directory of the log; needed unless the store is in memory.
     pub data_path: PathBuf,
-    /// `conf`: the members of every group, as `ip:port,ip:port,…`; the same on all servers.
+    /// `conf`: the members of every group, as `ip:port,name:port,…`; the same on all servers.
     pub conf: Configuration,
-    /// `server_address`: which of the members this server is.
+    /// `server_address`: which of the members this server is. Others reach it there; a name needs `listen`.
     pub server_address: PeerId,
+    /// `listen`: `ip:port` to listen at, where that is not `server_address`: on all addresses of the machine, behind a translation of
+    /// addresses, or because `server_address` is a name; absent means at `server_address`.
+    pub listen: Option<SocketAddr>,
     /// `min_slot`: smallest hash of the first range (0).
     pub min_slot: i64,
     /// `max_slot`: end of the last range (9223372036854775807).
@@ -98,6 +102,7 @@ impl AtomicConfig {
         let conf = parse_conf(&values.required_text("conf")?)?;
         let server_address = parse_address("server_address", &values.required_text("server_address")?)?;
         let data_path = values.path("data_path")?;
+        let listen = values.text("listen")?.as_deref().map(parse_listen).transpose()?;
         let data_path = match store {
             Store::Segment => data_path.ok_or_else(|| missing("data_path"))?,
             Store::Memory => data_path.unwrap_or_default(),
@@ -107,6 +112,7 @@ impl AtomicConfig {
             data_path,
             conf,
             server_address,
+            listen,
             min_slot: values.number("min_slot", 0, i64::MAX)?.unwrap_or(0),
             max_slot: values.number("max_slot", 0, i64::MAX)?.unwrap_or(i64::MAX),
             total_slots: values.count("total_slots", MAX_SLOTS)?.unwrap_or(1),
@@ -132,6 +138,10 @@ impl AtomicConfig {
                 conf: self.conf.clone(),
             });
         }
+        if self.listen.is_none() && self.server_address.endpoint().parse::<SocketAddr>().is_err() {
+            let example = format!("\"0.0.0.0:{}\"", self.server_address.port());
+            return Err(ConfigError::NameWithoutListen { server: self.server_address.clone(), example });
+        }
         if self.min_slot > self.max_slot {
             return Err(ConfigError::SlotBounds { min: self.min_slot, max: self.max_slot });
         }
@@ -145,10 +155,7 @@ impl AtomicConfig {
         }
         let options = |message: String| ConfigError::Options(message);
         self.node_options().validate_for(&self.server_address).map_err(|error| options(error.to_string()))?;
-        self.host_options(StartMode::Existing).validate().map_err(|error| match error {
-            HostOptionsError::Name(name) => ConfigError::Name(name),
-            error => options(error.to_string()),
-        })
+        self.host_options(StartMode::Existing).validate().map_err(|error| options(error.to_string()))
     }
 
     /// The ranges of hashes, one a group.
@@ -187,6 +194,7 @@ impl AtomicConfig {
             Store::Memory => StoreOptions::Memory,
         };
         let mut options = HostOptions::new(self.server_address.endpoint(), store);
+        options.transport = TransportOptions::Tcp { listen: self.listen };
         options.start_mode = start_mode;
         options.max_task_bytes = MAX_COMMAND_BYTES;
         if let Some(lanes) = self.lanes {
@@ -207,6 +215,9 @@ impl AtomicConfig {
         text("data_path", self.data_path.display().to_string());
         text("conf", self.conf.to_string());
         text("server_address", self.server_address.to_string());
+        if let Some(listen) = self.listen {
+            text("listen", listen.to_string());
+        }
         text("store", if self.store == Store::Memory { "memory".into() } else { "segment".into() });
         let mut number = |key: &str, value: i64| table.insert(key.to_owned(), Value::Integer(value));
         number("min_slot", self.min_slot);

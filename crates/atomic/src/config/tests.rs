@@ -36,7 +36,29 @@ fn what_is_written_is_what_is_read() {
     let mut config = with("total_slots", "8").unwrap();
     (config.lanes, config.max_election_delay_ms, config.segment_file_bytes) = (Some(2), 77, Some(1 << 24));
     config.lease_reads = true;
+    config.listen = Some("0.0.0.0:9000".parse().unwrap());
     assert_eq!(AtomicConfig::parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn a_server_may_listen_elsewhere_than_others_reach_it() {
+    let named = GOOD.replace("127.0.0.1:8082", "two.example:8082");
+    let refusal = AtomicConfig::parse(&named).unwrap_err();
+    assert!(matches!(refusal, ConfigError::NameWithoutListen { .. }), "{refusal}");
+    assert!(refusal.to_string().contains("listen = \"0.0.0.0:8082\""), "{refusal}");
+    let config = AtomicConfig::parse(&format!("{named}\nlisten = \"0.0.0.0:8082\"")).unwrap();
+    let options = config.host_options(StartMode::Existing);
+    assert_eq!(options.endpoint, "two.example:8082");
+    assert!(
+        matches!(options.transport, TransportOptions::Tcp { listen: Some(at) } if at.to_string() == "0.0.0.0:8082")
+    );
+    let translated = with("listen", "\"10.0.0.7:9000\"").unwrap();
+    assert_eq!(translated.host_options(StartMode::Existing).endpoint, "127.0.0.1:8082");
+    for wrong in ["\"two.example:8082\"", "\"0.0.0.0\"", "\"0.0.0.0:0\"", "\"8082\""] {
+        assert!(matches!(error("listen", wrong), ConfigError::Listen(_)), "{wrong}");
+    }
+    let ipv6 = GOOD.replace("127.0.0.1:8082", "[::1]:8082");
+    assert!(AtomicConfig::parse(&ipv6).is_ok(), "digits are no name");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use ringraft::{
 };
 use serde_json::{Map, Value, json};
 
+use super::rebalance::{self, Which};
 use super::{Peers, parse_millis, parse_peers_once};
 use crate::exit::Exit;
 
@@ -21,6 +22,7 @@ const EXAMPLE: &str = "Examples, with C=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:
   ringraft admin change-peers 127.0.0.1:8082,127.0.0.1:8083,127.0.0.1:8084 --group atomic_0 --conf $C
   ringraft admin learner add 127.0.0.1:8085 --group atomic_0 --conf $C
   ringraft admin transfer --to 127.0.0.1:8082 --group atomic_0 --conf $C
+  ringraft admin rebalance --conf $C
 
 A new member must run before it is added: ringraft server --config its.toml --rejoin.
 Each server hosts a replica of every group: do the same for atomic_1, atomic_2, ….
@@ -74,6 +76,15 @@ enum Request {
         #[arg(long, value_name = "PEER")]
         to: Option<PeerId>,
     },
+    /// Spreads the leaders of many groups: moves as few as it takes until no server leads more than its share
+    Rebalance {
+        /// Of the groups whose names begin so; else of every group that the servers have
+        #[arg(long, value_name = "PREFIX", conflicts_with = "groups")]
+        group_prefix: Option<String>,
+        /// Of these groups
+        #[arg(long, value_name = "GROUP,GROUP", value_delimiter = ',', value_parser = parse_group)]
+        groups: Vec<String>,
+    },
     /// UNSAFE: makes one server believe that these are the voters
     ///
     /// For when a majority is gone for good: it asks nobody. Writes that only the lost servers had are lost, and if one of those comes
@@ -122,14 +133,12 @@ struct Outcome {
     json: Value,
 }
 
+fn parse_group(text: &str) -> Result<String, String> {
+    text.parse::<ringraft::GroupId>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 /// Asks and prints.
 pub fn run(args: &AdminArgs) -> Exit {
-    let Some(group) = &args.group else {
-        return Exit::Usage.say("--group is missing; name the group, for example --group atomic_0");
-    };
-    if let Err(error) = group.parse::<ringraft::GroupId>() {
-        return Exit::Usage.say(&format!("--group: {error}"));
-    }
     let conf = match (&args.request, &args.conf) {
         (_, Some(Peers(peers))) => Configuration::of_peers(peers.clone()),
         // Its request goes to the one server that it names.
@@ -144,7 +153,25 @@ pub fn run(args: &AdminArgs) -> Exit {
         Err(error) => return Exit::Failed.say(&error.to_string()),
     };
     let options = CliOptions { timeout_ms: args.timeout.as_millis() as u64, ..CliOptions::default() };
-    let outcome = ask(&CliService::new(client, options), group, &conf, &args.request);
+    let cli = CliService::new(client, options);
+    if let Request::Rebalance { group_prefix, groups } = &args.request {
+        if args.group.is_some() {
+            return Exit::Usage.say("--group names one group; rebalance takes --groups or --group-prefix");
+        }
+        let which = match group_prefix {
+            Some(prefix) => Which::Prefix(prefix),
+            None if groups.is_empty() => Which::Prefix(""),
+            None => Which::Named(groups),
+        };
+        return rebalance::run(&cli, &conf, &which, args.timeout, args.json);
+    }
+    let Some(group) = &args.group else {
+        return Exit::Usage.say("--group is missing; name the group, for example --group atomic_0");
+    };
+    if let Err(error) = parse_group(group) {
+        return Exit::Usage.say(&format!("--group: {error}"));
+    }
+    let outcome = ask(&cli, group, &conf, &args.request);
     if args.json {
         println!("{}", to_json(group, &outcome));
     }
@@ -200,6 +227,8 @@ fn ask(cli: &CliService, group: &str, conf: &Configuration, request: &Request) -
             let text = format!("{peer} takes these for the voters: {}", new.join(","));
             Ok(Outcome { text, json: json!({ "peer": peer.to_string(), "new": new }) })
         }
+        // It is about many groups, and was asked for before.
+        Request::Rebalance { .. } => Ok(Outcome { text: String::new(), json: Value::Null }),
         Request::GetLeader => {
             let leader = cli.get_leader(group, conf)?.to_string();
             Ok(Outcome { text: leader.clone(), json: json!({ "leader": leader }) })
@@ -246,7 +275,7 @@ fn to_json(group: &str, outcome: &Result<Outcome, CliError>) -> Value {
 }
 
 /// One word for scripts.
-fn kind(error: &CliError) -> &'static str {
+pub(super) fn kind(error: &CliError) -> &'static str {
     match error {
         CliError::NoLeader { .. } => "no_leader",
         CliError::NotSent(_) => "unreachable",
@@ -255,12 +284,12 @@ fn kind(error: &CliError) -> &'static str {
     }
 }
 
-fn exit_of(error: &CliError) -> Exit {
+pub(super) fn exit_of(error: &CliError) -> Exit {
     if error.is_unknown() { Exit::Unknown } else { Exit::Failed }
 }
 
 /// What to do about an error, where the error does not say it itself.
-fn advice(error: &CliError) -> &'static str {
+pub(super) fn advice(error: &CliError) -> &'static str {
     match (error, error.code()) {
         (CliError::Unknown(_), _) => "; look with get-peers and get-leader before you repeat it",
         (_, Some(RaftError::CatchUp)) => {

@@ -12,6 +12,7 @@ pub mod describe;
 pub mod load;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod rebalance;
 pub mod recover;
 pub mod script;
 pub mod server;

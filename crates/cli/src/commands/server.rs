@@ -28,10 +28,10 @@ A fourth server that joins them (conf in its file lists all four), and the group
   ringraft server --config s4.toml --rejoin
   ringraft admin add-peer 127.0.0.1:8084 --group atomic_0 --conf 127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083
 
-The other keys: min_slot, max_slot, election_timeout_ms, max_election_delay_ms, store ("segment" or "memory"),
-segment_file_bytes, lanes, fsm_workers, lease_reads (true or false). SIGTERM, SIGHUP or ctrl-C ends the server
-cleanly, and a second SIGTERM or ctrl-C at once; SIGUSR2 writes what `ringraft describe` shows into the log. It ends by itself, with status 1,
-when its log store has failed."#;
+The other keys: listen (ip:port to listen at, where that is not server_address, which then may be name:port), min_slot, max_slot,
+election_timeout_ms, max_election_delay_ms, store ("segment" or "memory"), segment_file_bytes, lanes, fsm_workers, lease_reads (true or
+false). SIGTERM, SIGHUP or ctrl-C ends the server cleanly, and a second SIGTERM or ctrl-C at once; SIGUSR2 writes what `ringraft describe`
+shows into the log. It ends by itself, with status 1, when its log store has failed."#;
 
 /// Runs one AtomicServer: a replica of every range group of counters
 ///

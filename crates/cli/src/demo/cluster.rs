@@ -233,6 +233,7 @@ fn write_server(
         lanes: None,
         fsm_workers: None,
         lease_reads: false,
+        listen: None,
     };
     let path = dir.join("server.toml");
     fs::write(&path, config.to_toml())?;

@@ -103,7 +103,8 @@ impl NodeImpl {
         ticket
     }
 
-    /// The voter with most of the log, by priority among equals; never one of priority 0.
+    /// The voter with most of the log, by priority among equals and then by [`CoreOptions::successor`](crate::CoreOptions::successor);
+    /// never one of priority 0.
     pub(super) fn best_candidate(&self) -> Option<PeerId> {
         let conf = self.log.configuration();
         let may_lead =
@@ -114,7 +115,11 @@ impl NodeImpl {
             .iter()
             .filter(|r| r.acknowledged.is_some() && r.rejoining.is_none() && may_lead(&r.peer));
         let priority = |peer: &PeerId| conf.voters().find(|voter| *voter == peer).map_or(0, PeerId::priority);
-        follows.max_by_key(|r| (r.match_index, priority(&r.peer))).map(|r| r.peer.clone())
+        let fit: Vec<_> = follows.map(|r| ((r.match_index, priority(&r.peer)), &r.peer)).collect();
+        let best = fit.iter().map(|(fitness, _)| *fitness).max()?;
+        let equals: Vec<&PeerId> =
+            fit.iter().filter(|(fitness, _)| *fitness == best).map(|(_, peer)| *peer).collect();
+        equals.get(position_of_successor(self.options.successor, equals.len())).map(|peer| (*peer).clone())
     }
 
     /// A leader that is about to step down of its own accord spares its followers the wait.
@@ -199,5 +204,23 @@ impl NodeImpl {
             Err(CallFailure::Unknown(status.clone()))
         };
         fx.calls.push(CallOutcome { call, result });
+    }
+}
+
+/// Which of so many equals gets the leadership; there is one at least.
+fn position_of_successor(successor: u64, equals: usize) -> usize {
+    let turn = successor % equals.max(1) as u64;
+    // Less than the number of equals, so that it fits.
+    (equals.saturating_sub(1) + turn as usize) % equals.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_the_equals_has_its_turn() {
+        assert_eq!([0, 1, 2, 3, 4].map(|successor| position_of_successor(successor, 3)), [2, 0, 1, 2, 0]);
+        assert_eq!([0, 1, u64::MAX].map(|successor| position_of_successor(successor, 1)), [0, 0, 0]);
     }
 }

@@ -16,6 +16,7 @@ use ringraft_proto::generated::cli::{
 };
 use ringraft_proto::{BoltMessage, class, decode_error_response, serialize};
 
+use crate::pipeline::on_host_thread;
 use crate::rpc::client::{RpcClient, RpcError, RpcResponse};
 
 pub use error::CliError;
@@ -47,11 +48,16 @@ pub struct PeersChanged {
     pub new: Vec<PeerId>,
 }
 
+/// The part of a call's time that one question may take which is asked again when it is not answered: a member that accepts and
+/// never answers must not use up the time in which the others would elect, and be asked again.
+const ATTEMPTS_IN_A_CALL: u32 = 4;
+
 /// First pause before a call looks for the leader again; each further one is longer by as much.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Asks the leaders of groups to change members, to hand over, to tell. Every call first finds the leader by asking the members in
-/// `conf`, of which one that answers is enough. Calls block; each is bounded by [`CliOptions::timeout_ms`].
+/// `conf`, of which one that answers is enough. Calls block; each is bounded by [`CliOptions::timeout_ms`], and refused with `EPERM` on a
+/// thread of a host (in a state machine or a completion).
 #[derive(Clone, Debug)]
 pub struct CliService {
     client: Arc<RpcClient>,
@@ -321,9 +327,13 @@ impl CliService {
 
     // --- asking ---
 
+    /// The time of a call.
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.options.timeout_ms.clamp(1, 365 * 24 * 3_600_000))
+    }
+
     fn deadline(&self) -> Instant {
-        let timeout = Duration::from_millis(self.options.timeout_ms.clamp(1, 365 * 24 * 3_600_000));
-        Instant::now() + timeout
+        Instant::now() + self.timeout()
     }
 
     fn call<'a>(&self, group: &'a str, conf: &'a Configuration) -> Call<'a> {
@@ -337,7 +347,15 @@ impl CliService {
         make: impl Fn(&PeerId) -> Q,
         read: impl Fn(&RpcResponse) -> Result<R, CliError>,
     ) -> Result<R, CliError> {
-        self.retry(call, |cli, leader| cli.ask(leader, &make(leader), call.deadline).and_then(|r| read(&r)))
+        self.retry(call, |cli, leader| {
+            // A leader that hangs must not use up the time of a question that its successor can answer as well.
+            let part = if call.harmless {
+                Instant::now() + self.timeout() / ATTEMPTS_IN_A_CALL
+            } else {
+                call.deadline
+            };
+            cli.ask(leader, &make(leader), call.deadline.min(part)).and_then(|r| read(&r))
+        })
     }
 
     fn retry<R>(
@@ -345,6 +363,7 @@ impl CliService {
         call: &Call<'_>,
         attempt: impl Fn(&CliService, &PeerId) -> Result<R, CliError>,
     ) -> Result<R, CliError> {
+        refuse_on_host_thread()?;
         let mut doubted = None;
         let mut retries = 0;
         loop {
@@ -375,12 +394,22 @@ impl CliService {
         request: &Q,
         deadline: Instant,
     ) -> Result<RpcResponse, CliError> {
+        refuse_on_host_thread()?;
         let content = serialize(request)
             .map_err(|error| CliError::Refused(Status::new(RaftError::Invalid, error.to_string())))?;
         let timeout = deadline.saturating_duration_since(Instant::now());
         let response = self.client.call(&peer.endpoint(), Q::CLASS, content.into(), timeout);
         response.map_err(CliError::from)
     }
+}
+
+/// A call blocks, and a thread of a host must not: what is waited for may need that very thread.
+fn refuse_on_host_thread() -> Result<(), CliError> {
+    if !on_host_thread() {
+        return Ok(());
+    }
+    let message = "a thread of a host cannot wait for the answer; call the CliService on another thread";
+    Err(CliError::Refused(Status::new(RaftError::NotPermitted, message)))
 }
 
 fn texts(peers: &[PeerId]) -> Vec<String> {

@@ -104,7 +104,11 @@ impl LogEntryAndClosureHandler {
         answer: Promise<CallResult>,
         out: &mut LaneOutput,
     ) {
-        let Some(group) = self.group(handle) else { return };
+        let Some(group) = self.group(handle) else {
+            // The node has not seen the call, so that this is certain.
+            let status = Status::new(RaftError::NodeShutdown, "the node has stopped");
+            return answer.fulfil(Err(CallFailure::Failed(status)));
+        };
         if let Some(status) = group.panicked() {
             return answer.fulfil(Err(CallFailure::Failed(status.clone())));
         }

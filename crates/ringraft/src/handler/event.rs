@@ -203,7 +203,7 @@ pub enum Control {
         handle: GroupHandle,
         /// What.
         call: NodeCall,
-        /// Where the outcome goes. Dropped when the group is gone.
+        /// Where the outcome goes; a failure when the group is gone.
         answer: Promise<CallResult>,
     },
     /// Stop every group and take nothing more.

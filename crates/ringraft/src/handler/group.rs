@@ -214,7 +214,7 @@ impl Group {
             stable: node.stable_index(),
             committed: node.committed_index(),
         };
-        self.status.publish(numbers, node.leader_id());
+        self.status.publish(numbers, node.leader_id(), node.configuration());
     }
 
     /// Says whether the disk's progress is worth waking the owner, and whether the state machine's is.

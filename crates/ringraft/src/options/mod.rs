@@ -2,6 +2,8 @@
 
 mod error;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use ringraft_core::{Configuration, CoreOptions, GroupId, PRIORITY_DISABLED, PeerId, ReadOnlyOption};
 
 pub use error::OptionsError;
@@ -255,9 +257,17 @@ impl NodeOptions {
             catchup_margin: self.catchup_margin,
             decay_priority_gap: self.decay_priority_gap,
             disk_stall_timeout_ms: self.disk_stall_timeout_ms,
+            successor: successor(&group_id),
             ..CoreOptions::new(group_id, self.with_priority(server_id), self.initial_conf.clone())
         }
     }
+}
+
+/// A number that differs from group to group, so that a host which stops gives its groups to different peers and not all to one.
+fn successor(group_id: &GroupId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    group_id.as_str().hash(&mut hasher);
+    hasher.finish()
 }
 
 impl RaftOptions {

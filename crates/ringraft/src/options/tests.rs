@@ -12,8 +12,27 @@ fn the_defaults_pass_and_are_the_cores() {
     let (group, server): (GroupId, PeerId) = ("g".parse().unwrap(), "a:1".parse().unwrap());
     NodeOptions::default().validate_for(&server).unwrap();
     let core = NodeOptions::default().to_core(group.clone(), server.clone());
-    let expected = CoreOptions::new(group, server, Configuration::default());
+    let mut expected = CoreOptions::new(group, server, Configuration::default());
+    // The one setting that is the group's own.
+    expected.successor = core.successor;
     assert_eq!(format!("{core:?}"), format!("{expected:?}"));
+}
+
+#[test]
+fn groups_have_different_successors() {
+    let of = |name: String| {
+        let server = "a:1".parse().unwrap();
+        NodeOptions::default().to_core(name.parse().unwrap(), server).successor
+    };
+    assert_eq!(of("g".to_owned()), of("g".to_owned()));
+    for peers in 2..=4 {
+        let mut led = vec![0; peers as usize];
+        for number in 0..512 {
+            led[(of(format!("atomic_{number}")) % peers) as usize] += 1;
+        }
+        let share = 512 / peers;
+        assert!(led.iter().all(|count| (share * 4 / 5..=share * 6 / 5).contains(count)), "{peers}: {led:?}");
+    }
 }
 
 #[test]

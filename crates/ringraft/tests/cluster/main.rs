@@ -12,3 +12,4 @@ mod route_table;
 mod rpc;
 mod start;
 mod support;
+mod waiting;

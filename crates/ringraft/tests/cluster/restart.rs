@@ -176,6 +176,13 @@ fn who_is_left_is_made_the_sole_voter_before_it_starts() {
     assert!(unknown.to_string().contains("no group h; it has g"), "{unknown}");
     let blank = recover("127.0.0.1:1", RecoverGroups::All).unwrap_err();
     assert!(matches!(blank, RecoverError::Store(StartError::BlankDirectory { .. })), "{blank}");
+    // A slip of the finger must not make somebody the sole voter who does not exist.
+    let elsewhere = text[1].parse().expect("a peer id");
+    let slip =
+        recover_cluster(options(dir.path(), &text[0], StartMode::Bootstrap), &RecoverGroups::All, &elsewhere);
+    let slip = slip.unwrap_err();
+    assert!(matches!(&slip, RecoverError::WrongEndpoint { .. }), "{slip}");
+    assert!(slip.to_string().contains(&text[0]) && slip.to_string().contains(&text[1]), "{slip}");
     let named = RecoverGroups::Named(vec![group.clone(), group.clone()]);
     let recovered = recover(&text[0], named).expect("recovered");
     assert_eq!(recovered.len(), 1);
