@@ -12,8 +12,8 @@ use crate::outbox::{Outbox, PushError};
 use crate::pending::PendingTable;
 use crate::socket::Socket;
 use crate::{
-    ConnectionClass, Endpoint, LinkId, LoopWaker, NetLoopOptions, ReplyHandle, RequestContext, SendError,
-    Transport,
+    ConnectionClass, Endpoint, LinkId, LogLimiter, LoopWaker, NetLoopOptions, ReplyHandle, RequestContext,
+    SendError, Transport,
 };
 
 /// Names one life of a connection slot.
@@ -63,6 +63,7 @@ pub(crate) struct Notes {
 pub(crate) struct Hub<S> {
     pub(crate) options: NetLoopOptions,
     pub(crate) metrics: Arc<NetMetrics>,
+    pub(crate) log: LogLimiter,
     pub(crate) waker: LoopWaker,
     /// Ticks with each sweep for overdue requests; the age of a request is counted in these.
     pub(crate) epoch: AtomicU32,
@@ -82,6 +83,7 @@ impl<S: Socket> Hub<S> {
         Self {
             options,
             metrics: Arc::default(),
+            log: LogLimiter::new(),
             waker,
             epoch: AtomicU32::new(0),
             links: RwLock::default(),

@@ -41,6 +41,7 @@ mod engine;
 mod event_loop;
 mod hub;
 pub mod inproc;
+mod log_limit;
 mod metrics;
 mod options;
 mod outbox;
@@ -51,6 +52,7 @@ pub mod tcp;
 mod transport;
 
 pub use event_loop::{EventLoop, LoopWaker, TurnReport};
+pub use log_limit::{LogLimiter, WireText};
 pub use metrics::NetMetrics;
 pub use options::{NetLoopOptions, NetOptionsError};
 pub use transport::{

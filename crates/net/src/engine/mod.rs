@@ -38,8 +38,6 @@ pub(crate) struct Engine<S> {
     unproven_count: usize,
     /// Bytes of incomplete frames, of all connections.
     buffered: usize,
-    last_log: Option<Instant>,
-    unlogged: u64,
 }
 
 struct Slot<S> {
@@ -66,8 +64,6 @@ impl<S: Socket> Engine<S> {
             inbound_count: 0,
             unproven_count: 0,
             buffered: 0,
-            last_log: None,
-            unlogged: 0,
         }
     }
 

@@ -1,9 +1,9 @@
 //! Reading a connection and delivering what came.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ringraft_proto::{Frame, RequestFrame, encode_heartbeat_ack};
+use ringraft_proto::{Frame, FrameError, RequestFrame, encode_heartbeat_ack};
 
 use super::Engine;
 use crate::hub::{ConnectionId, ONE_WAY};
@@ -11,9 +11,6 @@ use crate::metrics::NetMetrics;
 use crate::peer::{Peer, Role};
 use crate::socket::Socket;
 use crate::{Accept, Inbound, ReplyHandle};
-
-/// Least time between two log lines about bad peers.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How the service of one connection ended.
 enum Served {
@@ -89,7 +86,7 @@ impl<S: Socket> Engine<S> {
                     Ok(None) => break,
                     Err(error) => {
                         NetMetrics::add(&self.hub.metrics.malformed_frames, 1);
-                        self.log_malformed(peer, &error.to_string(), now);
+                        self.log_malformed(peer, &error);
                         return Served::Closed(format!("malformed frame: {error}"));
                     }
                 };
@@ -175,13 +172,10 @@ impl<S: Socket> Engine<S> {
         }
     }
 
-    fn log_malformed(&mut self, peer: &Peer<S>, error: &str, now: Instant) {
-        if self.last_log.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
-            self.unlogged += 1;
-            return;
+    fn log_malformed(&self, peer: &Peer<S>, error: &FrameError) {
+        if let Some(left_out) = self.hub.log.pass("malformed frame") {
+            let peer = &peer.shared.peer;
+            tracing::warn!(%peer, %error, left_out, "malformed frame; the connection is closed");
         }
-        self.last_log = Some(now);
-        let not_logged = std::mem::take(&mut self.unlogged);
-        tracing::warn!(peer = %peer.shared.peer, error, not_logged, "malformed frame; the connection is closed");
     }
 }

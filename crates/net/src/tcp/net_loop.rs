@@ -150,7 +150,9 @@ impl NetLoop {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         // Most likely no descriptors are left; trying at once would only burn time.
-                        tracing::warn!(%error, "cannot accept; pausing");
+                        if let Some(left_out) = self.engine.hub.log.pass("accept") {
+                            tracing::warn!(%error, left_out, "cannot accept; pausing");
+                        }
                         self.accept_after = Some(now + self.engine.hub.options.accept_backoff);
                         return;
                     }

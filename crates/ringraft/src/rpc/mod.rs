@@ -11,3 +11,5 @@ pub(crate) mod user;
 pub use outbox::Outbox;
 pub use processors::{LaneSink, Processors, UserProcessors};
 pub use routing::RoutingTable;
+#[cfg(all(test, not(shuttle)))]
+mod processors_tests;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use ringraft_core::{PeerId, RaftError, Status};
 use ringraft_net::{
-    Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, Transport,
+    Accept, ConnectionClass, Endpoint, Inbound, LinkId, LogLimiter, ReplyHandle, RequestContext, Transport,
+    WireText,
 };
 use ringraft_proto::{
     OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, decode_raft_request,
@@ -72,6 +73,8 @@ pub struct Processors {
     /// Events that found their ring full and cannot be handed back. Bounded by the requests of ours that wait for an answer.
     overflow: VecDeque<(usize, LaneEvent)>,
     peers: FxHashMap<Box<str>, PeerId>,
+    /// For every line that a stranger can cause.
+    log: LogLimiter,
 }
 
 impl Processors {
@@ -83,8 +86,16 @@ impl Processors {
         sink: LaneSink,
     ) -> Processors {
         let answers = Arc::new(TransportAnswers(Arc::clone(&transport)));
-        let peers = FxHashMap::default();
-        Processors { routes, users, transport, answers, sink, overflow: VecDeque::new(), peers }
+        Processors {
+            routes,
+            users,
+            transport,
+            answers,
+            sink,
+            overflow: VecDeque::new(),
+            peers: FxHashMap::default(),
+            log: LogLimiter::new(),
+        }
     }
 
     /// Moves the local events into `into`, and sets how many requests are taken until the next call.
@@ -158,7 +169,10 @@ impl Processors {
         let request = match decode_raft_request(&frame) {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(%error, "a raft request cannot be understood");
+                if let Some(left_out) = self.log.pass("raft request") {
+                    let text = error.to_string();
+                    tracing::warn!(error = %WireText(text.as_bytes()), left_out, "a raft request cannot be understood");
+                }
                 let status = ResponseStatus::ServerDeserialException;
                 self.reply(handle, encode_status_response(handle.request, codec, status));
                 return Accept::Taken;
@@ -193,7 +207,9 @@ impl Processors {
 
     fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) {
         let Some(processor) = self.users.find(&frame.class) else {
-            tracing::warn!(class = %String::from_utf8_lossy(&frame.class), "no processor for this class");
+            if let Some(left_out) = self.log.pass("class") {
+                tracing::warn!(class = %WireText(&frame.class), left_out, "no processor for this class");
+            }
             let status = ResponseStatus::ServerException;
             return self.reply(handle, encode_status_response(handle.request, frame.codec, status));
         };
@@ -202,8 +218,11 @@ impl Processors {
         let timeout_ms = u32::try_from(frame.timeout_ms).ok().filter(|timeout| *timeout > 0);
         let request = UserRequest { class: frame.class, content: frame.content, timeout_ms };
         // A panic drops the responder, which answers with an error.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| processor.handle(request, responder))) {
-            tracing::error!("a user's processor panicked: {}", panic_text(&*payload));
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| processor.handle(request, responder)))
+            && let Some(left_out) = self.log.pass("panic")
+        {
+            let panic = WireText(panic_text(&*payload).as_bytes());
+            tracing::error!(%panic, left_out, "a user's processor panicked");
         }
     }
 }
@@ -217,7 +236,7 @@ impl Inbound for Processors {
             }
             Some(_) => self.process_raft_request(handle, frame),
             None => {
-                if !cli::process(&self.routes, &self.transport, handle, &frame) {
+                if !cli::process(&self.routes, &self.transport, &self.log, handle, &frame) {
                     self.process_user_request(handle, frame);
                 }
                 Accept::Taken
@@ -260,13 +279,17 @@ impl fmt::Debug for Processors {
     }
 }
 
-/// The sender of a request. Texts repeat, so that the last many are remembered.
+/// The sender of a request. Texts repeat, so that the last many are remembered. The sender's name ends up in lines of the log, so it
+/// must not hold what could end a line or steer a terminal.
 fn parse_peer(known: &mut FxHashMap<Box<str>, PeerId>, text: &str) -> Result<PeerId, Status> {
     if let Some(peer) = known.get(text) {
         return Ok(peer.clone());
     }
-    let peer: PeerId =
-        text.parse().map_err(|_| Status::new(RaftError::Invalid, format!("Fail to parse peerId: {text}")))?;
+    let invalid = || Status::new(RaftError::Invalid, format!("Fail to parse peerId: {text}"));
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(invalid());
+    }
+    let peer: PeerId = text.parse().map_err(|_| invalid())?;
     if known.len() >= PARSED_PEERS {
         known.clear();
     }
