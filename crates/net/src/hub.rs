@@ -8,7 +8,8 @@ use ringraft_proto::OutFrame;
 use rustc_hash::FxHashMap;
 
 use crate::metrics::NetMetrics;
-use crate::outbox::{Outbox, PushError};
+use crate::outbox::{AtMeter, Meter, Outbox, PushError};
+use crate::peer::Role;
 use crate::pending::PendingTable;
 use crate::socket::Socket;
 use crate::{
@@ -64,6 +65,9 @@ pub(crate) struct Hub<S> {
     pub(crate) options: NetLoopOptions,
     pub(crate) metrics: Arc<NetMetrics>,
     pub(crate) log: LogLimiter,
+    /// Bytes of requests, and of answers, that wait to be sent.
+    requests: Arc<Meter>,
+    pub(crate) answers: Arc<Meter>,
     pub(crate) waker: LoopWaker,
     /// Ticks with each sweep for overdue requests; the age of a request is counted in these.
     pub(crate) epoch: AtomicU32,
@@ -80,7 +84,10 @@ pub(crate) struct Hub<S> {
 
 impl<S: Socket> Hub<S> {
     pub(crate) fn new(options: NetLoopOptions, waker: LoopWaker) -> Self {
+        let meter = || Meter::new(options.max_total_outbound_bytes);
         Self {
+            requests: meter(),
+            answers: meter(),
             options,
             metrics: Arc::default(),
             log: LogLimiter::new(),
@@ -100,8 +107,19 @@ impl<S: Socket> Hub<S> {
         self.links.read().get(id.0 as usize).cloned()
     }
 
-    pub(crate) fn connection(&self, id: ConnectionId, peer: Endpoint, socket: S) -> Arc<Connection<S>> {
-        let outbox = Outbox::new(self.options.max_outbound_bytes, self.options.max_outbound_frames);
+    pub(crate) fn connection(
+        &self,
+        id: ConnectionId,
+        peer: Endpoint,
+        socket: S,
+        role: Role,
+    ) -> Arc<Connection<S>> {
+        let (meter, at_meter) = match role {
+            Role::Inbound => (&self.answers, AtMeter::Take),
+            Role::Connecting(_) | Role::Outbound(_) => (&self.requests, AtMeter::Refuse),
+        };
+        let (bytes, frames) = (self.options.max_outbound_bytes, self.options.max_outbound_frames);
+        let outbox = Outbox::new(bytes, frames, meter.clone(), at_meter);
         Arc::new(Connection { id, peer, socket, outbox })
     }
 
@@ -125,6 +143,11 @@ impl<S: Socket> Hub<S> {
     pub(crate) fn break_connection(&self, connection: &Connection<S>, reason: String) {
         connection.outbox.close();
         self.broken.lock().push((connection.id, reason));
+        self.note();
+    }
+
+    /// Has the loop look at what others left for it.
+    fn note(&self) {
         self.notes.store(true, Ordering::Release);
         self.waker.wake();
     }
@@ -179,8 +202,7 @@ impl<S: Socket> Transport for Hub<S> {
         by_name.insert((endpoint.clone(), class), id);
         drop(links);
         self.new_links.lock().push(id);
-        self.notes.store(true, Ordering::Release);
-        self.waker.wake();
+        self.note();
         id
     }
 
@@ -221,7 +243,12 @@ impl<S: Socket> Transport for Hub<S> {
             return Ok(());
         }
         let Some(connection) = self.answering(handle) else { return Err(SendError::Closed) };
-        self.push(&connection, frame).map_err(|error| match error {
+        let pushed = self.push(&connection, frame);
+        if self.answers.is_over() {
+            // Once the loop looks: not each answer until then needs a system call.
+            self.note();
+        }
+        pushed.map_err(|error| match error {
             PushError::Full => {
                 // An answer cannot be left out, and the peer does not read: let it begin anew.
                 self.break_connection(&connection, "the outbound queue is full of unread answers".to_owned());

@@ -13,6 +13,9 @@ pub struct NetLoopOptions {
     pub max_outbound_bytes: usize,
     /// Most frames that wait to be sent on one connection (65536).
     pub max_outbound_frames: usize,
+    /// Most bytes that wait to be sent on all connections together (256 MiB), for requests and for answers each. Beyond it a link that
+    /// has something waiting takes no more requests, and the connection for which most answers wait is closed.
+    pub max_total_outbound_bytes: usize,
     /// Most requests that wait for an answer on one link (65536; at most 2^20).
     pub max_inflight_requests: usize,
     /// A request that nobody answered for so long fails (6 min). This is the backstop against peers that drop
@@ -36,16 +39,19 @@ pub struct NetLoopOptions {
     /// nothing has one `heartbeat_interval` more: Bolt clients reconnect in the background and then are silent
     /// until their first heartbeat.
     pub first_frame_deadline: Duration,
-    /// A frame that arrives in parts must keep 1 KiB/s on average over this time (10 s).
+    /// Time over which the rate of a frame that arrives in parts is taken (10 s). A second must bring a sixteenth of what is
+    /// there of it: at least 1 KiB/s, and 64 KiB/s from 1 MiB on.
     pub partial_frame_window: Duration,
     /// Most inbound connections (4096). More are closed at once.
     pub max_inbound_connections: usize,
     /// Most inbound connections that have not sent a whole frame yet (1024). More are closed at once. A Java process
     /// opens one for each of its groups, all together after a restart; such a connection costs little memory.
     pub max_unproven_connections: usize,
-    /// Most bytes of incomplete frames on all connections together (256 MiB). The connection that goes beyond it
-    /// is closed.
+    /// Most bytes of memory that received input of strangers holds, because its frames are not whole or their consumer is full (256 MiB).
+    /// Beyond it the connection that has held most of it for longest is closed, never another.
     pub max_buffered_bytes: usize,
+    /// The same for connections of members and those that we opened (256 MiB): strangers have no part in it.
+    pub max_member_buffered_bytes: usize,
     /// Bytes read with one system call (64 KiB). A connection's own buffer grows with what it received.
     pub read_buffer_bytes: usize,
     /// Bytes taken from one connection in one turn before the others have theirs (256 KiB).
@@ -64,6 +70,7 @@ impl Default for NetLoopOptions {
             frame_limits: FrameLimits::default(),
             max_outbound_bytes: 32 << 20,
             max_outbound_frames: 65536,
+            max_total_outbound_bytes: 256 << 20,
             max_inflight_requests: 65536,
             request_expiry: Duration::from_secs(360),
             reconnect_backoff_min: Duration::from_millis(50),
@@ -78,6 +85,7 @@ impl Default for NetLoopOptions {
             max_inbound_connections: 4096,
             max_unproven_connections: 1024,
             max_buffered_bytes: 256 << 20,
+            max_member_buffered_bytes: 256 << 20,
             read_buffer_bytes: 64 << 10,
             read_budget_bytes: 256 << 10,
             read_budget_frames: 1024,
@@ -154,12 +162,14 @@ impl NetLoopOptions {
         range("frame_limits.content", self.frame_limits.content, 1 << 10, i32::MAX as u64)?;
         range("frame_limits.small_content", self.frame_limits.small_content, 1 << 10, i32::MAX as u64)?;
         range("max_outbound_bytes", self.max_outbound_bytes, 1 << 10, 1 << 40)?;
+        range("max_total_outbound_bytes", self.max_total_outbound_bytes, 1 << 10, 1 << 40)?;
         range("max_outbound_frames", self.max_outbound_frames, 1, 1 << 30)?;
         range("max_inflight_requests", self.max_inflight_requests, 1, 1 << 20)?;
         range("heartbeat_max_missed", self.heartbeat_max_missed as usize, 1, 1000)?;
         range("max_inbound_connections", self.max_inbound_connections, 1, 1 << 20)?;
         range("max_unproven_connections", self.max_unproven_connections, 1, 1 << 20)?;
         range("max_buffered_bytes", self.max_buffered_bytes, 1 << 10, 1 << 40)?;
+        range("max_member_buffered_bytes", self.max_member_buffered_bytes, 1 << 10, 1 << 40)?;
         range("read_buffer_bytes", self.read_buffer_bytes, 512, 16 << 20)?;
         range("read_budget_bytes", self.read_budget_bytes, 512, 1 << 30)?;
         range("read_budget_frames", self.read_budget_frames, 1, 1 << 30)?;
@@ -230,6 +240,7 @@ mod tests {
         case!(frame_limits, FrameLimits { content: 1 << 31, ..Default::default() });
         case!(frame_limits, FrameLimits { small_content: 0, ..Default::default() });
         case!(max_outbound_bytes, 0);
+        case!(max_total_outbound_bytes, 0);
         case!(max_outbound_frames, 0);
         case!(max_inflight_requests, 0);
         case!(max_inflight_requests, (1 << 20) + 1);
@@ -237,6 +248,7 @@ mod tests {
         case!(max_inbound_connections, 0);
         case!(max_unproven_connections, 0);
         case!(max_buffered_bytes, 0);
+        case!(max_member_buffered_bytes, 0);
         case!(read_buffer_bytes, 1);
         case!(read_budget_bytes, 0);
         case!(read_budget_frames, 0);

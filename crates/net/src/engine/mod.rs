@@ -17,7 +17,10 @@ use crate::socket::Socket;
 use crate::{Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, TurnReport};
 
 mod clock;
+mod memory;
 mod serve;
+
+pub(crate) use memory::Counted;
 
 pub(crate) struct Engine<S> {
     pub(crate) hub: Arc<Hub<S>>,
@@ -36,8 +39,7 @@ pub(crate) struct Engine<S> {
     delivered: usize,
     inbound_count: usize,
     unproven_count: usize,
-    /// Bytes of incomplete frames, of all connections.
-    buffered: usize,
+    held: memory::Held,
 }
 
 struct Slot<S> {
@@ -63,7 +65,7 @@ impl<S: Socket> Engine<S> {
             delivered: 0,
             inbound_count: 0,
             unproven_count: 0,
-            buffered: 0,
+            held: memory::Held::default(),
         }
     }
 
@@ -120,7 +122,7 @@ impl<S: Socket> Engine<S> {
         role: Role,
         now: Instant,
     ) -> Arc<Connection<S>> {
-        let shared = self.hub.connection(id, peer, socket);
+        let shared = self.hub.connection(id, peer, socket, role);
         let peer = Box::new(Peer::new(shared.clone(), role, now, &self.hub.options));
         self.sweep_by(peer.deadline(&self.hub.options));
         self.slots[id.slot as usize].peer = Some(peer);
@@ -190,12 +192,12 @@ impl<S: Socket> Engine<S> {
         }
     }
 
-    fn bury(&mut self, peer: Box<Peer<S>>, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
+    fn bury(&mut self, mut peer: Box<Peer<S>>, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
+        self.forget_held(&mut peer);
         let shared = &peer.shared;
         let id = shared.id;
         shared.outbox.close();
         shared.socket.shutdown();
-        self.buffered -= peer.counted;
         let slot = &mut self.slots[id.slot as usize];
         slot.generation = (slot.generation + 1) % ONE_WAY;
         self.free.push(id.slot);
@@ -242,6 +244,10 @@ impl<S: Socket> Engine<S> {
         }
     }
 
+    fn peers(&self) -> impl Iterator<Item = &Peer<S>> {
+        self.slots.iter().filter_map(|slot| slot.peer.as_deref())
+    }
+
     fn peer_mut(&mut self, id: ConnectionId) -> Option<&mut Peer<S>> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         if slot.generation == id.generation { slot.peer.as_deref_mut() } else { None }
@@ -254,7 +260,7 @@ impl<S: Socket> Engine<S> {
         peer.readable = true;
         peer.hangup |= hangup;
         // A parked one reads on when its consumer has room.
-        if !peer.queued && peer.parked.is_none() {
+        if !peer.queued && !peer.is_parked() {
             peer.queued = true;
             self.ready.push_back(id);
         }
@@ -302,6 +308,7 @@ impl<S: Socket> Engine<S> {
             for (id, reason) in notes.broken {
                 self.close(id, &reason, now, inbound);
             }
+            self.bound_unread_answers(now, inbound);
             let new_links = if self.hub.is_closed() { Vec::new() } else { notes.new_links };
             for id in new_links {
                 // Links are numbered in the order of their making, but notes may overtake each other.

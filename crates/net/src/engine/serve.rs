@@ -42,13 +42,8 @@ impl<S: Socket> Engine<S> {
             let deadline = peer.deadline(&self.hub.options);
             self.sweep_by(deadline);
         }
-        self.buffered = self.buffered - peer.counted + peer.buffered();
-        peer.counted = peer.buffered();
+        self.count_held(&mut peer);
         match served {
-            Served::Idle if self.buffered > self.hub.options.max_buffered_bytes => {
-                let reason = "the incomplete frames of all connections take too much memory";
-                return self.bury(peer, reason, now, inbound);
-            }
             Served::Closed(reason) => return self.bury(peer, &reason, now, inbound),
             Served::Idle => {
                 if peer.role == Role::Inbound && peer.buffered() > 0 {
@@ -63,6 +58,7 @@ impl<S: Socket> Engine<S> {
             Served::Busy => self.parked.push(id),
         }
         self.slots[id.slot as usize].peer = Some(peer);
+        self.bound_held(now, inbound);
     }
 
     /// Reads and delivers until the socket is empty or the share is used up; counts the frames.
@@ -74,8 +70,8 @@ impl<S: Socket> Engine<S> {
         inbound: &mut dyn Inbound,
     ) -> Served {
         let mut bytes = self.hub.options.read_budget_bytes;
-        if let Some(frame) = peer.parked.take()
-            && !self.offer(peer, frame, inbound)
+        if let Some(frame) = peer.unpark()
+            && !self.offer(peer, frame, now, inbound)
         {
             return Served::Busy;
         }
@@ -91,7 +87,7 @@ impl<S: Socket> Engine<S> {
                     }
                 };
                 *frames += 1;
-                if !self.dispatch(peer, frame, inbound) {
+                if !self.dispatch(peer, frame, now, inbound) {
                     return Served::Busy;
                 }
                 if *frames == self.hub.options.read_budget_frames {
@@ -131,9 +127,15 @@ impl<S: Socket> Engine<S> {
     }
 
     /// `false`: the consumer is busy and the frame is parked.
-    fn dispatch(&mut self, peer: &mut Peer<S>, frame: Frame, inbound: &mut dyn Inbound) -> bool {
+    fn dispatch(
+        &mut self,
+        peer: &mut Peer<S>,
+        frame: Frame,
+        now: Instant,
+        inbound: &mut dyn Inbound,
+    ) -> bool {
         match (frame, peer.role) {
-            (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, inbound),
+            (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, now, inbound),
             (Frame::Response(frame), Role::Outbound(_)) => {
                 let link = peer.link.as_deref();
                 match link.and_then(|link| link.state.lock().pending.take(frame.id)) {
@@ -155,7 +157,13 @@ impl<S: Socket> Engine<S> {
         true
     }
 
-    fn offer(&mut self, peer: &mut Peer<S>, frame: RequestFrame, inbound: &mut dyn Inbound) -> bool {
+    fn offer(
+        &mut self,
+        peer: &mut Peer<S>,
+        frame: RequestFrame,
+        now: Instant,
+        inbound: &mut dyn Inbound,
+    ) -> bool {
         let id = peer.shared.id;
         let generation = if frame.one_way { id.generation | ONE_WAY } else { id.generation };
         let handle = ReplyHandle { connection: id.slot, generation, request: frame.id };
@@ -166,7 +174,7 @@ impl<S: Socket> Engine<S> {
             }
             Accept::Busy(frame) => {
                 NetMetrics::add(&self.hub.metrics.busy, 1);
-                peer.parked = Some(frame);
+                peer.park(frame, now);
                 false
             }
         }
