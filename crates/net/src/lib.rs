@@ -36,6 +36,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod address;
 mod backoff;
 mod engine;
 mod event_loop;
@@ -47,9 +48,12 @@ mod options;
 mod outbox;
 mod peer;
 mod pending;
+mod remote;
 mod socket;
+mod standing;
 pub mod tcp;
 mod transport;
+mod user_timeout;
 
 pub use event_loop::{EventLoop, LoopWaker, TurnReport};
 pub use log_limit::{LogLimiter, WireText};

@@ -1,13 +1,14 @@
 //! A connection as the loop sees it: what came in, and when something is overdue.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use ringraft_proto::{Frame, FrameDecoder, FrameError, RequestFrame};
 
-use crate::engine::Counted;
 use crate::hub::{Connection, Link};
+use crate::standing::Standing;
 use crate::{LinkId, NetLoopOptions};
 
 /// Bytes a second that a frame in parts must bring, whatever it holds.
@@ -28,6 +29,14 @@ pub(crate) enum Role {
     Connecting(LinkId),
     /// We opened it and it is up.
     Outbound(LinkId),
+}
+
+/// What a connection holds, as it was last counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) bytes: usize,
+    /// It counts against the budget of members.
+    pub(crate) member: bool,
 }
 
 /// The loop's half of a connection.
@@ -57,8 +66,12 @@ pub(crate) struct Peer<S> {
     opened: Instant,
     last_read: Instant,
     bytes_in: u64,
-    /// Sent at least one whole frame.
-    pub(crate) proven: bool,
+    /// Sent at least one whole frame, be it a heartbeat.
+    greeted: bool,
+    /// When a request of it was last served.
+    last_served: Instant,
+    /// Of an inbound connection.
+    standing: Option<Standing>,
     /// When the frame that is arriving was last found fast enough, and how much had come in then.
     partial: Option<(Instant, u64)>,
     heartbeat: Heartbeat,
@@ -104,10 +117,22 @@ impl<S> Peer<S> {
             opened: now,
             last_read: now,
             bytes_in: 0,
-            proven: false,
+            greeted: false,
+            last_served: now,
+            standing: None,
             partial: None,
             heartbeat: Heartbeat { last: now, unanswered: None, missed: 0, next_id: 1 },
         }
+    }
+
+    /// A connection that the peer opened.
+    pub(crate) fn inbound(
+        shared: Arc<Connection<S>>,
+        standing: Standing,
+        now: Instant,
+        options: &NetLoopOptions,
+    ) -> Self {
+        Self { standing: Some(standing), ..Self::new(shared, Role::Inbound, now, options) }
     }
 
     /// The connection that was being opened is up. Returns the id of the heartbeat to begin with: it shows the peer
@@ -129,13 +154,16 @@ impl<S> Peer<S> {
         // Any sign of life answers a heartbeat.
         self.heartbeat.unanswered = None;
         self.heartbeat.missed = 0;
+        if let Some(link) = &self.link {
+            link.remote.answers(now);
+        }
     }
 
     /// The next whole frame.
     pub(crate) fn next_frame(&mut self, now: Instant) -> Result<Option<Frame>, FrameError> {
         let frame = self.decoder.decode(&mut self.buffer)?;
         if frame.is_some() {
-            self.proven = true;
+            self.greeted = true;
             self.partial = None;
             self.holds_since = None;
         } else if self.buffer.is_empty() {
@@ -179,9 +207,46 @@ impl<S> Peer<S> {
         self.role == Role::Inbound
     }
 
-    /// Whether it belongs to a member: we opened it.
+    /// What is known of whoever opened it; `None` of one that we opened.
+    pub(crate) fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
+    /// Notes something about whoever opened it; `false` when we did.
+    pub(crate) fn learn(&mut self, what: impl FnOnce(&mut Standing)) -> bool {
+        self.standing.as_mut().map(what).is_some()
+    }
+
+    /// A request of it was served.
+    pub(crate) fn served(&mut self, now: Instant) {
+        self.last_served = now;
+        self.learn(|standing| standing.served = true);
+    }
+
+    /// Whether it sent a whole frame.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// When a request of it was last served; until then, when it came.
+    pub(crate) fn last_of_use(&self) -> Instant {
+        self.last_served
+    }
+
+    /// Whether nobody would miss it now: nothing came that is not looked at yet, and if it was ever served, then nothing is under way and
+    /// was asked for `limit`.
+    pub(crate) fn is_idle(&self, now: Instant, limit: Duration) -> bool {
+        let served = self.standing.as_ref().is_some_and(|standing| standing.served);
+        let at_work = self.partial.is_some()
+            || self.shared.unanswered.load(Ordering::Relaxed) > 0
+            || now.saturating_duration_since(self.last_served) < limit;
+        let waits = self.readable || self.queued || self.parked.is_some();
+        !(waits || served && at_work)
+    }
+
+    /// Whether it belongs to a member: we opened it, or it carries raft requests in a member's name.
     pub(crate) fn is_member(&self) -> bool {
-        self.role != Role::Inbound
+        self.standing.as_ref().is_none_or(|standing| standing.member)
     }
 
     /// Whether the consumer handed a request back.
@@ -200,14 +265,15 @@ impl<S> Peer<S> {
     }
 
     /// When to look at the clock again, if nothing happens.
-    pub(crate) fn deadline(&self, options: &NetLoopOptions) -> Instant {
+    pub(crate) fn deadline(&self, now: Instant, options: &NetLoopOptions) -> Instant {
         match self.role {
             Role::Connecting(_) => self.opened + options.connect_timeout,
-            Role::Outbound(_) => match self.heartbeat.unanswered {
-                Some(sent) => sent + options.heartbeat_ack_timeout,
-                None => self.last_read.max(self.heartbeat.last) + options.heartbeat_interval,
-            },
-            Role::Inbound if !self.proven => match self.partial {
+            Role::Outbound(_) => {
+                let due = self.heartbeat_due(options);
+                // Others send requests on it, after which it must not be silent for long.
+                if self.is_judged() { due.min(now + options.silence_probe) } else { due }
+            }
+            Role::Inbound if !self.greeted => match self.partial {
                 Some((since, _)) => since + options.first_frame_deadline,
                 None => self.opened + options.heartbeat_interval + options.first_frame_deadline,
             },
@@ -224,22 +290,25 @@ impl<S> Peer<S> {
             // It is our turn to read, so silence says nothing about the peer.
             self.last_read = now;
             self.partial = self.partial.map(|_| (now, self.bytes_in));
-            if !self.proven {
+            if !self.greeted {
                 self.opened = now;
             }
             return Due::Nothing;
         }
-        if now < self.deadline(options) {
+        if let Role::Outbound(_) = self.role {
+            return self.check_heartbeat(now, options);
+        }
+        if now < self.deadline(now, options) {
             return Due::Nothing;
         }
         match self.role {
             Role::Connecting(_) => Due::Close("connecting took too long"),
-            Role::Outbound(_) => self.check_heartbeat(now, options),
-            Role::Inbound if !self.proven => Due::Close("no whole frame within the time for the first one"),
+            Role::Inbound if !self.greeted => Due::Close("no whole frame within the time for the first one"),
             Role::Inbound if now >= self.last_read + options.inbound_idle_limit => {
                 Due::Close("idle for too long")
             }
             Role::Inbound => self.check_partial(now, options.partial_frame_window),
+            Role::Outbound(_) => Due::Nothing,
         }
     }
 
@@ -254,15 +323,52 @@ impl<S> Peer<S> {
         Due::Nothing
     }
 
+    /// Whether silence can close the connection: not towards a Java node. One that follows never goes on with a leader whose connection
+    /// was closed with entries on it, so there only the system's own verdict counts, see
+    /// [`foreign_user_timeout`](NetLoopOptions::foreign_user_timeout).
+    fn is_judged(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.remote.is_extended())
+    }
+
+    /// When the heartbeat that is under way has been for too long, or the next one is due.
+    fn heartbeat_due(&self, options: &NetLoopOptions) -> Instant {
+        if let Some(sent) = self.heartbeat.unanswered {
+            return sent + options.heartbeat_ack_timeout;
+        }
+        let waits = |link: &Arc<Link<S>>| link.state.lock().pending.len() > 0;
+        let urgent = self.is_judged() && (self.heartbeat.missed > 0 || self.link.as_ref().is_some_and(waits));
+        let pause = match urgent {
+            true => options.silence_probe.min(options.heartbeat_interval),
+            false => options.heartbeat_interval,
+        };
+        self.last_read.max(self.heartbeat.last) + pause
+    }
+
     fn check_heartbeat(&mut self, now: Instant, options: &NetLoopOptions) -> Due {
-        if self.heartbeat.unanswered.take().is_some() {
-            self.heartbeat.missed += 1;
+        if now < self.heartbeat_due(options) {
             return Due::Nothing;
         }
-        if self.heartbeat.missed >= options.heartbeat_max_missed {
-            return Due::Close("the peer does not answer heartbeats");
+        if self.heartbeat.unanswered.take().is_some() {
+            self.heartbeat.missed += 1;
+            if self.heartbeat.missed >= options.heartbeat_max_missed
+                && self.is_judged()
+                && !self.is_merely_held_up(now, options)
+            {
+                return Due::Close("the peer does not answer heartbeats");
+            }
+            if now < self.heartbeat_due(options) {
+                return Due::Nothing;
+            }
         }
         Due::Heartbeat(self.next_heartbeat(now))
+    }
+
+    /// Whether the host answers on another link, so that this one stands still because what it carries finds no room there. That may take
+    /// longer, but not for ever: the path of one connection can be dead alone.
+    fn is_merely_held_up(&self, now: Instant, options: &NetLoopOptions) -> bool {
+        let lately = options.heartbeat_ack_timeout * options.heartbeat_max_missed;
+        now.saturating_duration_since(self.last_read) < options.heartbeat_interval
+            && self.link.as_ref().is_some_and(|link| link.remote.answered_within(lately, now))
     }
 
     fn next_heartbeat(&mut self, now: Instant) -> u32 {
@@ -276,75 +382,4 @@ impl<S> Peer<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use ringraft_proto::OutFrame;
-
-    use super::*;
-    use crate::Endpoint;
-    use crate::hub::ConnectionId;
-    use crate::outbox::{AtMeter, Meter, Outbox};
-
-    fn peer(role: Role, now: Instant) -> Peer<()> {
-        let outbox = Outbox::new(1, 1, Meter::new(1), AtMeter::Take);
-        let id = ConnectionId { slot: 0, generation: 0 };
-        let shared = Arc::new(Connection { id, peer: Endpoint("a:1".into()), socket: (), outbox });
-        Peer::new(shared, role, now, &NetLoopOptions::default())
-    }
-
-    fn bytes(frame: &OutFrame) -> Vec<u8> {
-        frame.parts.concat()
-    }
-
-    /// Begins a frame of 32 MiB with `first` bytes, brings `rate` bytes a second, and says when it is closed.
-    fn lives(first: usize, rate: usize) -> Option<u64> {
-        let options = NetLoopOptions::default();
-        let start = Instant::now();
-        let mut peer = peer(Role::Inbound, start);
-        peer.received(&bytes(&ringraft_proto::encode_heartbeat(1)), start);
-        assert!(peer.next_frame(start).unwrap().is_some());
-        let mut frame = bytes(&ringraft_proto::encode_request(1, "test.Class", 1, b"", b""));
-        frame[18..22].copy_from_slice(&(32u32 << 20).to_be_bytes());
-        frame.resize(first, 0);
-        peer.received(&frame, start);
-        assert!(peer.next_frame(start).unwrap().is_none());
-        let held = peer.held();
-        assert!(held >= first);
-        for second in 1..100 {
-            let now = start + Duration::from_secs(second);
-            if let Due::Close(_) = peer.check(now, &options) {
-                return Some(second);
-            }
-            peer.received(&vec![0; rate], now);
-            assert!(peer.next_frame(now).unwrap().is_none());
-        }
-        None
-    }
-
-    #[test]
-    fn who_holds_more_must_bring_more() {
-        assert_eq!(lives(1000, 900), Some(10));
-        assert_eq!(lives(1000, 1200), Some(20), "a kilobyte a second is enough for little");
-        assert_eq!(lives(4 << 20, 1200), Some(10), "not for megabytes");
-        assert_eq!(lives(4 << 20, 60 << 10), Some(10));
-        assert_eq!(lives(4 << 20, 72 << 10), None, "and no frame needs a quick line");
-        assert_eq!(lives(256 << 10, 15 << 10), Some(10));
-        assert_eq!(lives(256 << 10, 72 << 10), None);
-    }
-
-    #[test]
-    fn a_connection_without_input_holds_nothing() {
-        let now = Instant::now();
-        let mut peer = peer(Role::Inbound, now);
-        assert_eq!((peer.held(), peer.holds_since()), (0, None));
-        let frame = bytes(&ringraft_proto::encode_request(1, "test.Class", 1, b"", &[7; 5000]));
-        peer.received(&frame, now);
-        assert!(peer.held() >= frame.len());
-        let Ok(Some(Frame::Request(request))) = peer.next_frame(now) else { panic!("no request") };
-        peer.park(request, now);
-        assert!(peer.held() >= frame.len(), "what the consumer handed back is still here");
-        assert_eq!(peer.holds_since(), Some(now));
-        drop(peer.unpark());
-        assert!(peer.next_frame(now).unwrap().is_none());
-        assert_eq!(peer.held(), 0);
-    }
-}
+mod tests;

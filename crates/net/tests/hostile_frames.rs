@@ -2,68 +2,17 @@
 
 mod harness;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use harness::raw::*;
 use harness::*;
 use ringraft_net::tcp::{ListenError, NetLoop};
 use ringraft_net::{ConnectionClass, Endpoint, EventLoop, NetLoopOptions, Transport};
 use ringraft_proto::{FrameLimits, ResponseStatus, encode_heartbeat, encode_heartbeat_ack, encode_response};
-
-fn raw(host: &Host) -> TcpStream {
-    let stream = TcpStream::connect(&*host.endpoint.0).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-/// A connection that the host has seen.
-fn joined(host: &mut Host) -> TcpStream {
-    let before = host.metric("accepted");
-    let stream = raw(host);
-    drive(&mut [host], "the connection is accepted", |hosts| hosts[0].metric("accepted") == before + 1);
-    stream
-}
-
-/// Drives the host until the other end is closed. Returns what came before.
-fn until_closed(host: &mut Host, stream: &mut TcpStream) -> Vec<u8> {
-    let mut seen = Vec::new();
-    stream.set_nonblocking(true).unwrap();
-    drive(&mut [host], "the connection is closed", |_| {
-        loop {
-            let mut buffer = [0; 4096];
-            match stream.read(&mut buffer) {
-                Ok(0) => return true,
-                Ok(n) => seen.extend_from_slice(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(_) => return true,
-            }
-        }
-    });
-    seen
-}
-
-/// Drives the host until so many bytes came.
-fn receive(host: &mut Host, stream: &mut TcpStream, len: usize) -> Vec<u8> {
-    let mut seen = Vec::new();
-    stream.set_nonblocking(true).unwrap();
-    drive(&mut [host], "bytes arrive", |_| {
-        let mut buffer = [0; 4096];
-        match stream.read(&mut buffer) {
-            Ok(0) => panic!("closed after {} of {len} bytes", seen.len()),
-            Ok(n) => seen.extend_from_slice(&buffer[..n]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => panic!("{error}"),
-        }
-        seen.len() >= len
-    });
-    stream.set_nonblocking(false).unwrap();
-    assert_eq!(seen.len(), len);
-    seen
-}
 
 /// A request with whatever lengths.
 fn head(class_len: u16, header_len: u16, content_len: u32) -> Vec<u8> {
@@ -259,34 +208,6 @@ fn incomplete_frames_share_a_bound() {
     drive(&mut [&mut host], "a large frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
     stream.write_all(&bytes_of(&request(2, Bytes::new()))).unwrap();
     drive(&mut [&mut host], "and one after it", |hosts| hosts[0].seen.requests.len() == 2);
-}
-
-/// Whether the other end is open, as far as this end knows; what it sent is thrown away.
-fn is_open(stream: &mut TcpStream) -> bool {
-    stream.set_nonblocking(true).unwrap();
-    let open = loop {
-        match stream.read(&mut [0; 4096]) {
-            Ok(0) => break false,
-            Ok(_) => {}
-            Err(error) => break error.kind() == ErrorKind::WouldBlock,
-        }
-    };
-    stream.set_nonblocking(false).unwrap();
-    open
-}
-
-/// Sends as much as the socket takes at once; says how much.
-fn send_some(stream: &mut TcpStream, bytes: &[u8]) -> usize {
-    stream.set_nonblocking(true).unwrap();
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match stream.write(&bytes[sent..]) {
-            Ok(n) => sent += n,
-            Err(_) => break,
-        }
-    }
-    stream.set_nonblocking(false).unwrap();
-    sent
 }
 
 #[test]
@@ -487,38 +408,6 @@ fn idle_connections_are_closed() {
     stream.write_all(&bytes_of(&request(1, Bytes::new()))).unwrap();
     until_closed(&mut host, &mut stream);
     assert_eq!(host.seen.requests.len(), 1);
-}
-
-#[test]
-fn connections_beyond_a_cap_are_closed_at_once() {
-    let options = NetLoopOptions { max_inbound_connections: 2, ..quick() };
-    let mut host = Tcp::new().host(options);
-    let first = joined(&mut host);
-    let _second = joined(&mut host);
-    let mut third = raw(&host);
-    until_closed(&mut host, &mut third);
-    assert_eq!(host.metric("refused"), 1);
-    drop(first);
-    drive(&mut [&mut host], "one leaves", |hosts| hosts[0].metric("inbound_connections") == 1);
-    joined(&mut host);
-}
-
-#[test]
-fn newcomers_have_a_cap_of_their_own() {
-    let options = NetLoopOptions { max_unproven_connections: 2, ..quick() };
-    let mut host = Tcp::new().host(options);
-    let mut first = joined(&mut host);
-    let _second = joined(&mut host);
-    let mut third = raw(&host);
-    until_closed(&mut host, &mut third);
-    // Who has sent a frame is no newcomer.
-    first.write_all(&bytes_of(&request(1, Bytes::new()))).unwrap();
-    drive(&mut [&mut host], "a frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
-    let fourth = joined(&mut host);
-    // Newcomers that leave make room.
-    drop(fourth);
-    drive(&mut [&mut host], "one leaves", |hosts| hosts[0].metric("inbound_connections") == 2);
-    joined(&mut host);
 }
 
 #[test]

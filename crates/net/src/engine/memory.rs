@@ -5,16 +5,8 @@ use std::time::Instant;
 use super::Engine;
 use crate::Inbound;
 use crate::metrics::NetMetrics;
-use crate::peer::Peer;
+use crate::peer::{Counted, Peer};
 use crate::socket::Socket;
-
-/// What a connection holds, as it was last counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
-    bytes: usize,
-    /// It counts against the budget of members.
-    member: bool,
-}
 
 /// Bytes that were received and not delivered, of all connections. Members and strangers have a budget each, so that nobody who
 /// knows nothing but an address can have the members' bytes refused.

@@ -1,6 +1,7 @@
 //! Reading a connection and delivering what came.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ringraft_proto::{Frame, FrameError, RequestFrame, encode_heartbeat_ack};
@@ -30,16 +31,16 @@ impl<S: Socket> Engine<S> {
         }
         let Some(mut peer) = self.slots[id.slot as usize].peer.take() else { return };
         peer.queued = false;
-        let proven = peer.proven;
+        let (greeted, standing) = (peer.is_greeted(), peer.standing().cloned());
         let mut frames = 0;
         let served = self.read(&mut peer, &mut frames, now, inbound);
         NetMetrics::add(&self.hub.metrics.frames_in, frames as u64);
         if std::mem::take(&mut peer.answered) {
             self.hub.send(&peer.shared);
         }
-        if peer.role == Role::Inbound && peer.proven && !proven {
-            self.unproven_count -= 1;
-            let deadline = peer.deadline(&self.hub.options);
+        self.restand(&peer, standing.as_ref());
+        if peer.role == Role::Inbound && peer.is_greeted() && !greeted {
+            let deadline = peer.deadline(now, &self.hub.options);
             self.sweep_by(deadline);
         }
         self.count_held(&mut peer);
@@ -47,7 +48,7 @@ impl<S: Socket> Engine<S> {
             Served::Closed(reason) => return self.bury(peer, &reason, now, inbound),
             Served::Idle => {
                 if peer.role == Role::Inbound && peer.buffered() > 0 {
-                    let deadline = peer.deadline(&self.hub.options);
+                    let deadline = peer.deadline(now, &self.hub.options);
                     self.sweep_by(deadline);
                 }
             }
@@ -57,7 +58,12 @@ impl<S: Socket> Engine<S> {
             }
             Served::Busy => self.parked.push(id),
         }
+        let neighbour =
+            (!greeted && peer.is_greeted()).then(|| peer.standing().filter(|s| s.known).cloned()).flatten();
         self.slots[id.slot as usize].peer = Some(peer);
+        if let Some(standing) = neighbour {
+            self.heard_from(&standing.address, now, inbound);
+        }
         self.bound_held(now, inbound);
     }
 
@@ -167,12 +173,21 @@ impl<S: Socket> Engine<S> {
         let id = peer.shared.id;
         let generation = if frame.one_way { id.generation | ONE_WAY } else { id.generation };
         let handle = ReplyHandle { connection: id.slot, generation, request: frame.id };
+        // Before it is taken: the answer may leave on another thread at once.
+        let counts = i32::from(!frame.one_way);
+        peer.shared.unanswered.fetch_add(counts, Ordering::Relaxed);
         match inbound.on_request(handle, frame) {
             Accept::Taken => {
+                self.delivered += 1;
+                peer.served(now);
+                true
+            }
+            Accept::Refused => {
                 self.delivered += 1;
                 true
             }
             Accept::Busy(frame) => {
+                peer.shared.unanswered.fetch_sub(counts, Ordering::Relaxed);
                 NetMetrics::add(&self.hub.metrics.busy, 1);
                 peer.park(frame, now);
                 false

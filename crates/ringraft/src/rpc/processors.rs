@@ -175,7 +175,7 @@ impl Processors {
                 }
                 let status = ResponseStatus::ServerDeserialException;
                 self.reply(handle, encode_status_response(handle.request, codec, status));
-                return Accept::Taken;
+                return Accept::Refused;
             }
         };
         let found = self.routes.find(request.group, request.peer_id);
@@ -184,7 +184,7 @@ impl Processors {
             Ok(both) => both,
             Err(status) => {
                 self.reply_error(handle, codec, &status);
-                return Accept::Taken;
+                return Accept::Refused;
             }
         };
         let event = RequestEvent { handle: group, from, reply: handle, codec, request: request.request };
@@ -205,13 +205,14 @@ impl Processors {
         Accept::Taken
     }
 
-    fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) {
+    fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
         let Some(processor) = self.users.find(&frame.class) else {
             if let Some(left_out) = self.log.pass("class") {
                 tracing::warn!(class = %WireText(&frame.class), left_out, "no processor for this class");
             }
             let status = ResponseStatus::ServerException;
-            return self.reply(handle, encode_status_response(handle.request, frame.codec, status));
+            self.reply(handle, encode_status_response(handle.request, frame.codec, status));
+            return Accept::Refused;
         };
         let route = AnswerRoute { handle, codec: frame.codec };
         let responder = Responder::new(Arc::clone(&self.answers), route);
@@ -224,6 +225,7 @@ impl Processors {
             let panic = WireText(panic_text(&*payload).as_bytes());
             tracing::error!(%panic, left_out, "a user's processor panicked");
         }
+        Accept::Taken
     }
 }
 
@@ -235,12 +237,8 @@ impl Inbound for Processors {
                 Accept::Taken
             }
             Some(_) => self.process_raft_request(handle, frame),
-            None => {
-                if !cli::process(&self.routes, &self.transport, &self.log, handle, &frame) {
-                    self.process_user_request(handle, frame);
-                }
-                Accept::Taken
-            }
+            None if cli::process(&self.routes, &self.transport, &self.log, handle, &frame) => Accept::Taken,
+            None => self.process_user_request(handle, frame),
         }
     }
 
