@@ -65,7 +65,7 @@ impl AtomicServer {
             groups: OnceLock::new(),
         });
         // Before the groups start, which can take long: until then the server says that it is starting.
-        served.register(&host);
+        served.register(&host)?;
         match start_groups(config, &host) {
             Ok(groups) => served.groups.set(groups).unwrap_or_else(|_| unreachable!("set nowhere else")),
             Err(error) => {
@@ -122,7 +122,7 @@ impl Served {
         group.ok_or_else(|| Failure::definite(RaftError::Again, "the server is starting"))
     }
 
-    fn register(self: &Arc<Self>, host: &RaftHost) {
+    fn register(self: &Arc<Self>, host: &RaftHost) -> Result<(), StartError> {
         let processor = |handle: fn(&Served, UserRequest, Responder)| {
             let served = Arc::clone(self);
             Arc::new(move |request: UserRequest, responder: Responder| handle(&served, request, responder))
@@ -152,8 +152,15 @@ impl Served {
             }),
         );
         host.register_user_processor(class::ATOMIC_GET_REQUEST, processor(Served::get));
-        host.register_user_processor(class::ATOMIC_GET_SLOTS_REQUEST, processor(Served::get_slots));
-        host.register_user_processor(class::ATOMIC_DESCRIBE_REQUEST, processor(Served::answer_describe));
+        // These look at all groups.
+        host.register_user_processor_on_worker(
+            class::ATOMIC_GET_SLOTS_REQUEST,
+            processor(Served::get_slots),
+        )?;
+        host.register_user_processor_on_worker(
+            class::ATOMIC_DESCRIBE_REQUEST,
+            processor(Served::answer_describe),
+        )
     }
 
     /// SET, CAS and INC.

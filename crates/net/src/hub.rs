@@ -342,6 +342,10 @@ impl<S: Socket> Transport for Hub<S> {
         }
     }
 
+    fn is_answerable(&self, handle: ReplyHandle) -> bool {
+        self.answering(handle).is_some()
+    }
+
     fn extensions_announced(&self, endpoint: &Endpoint, announced: bool) {
         let (remote, _) = self.remotes.get(endpoint);
         self.set_extended(&remote, announced);

@@ -103,6 +103,11 @@ pub trait Transport: Send + Sync {
     /// [`SendError::Closed`] when the connection is gone, [`SendError::Full`] closes it.
     fn reply(&self, handle: ReplyHandle, frame: OutFrame) -> Result<(), SendError>;
 
+    /// Whether somebody may still wait for the answer to this request: its connection lives.
+    fn is_answerable(&self, _handle: ReplyHandle) -> bool {
+        true
+    }
+
     /// Says that a raft request came behind this handle, and whether it announced ringraft's extensions, if it is of a kind that could.
     /// `member` is asked where the member lives in whose name it came (`ip:port`), `None` when the group that it is for has no such
     /// member; but not for a connection of which that is known already.
@@ -160,6 +165,9 @@ pub enum Accept {
     Taken,
     /// Answered with an error, since nobody here serves such requests. It earns its connection no better standing than silence does.
     Refused,
-    /// The consumer is full; the request comes back for a later offer.
+    /// The consumer is full; the request comes back for a later offer, after a pause.
     Busy(RequestFrame),
+    /// The consumer has taken enough of this kind in this turn; the request comes back in the next one, without a pause. Only after
+    /// something was taken in this turn.
+    Later(RequestFrame),
 }

@@ -31,7 +31,7 @@ use crate::pipeline::{
     Running, Threads, on_host_thread,
 };
 use crate::rpc::user::UserProcessor;
-use crate::rpc::{LaneSink, Outbox, Processors, RoutingTable, UserProcessors};
+use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, UserProcessors};
 use crate::state_machine::StateMachine;
 use crate::store::{self, Opened};
 use crate::sync::{Mutex, Ordering};
@@ -56,6 +56,8 @@ struct Inner {
     disk: Producer<DiskEvent>,
     routes: Arc<RoutingTable>,
     users: Arc<UserProcessors>,
+    transport: Arc<dyn Transport>,
+    worker_started: Mutex<bool>,
     listen_address: Option<SocketAddr>,
     threads: Threads,
     groups: Mutex<Groups>,
@@ -141,6 +143,8 @@ impl RaftHost {
             disk: disk.clone(),
             routes,
             users,
+            transport: Arc::clone(&transport),
+            worker_started: Mutex::default(),
             listen_address,
             threads,
             groups: Mutex::default(),
@@ -276,8 +280,26 @@ impl RaftHost {
 
     /// Has requests of `class` handled by `processor`. A later registration for the same class takes its place. The classes of
     /// raft itself cannot be taken.
+    ///
+    /// The processor runs on the network's thread and should take microseconds. In one turn of it such requests get 2 ms together.
     pub fn register_user_processor(&self, class: &str, processor: Arc<dyn UserProcessor>) {
-        self.0.users.register(class, processor);
+        self.0.users.register(class, processor, Place::Network);
+    }
+
+    /// Has requests of `class` handled by `processor` on a thread of the host's for that, `rr-user`: for what takes longer than a write, so
+    /// that no group waits for it. Connections take turns there; four requests of each wait, and then it is not read until one is
+    /// done.
+    ///
+    /// # Errors
+    /// [`StartError::Thread`] when the thread cannot be started, which the first registration does.
+    pub fn register_user_processor_on_worker(
+        &self,
+        class: &str,
+        processor: Arc<dyn UserProcessor>,
+    ) -> Result<(), StartError> {
+        self.0.start_worker()?;
+        self.0.users.register(class, processor, Place::Worker);
+        Ok(())
     }
 
     /// Registers a sink for completions; the same as [`SinkId::register`].
@@ -305,6 +327,17 @@ impl RaftHost {
 }
 
 impl Inner {
+    /// Starts the worker of users' processors, once.
+    fn start_worker(&self) -> Result<(), StartError> {
+        let mut started = self.worker_started.lock();
+        if !*started {
+            let (users, transport) = (Arc::clone(&self.users), Arc::clone(&self.transport));
+            self.threads.spawn("rr-user".to_owned(), move || users.run_worker(&transport))?;
+            *started = true;
+        }
+        Ok(())
+    }
+
     fn reserve(&self, group_id: &GroupId, server_id: &PeerId) -> Result<usize, StartError> {
         let mut groups = self.groups.lock();
         if groups.closing {
@@ -393,6 +426,7 @@ impl Inner {
 
     fn shutdown(&self) {
         self.groups.lock().closing = true;
+        self.users.close_worker();
         for (_, lane) in &self.lanes {
             lane.stop.store(true, Ordering::Release);
             lane.wake();

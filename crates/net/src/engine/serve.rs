@@ -13,6 +13,15 @@ use crate::peer::{Peer, Role};
 use crate::socket::Socket;
 use crate::{Accept, Inbound, ReplyHandle};
 
+/// What became of a frame.
+enum Offered {
+    Taken,
+    /// The consumer is full, and has it back.
+    Busy,
+    /// The consumer wants it in the next turn, and has it back.
+    Later,
+}
+
 /// How the service of one connection ended.
 enum Served {
     /// Nothing more to read.
@@ -76,10 +85,12 @@ impl<S: Socket> Engine<S> {
         inbound: &mut dyn Inbound,
     ) -> Served {
         let mut bytes = self.hub.options.read_budget_bytes;
-        if let Some(frame) = peer.unpark()
-            && !self.offer(peer, frame, now, inbound)
-        {
-            return Served::Busy;
+        if let Some(frame) = peer.unpark() {
+            match self.offer(peer, frame, now, inbound) {
+                Offered::Taken => {}
+                Offered::Busy => return Served::Busy,
+                Offered::Later => return Served::More,
+            }
         }
         loop {
             loop {
@@ -93,8 +104,10 @@ impl<S: Socket> Engine<S> {
                     }
                 };
                 *frames += 1;
-                if !self.dispatch(peer, frame, now, inbound) {
-                    return Served::Busy;
+                match self.dispatch(peer, frame, now, inbound) {
+                    Offered::Taken => {}
+                    Offered::Busy => return Served::Busy,
+                    Offered::Later => return Served::More,
                 }
                 if *frames == self.hub.options.read_budget_frames {
                     return Served::More;
@@ -132,14 +145,13 @@ impl<S: Socket> Engine<S> {
         }
     }
 
-    /// `false`: the consumer is busy and the frame is parked.
     fn dispatch(
         &mut self,
         peer: &mut Peer<S>,
         frame: Frame,
         now: Instant,
         inbound: &mut dyn Inbound,
-    ) -> bool {
+    ) -> Offered {
         match (frame, peer.role) {
             (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, now, inbound),
             (Frame::Response(frame), Role::Outbound(_)) => {
@@ -160,7 +172,7 @@ impl<S: Socket> Engine<S> {
             (Frame::HeartbeatAck { .. }, Role::Outbound(_)) => {}
             _ => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
         }
-        true
+        Offered::Taken
     }
 
     fn offer(
@@ -169,7 +181,7 @@ impl<S: Socket> Engine<S> {
         frame: RequestFrame,
         now: Instant,
         inbound: &mut dyn Inbound,
-    ) -> bool {
+    ) -> Offered {
         let id = peer.shared.id;
         let generation = if frame.one_way { id.generation | ONE_WAY } else { id.generation };
         let handle = ReplyHandle { connection: id.slot, generation, request: frame.id };
@@ -180,17 +192,22 @@ impl<S: Socket> Engine<S> {
             Accept::Taken => {
                 self.delivered += 1;
                 peer.served(now);
-                true
+                Offered::Taken
             }
             Accept::Refused => {
                 self.delivered += 1;
-                true
+                Offered::Taken
             }
             Accept::Busy(frame) => {
                 peer.shared.unanswered.fetch_sub(counts, Ordering::Relaxed);
                 NetMetrics::add(&self.hub.metrics.busy, 1);
                 peer.park(frame, now);
-                false
+                Offered::Busy
+            }
+            Accept::Later(frame) => {
+                peer.shared.unanswered.fetch_sub(counts, Ordering::Relaxed);
+                peer.park(frame, now);
+                Offered::Later
             }
         }
     }

@@ -58,6 +58,10 @@ impl Transport for TcpTransport {
         self.hub.member_spoke(handle, announced, member);
     }
 
+    fn is_answerable(&self, handle: ReplyHandle) -> bool {
+        self.hub.is_answerable(handle)
+    }
+
     fn extensions_announced(&self, endpoint: &Endpoint, announced: bool) {
         self.hub.extensions_announced(endpoint, announced);
     }

@@ -32,6 +32,9 @@ pub(crate) struct Recorder {
     pub(crate) turn_ends: usize,
     /// How many more requests are taken; all when `None`.
     pub(crate) room: Option<usize>,
+    /// Requests that are taken in one turn; all when `None`.
+    pub(crate) share: Option<usize>,
+    taken: usize,
     /// Which requests are of a kind that is served.
     pub(crate) serves: fn(&RequestFrame) -> bool,
 }
@@ -45,6 +48,8 @@ impl Default for Recorder {
             connected: Vec::new(),
             turn_ends: 0,
             room: None,
+            share: None,
+            taken: 0,
             serves: |_| true,
         }
     }
@@ -52,6 +57,10 @@ impl Default for Recorder {
 
 impl Inbound for Recorder {
     fn on_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
+        if self.share.is_some_and(|share| self.taken >= share) {
+            return Accept::Later(frame);
+        }
+        self.taken += 1;
         match &mut self.room {
             Some(0) => return Accept::Busy(frame),
             Some(room) => *room -= 1,
@@ -76,6 +85,7 @@ impl Inbound for Recorder {
 
     fn on_turn_end(&mut self) {
         self.turn_ends += 1;
+        self.taken = 0;
     }
 }
 

@@ -14,7 +14,7 @@ use ringraft_proto::{Frame, FrameDecoder, FrameLimits, OutFrame, RequestFrame, c
 use crate::handler::{GroupHandle, LaneEvent};
 
 use super::user::{Responder, UserRequest};
-use super::{LaneSink, Processors, RoutingTable, UserProcessors};
+use super::{LaneSink, Place, Processors, RoutingTable, UserProcessors};
 
 /// Keeps the answers.
 #[derive(Default)]
@@ -122,7 +122,8 @@ fn lines_of(run: impl FnOnce()) -> usize {
 #[test]
 fn ten_thousand_bad_requests_write_a_line_a_kind() {
     let (mut processors, answers, _, users) = processors(local(usize::MAX));
-    users.register("test.Panic", Arc::new(|_: UserRequest, _: Responder| panic!("as asked\nERROR forged")));
+    let panics = |_: UserRequest, _: Responder| panic!("as asked\nERROR forged");
+    users.register("test.Panic", Arc::new(panics), Place::Network);
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let bad = [
@@ -137,6 +138,7 @@ fn ten_thousand_bad_requests_write_a_line_a_kind() {
             for frame in &bad {
                 let accept = processors.on_request(handle(n, 1), frame.clone());
                 assert!(!matches!(accept, Accept::Busy(_)));
+                processors.on_turn_end();
             }
         }
     });
@@ -161,4 +163,83 @@ fn a_sender_whose_name_could_forge_lines_is_refused() {
     processors.on_request(handle(0, 1), raft("b:2", vote()));
     processors.take_local(&mut events);
     assert_eq!((events.len(), answers.0.lock().len()), (1, 4));
+}
+
+/// What is large is not decoded before there is room for it, nor again and again while there is none. Damage that only decoding
+/// would find shows which it was.
+#[test]
+fn a_request_is_not_decoded_before_its_lane_has_room() {
+    let (producer, mut consumer) = ringraft_ring::ring(2);
+    let damaged = |server: &str| {
+        let mut damaged = raft(server, RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 }));
+        damaged.content = [&damaged.content[..], &[0xff, 0xff]].concat().into();
+        damaged
+    };
+    let full = || LaneEvent::Connected(Endpoint("x:1".into()));
+    let mut taken = Vec::new();
+    for (rings, sink) in [(true, LaneSink::Rings(vec![producer.clone()])), (false, local(0))] {
+        while producer.try_publish(full()).is_ok() {}
+        let (mut processors, answers, routes, _) = processors(sink);
+        with_group(&routes);
+        for _ in 0..3 {
+            let accept = processors.on_request(handle(0, 1), damaged("b:2"));
+            assert_eq!(accept, Accept::Busy(damaged("b:2")));
+        }
+        assert!(answers.0.lock().is_empty());
+        // For a group that does not run here no lane's room counts.
+        if rings {
+            let mut elsewhere = damaged("b:2");
+            elsewhere.content = [&[10, 1, b'h'], &elsewhere.content[3..]].concat().into();
+            assert_eq!(processors.on_request(handle(0, 2), elsewhere), Accept::Refused);
+            answers.0.lock().clear();
+        }
+        consumer.drain(usize::MAX, &mut taken);
+        processors.set_room(1);
+        assert_eq!(processors.on_request(handle(0, 1), damaged("b:2")), Accept::Refused);
+        assert_eq!(answers.0.lock().len(), 1, "now it is looked at, and answered");
+    }
+}
+
+/// A turn in which users have had their time takes no more of their requests, and takes raft's all the same.
+#[test]
+fn users_do_not_hold_a_turn() {
+    let (mut processors, answers, routes, users) = processors(local(usize::MAX));
+    with_group(&routes);
+    let slow = |request: UserRequest, responder: Responder| {
+        let start = std::time::Instant::now();
+        while start.elapsed() < std::time::Duration::from_millis(3) {}
+        responder.respond("test.Answer", request.content);
+    };
+    users.register("test.Slow", Arc::new(slow), Place::Network);
+    for turn in 0..3 {
+        assert_eq!(processors.on_request(handle(0, 1), frame("test.Slow", "x")), Accept::Taken);
+        for class in ["test.Slow", class::GET_LEADER_REQUEST, "test.Unknown"] {
+            assert_eq!(
+                processors.on_request(handle(1, 1), frame(class, "x")),
+                Accept::Later(frame(class, "x"))
+            );
+        }
+        let raft = raft("b:2", RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 }));
+        assert_eq!(processors.on_request(handle(2, 1), raft), Accept::Taken);
+        assert_eq!(answers.0.lock().len(), turn + 1);
+        processors.on_turn_end();
+    }
+}
+
+#[test]
+fn what_is_for_the_worker_waits_there_and_is_bounded() {
+    let (mut processors, answers, _, users) = processors(local(usize::MAX));
+    let answer =
+        |request: UserRequest, responder: Responder| responder.respond("test.Answer", request.content);
+    users.register("test.Wide", Arc::new(answer), Place::Worker);
+    let mut taken = 0;
+    while processors.on_request(handle(0, taken), frame("test.Wide", "x")) == Accept::Taken {
+        taken += 1;
+        assert!(taken < 1000, "one connection has no end of requests there");
+    }
+    assert_eq!(processors.on_request(handle(1, 0), frame("test.Wide", "x")), Accept::Taken);
+    assert!(answers.0.lock().is_empty(), "the network's thread handles none of them");
+    users.close_worker();
+    users.run_worker(&(Arc::clone(&answers) as Arc<dyn Transport>));
+    assert_eq!(answers.0.lock().len() as u32, taken + 1, "each is answered, though with a refusal");
 }
