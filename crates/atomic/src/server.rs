@@ -163,8 +163,15 @@ impl Served {
             }),
         );
         options.register_user_processor(class::ATOMIC_GET_REQUEST, processor(Served::get));
-        options.register_user_processor(class::ATOMIC_GET_SLOTS_REQUEST, processor(Served::get_slots));
-        options.register_user_processor(class::ATOMIC_DESCRIBE_REQUEST, processor(Served::answer_describe));
+        // These look at all groups.
+        options.register_user_processor_on_worker(
+            class::ATOMIC_GET_SLOTS_REQUEST,
+            processor(Served::get_slots),
+        );
+        options.register_user_processor_on_worker(
+            class::ATOMIC_DESCRIBE_REQUEST,
+            processor(Served::answer_describe),
+        );
     }
 
     /// SET, CAS and INC.

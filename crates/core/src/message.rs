@@ -175,6 +175,8 @@ pub struct AppendEntriesResponse {
     /// Not 0: the responder began on a blank disk under an identity that may have voted and acknowledged before, and its answer
     /// counts in no quorum. Another number in each life of its process. Only to peers that announced [`Extensions::REJOIN`].
     pub rejoining: u64,
+    /// Extensions that the responder understands: it is no Java node. Only to peers that announced some.
+    pub extensions: Extensions,
 }
 
 /// What a follower holds where the leader's previous entry should be (Raft §5.3, last paragraphs).

@@ -1,19 +1,21 @@
 //! The half of a loop that every thread sees: links, connections to answer on, queues.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use ringraft_proto::OutFrame;
 use rustc_hash::FxHashMap;
 
 use crate::metrics::NetMetrics;
-use crate::outbox::{Outbox, PushError};
+use crate::outbox::{AtMeter, Meter, Outbox, PushError};
 use crate::pending::PendingTable;
+use crate::remote::{Remote, Remotes};
 use crate::socket::Socket;
 use crate::{
-    ConnectionClass, Endpoint, LinkId, LoopWaker, NetLoopOptions, ReplyHandle, RequestContext, SendError,
-    Transport,
+    ConnectionClass, Endpoint, LinkId, LogLimiter, LoopWaker, NetLoopOptions, ReplyHandle, RequestContext,
+    SendError, Transport,
 };
 
 /// Names one life of a connection slot.
@@ -34,12 +36,23 @@ pub(crate) struct Connection<S> {
     pub(crate) peer: Endpoint,
     pub(crate) socket: S,
     pub(crate) outbox: Outbox,
+    /// Requests that were taken and not answered yet.
+    pub(crate) unanswered: AtomicI32,
+    /// The member in whose name raft requests came on it.
+    member: OnceLock<Arc<Remote>>,
+}
+
+impl<S> Connection<S> {
+    pub(crate) fn new(id: ConnectionId, peer: Endpoint, socket: S, outbox: Outbox) -> Self {
+        Self { id, peer, socket, outbox, unanswered: AtomicI32::new(0), member: OnceLock::new() }
+    }
 }
 
 /// A path to a peer host. It outlives its connections.
 pub(crate) struct Link<S> {
     pub(crate) endpoint: Endpoint,
     pub(crate) class: ConnectionClass,
+    pub(crate) remote: Arc<Remote>,
     pub(crate) state: Mutex<LinkState<S>>,
 }
 
@@ -52,44 +65,63 @@ pub(crate) struct LinkState<S> {
 type Answering<S> = RwLock<Vec<(u32, Option<Arc<Connection<S>>>)>>;
 
 /// What other threads left for the loop.
+#[derive(Default)]
 pub(crate) struct Notes {
     /// Connections to close, and why.
     pub(crate) broken: Vec<(ConnectionId, String)>,
     /// Links to connect.
     pub(crate) new_links: Vec<LinkId>,
+    /// Hosts of members that were heard of for the first time.
+    pub(crate) new_remotes: Vec<Arc<Remote>>,
+    /// Inbound connections that turned out to be a member's.
+    pub(crate) members: Vec<ConnectionId>,
+    /// Hosts that announced extensions, or stopped to.
+    pub(crate) announced: Vec<Arc<Remote>>,
+    /// Hosts that were heard while a link to them is down.
+    pub(crate) heard: Vec<Arc<Remote>>,
 }
 
 /// What the transport and the loop share.
 pub(crate) struct Hub<S> {
     pub(crate) options: NetLoopOptions,
     pub(crate) metrics: Arc<NetMetrics>,
+    pub(crate) log: LogLimiter,
+    /// Bytes of requests, and of answers, that wait to be sent.
+    requests: Arc<Meter>,
+    pub(crate) answers: Arc<Meter>,
     pub(crate) waker: LoopWaker,
     /// Ticks with each sweep for overdue requests; the age of a request is counted in these.
     pub(crate) epoch: AtomicU32,
     links: RwLock<Vec<Arc<Link<S>>>>,
     by_name: Mutex<FxHashMap<(Endpoint, ConnectionClass), LinkId>>,
-    new_links: Mutex<Vec<LinkId>>,
+    remotes: Remotes,
     /// Inbound connections by slot.
     answering: Answering<S>,
-    broken: Mutex<Vec<(ConnectionId, String)>>,
-    /// There is something in `new_links` or `broken`.
-    notes: AtomicBool,
+    notes: Mutex<Notes>,
+    /// There is something in `notes`, or too much in `answers`.
+    noted: AtomicBool,
     closed: AtomicBool,
+    max_inbound_connections: AtomicUsize,
 }
 
 impl<S: Socket> Hub<S> {
     pub(crate) fn new(options: NetLoopOptions, waker: LoopWaker) -> Self {
+        let meter = || Meter::new(options.max_total_outbound_bytes);
         Self {
+            requests: meter(),
+            answers: meter(),
+            max_inbound_connections: AtomicUsize::new(options.max_inbound_connections),
             options,
             metrics: Arc::default(),
+            log: LogLimiter::new(),
             waker,
             epoch: AtomicU32::new(0),
             links: RwLock::default(),
             by_name: Mutex::default(),
-            new_links: Mutex::default(),
+            remotes: Remotes::default(),
             answering: RwLock::default(),
-            broken: Mutex::default(),
-            notes: AtomicBool::new(false),
+            notes: Mutex::default(),
+            noted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
     }
@@ -98,9 +130,27 @@ impl<S: Socket> Hub<S> {
         self.links.read().get(id.0 as usize).cloned()
     }
 
-    pub(crate) fn connection(&self, id: ConnectionId, peer: Endpoint, socket: S) -> Arc<Connection<S>> {
-        let outbox = Outbox::new(self.options.max_outbound_bytes, self.options.max_outbound_frames);
-        Arc::new(Connection { id, peer, socket, outbox })
+    /// A connection that answers go out on.
+    pub(crate) fn inbound(&self, id: ConnectionId, peer: Endpoint, socket: S) -> Arc<Connection<S>> {
+        self.connection(id, peer, socket, &self.answers, AtMeter::Take)
+    }
+
+    /// A connection that requests go out on.
+    pub(crate) fn outbound(&self, id: ConnectionId, peer: Endpoint, socket: S) -> Arc<Connection<S>> {
+        self.connection(id, peer, socket, &self.requests, AtMeter::Refuse)
+    }
+
+    fn connection(
+        &self,
+        id: ConnectionId,
+        peer: Endpoint,
+        socket: S,
+        meter: &Arc<Meter>,
+        at_meter: AtMeter,
+    ) -> Arc<Connection<S>> {
+        let (bytes, frames) = (self.options.max_outbound_bytes, self.options.max_outbound_frames);
+        let outbox = Outbox::new(bytes, frames, meter.clone(), at_meter);
+        Arc::new(Connection::new(id, peer, socket, outbox))
     }
 
     /// Queues a frame on a connection.
@@ -122,19 +172,32 @@ impl<S: Socket> Hub<S> {
     /// Has the loop close the connection.
     pub(crate) fn break_connection(&self, connection: &Connection<S>, reason: String) {
         connection.outbox.close();
-        self.broken.lock().push((connection.id, reason));
-        self.notes.store(true, Ordering::Release);
+        self.note(|notes| notes.broken.push((connection.id, reason)));
+    }
+
+    /// Has the loop look at what others left for it.
+    fn note(&self, what: impl FnOnce(&mut Notes)) {
+        what(&mut self.notes.lock());
+        self.noted.store(true, Ordering::Release);
         self.waker.wake();
     }
 
     /// What came in since the last look.
     pub(crate) fn take_notes(&self) -> Option<Notes> {
-        if !self.notes.load(Ordering::Relaxed) || !self.notes.swap(false, Ordering::Acquire) {
+        if !self.noted.load(Ordering::Relaxed) || !self.noted.swap(false, Ordering::Acquire) {
             return None;
         }
-        let broken = std::mem::take(&mut *self.broken.lock());
-        let new_links = std::mem::take(&mut *self.new_links.lock());
-        Some(Notes { broken, new_links })
+        Some(std::mem::take(&mut *self.notes.lock()))
+    }
+
+    /// Open inbound connections at most, from now on; what is above it leaves as others come.
+    pub(crate) fn set_max_inbound_connections(&self, max: usize) {
+        let max = max.clamp(1, self.options.max_inbound_connections);
+        self.max_inbound_connections.store(max, Ordering::Relaxed);
+    }
+
+    pub(crate) fn max_inbound_connections(&self) -> usize {
+        self.max_inbound_connections.load(Ordering::Relaxed)
     }
 
     /// Makes an inbound connection answerable, or (`None`) not any more.
@@ -151,6 +214,22 @@ impl<S: Socket> Hub<S> {
         let answering = self.answering.read();
         let (generation, connection) = answering.get(handle.connection as usize)?;
         if *generation == handle.generation & !ONE_WAY { connection.clone() } else { None }
+    }
+
+    fn set_extended(&self, remote: &Arc<Remote>, announced: bool) {
+        if remote.is_extended() != announced
+            && remote.extended.swap(announced, Ordering::Relaxed) != announced
+        {
+            self.note(|notes| notes.announced.push(remote.clone()));
+        }
+    }
+
+    /// How long what was sent to a host may go unacknowledged by its system.
+    pub(crate) fn user_timeout(&self, remote: &Remote) -> Duration {
+        match remote.is_extended() {
+            true => self.options.peer_user_timeout,
+            false => self.options.foreign_user_timeout,
+        }
     }
 
     /// Nothing can be sent any more.
@@ -173,12 +252,12 @@ impl<S: Socket> Transport for Hub<S> {
         let id = LinkId(links.len() as u32);
         let pending = PendingTable::new(self.options.max_inflight_requests as u32);
         let state = Mutex::new(LinkState { connection: None, pending });
-        links.push(Arc::new(Link { endpoint: endpoint.clone(), class, state }));
+        let (remote, _) = self.remotes.get(endpoint);
+        remote.links_down.fetch_add(1, Ordering::Relaxed);
+        links.push(Arc::new(Link { endpoint: endpoint.clone(), class, remote, state }));
         by_name.insert((endpoint.clone(), class), id);
         drop(links);
-        self.new_links.lock().push(id);
-        self.notes.store(true, Ordering::Release);
-        self.waker.wake();
+        self.note(|notes| notes.new_links.push(id));
         id
     }
 
@@ -219,7 +298,12 @@ impl<S: Socket> Transport for Hub<S> {
             return Ok(());
         }
         let Some(connection) = self.answering(handle) else { return Err(SendError::Closed) };
-        self.push(&connection, frame).map_err(|error| match error {
+        let pushed = self.push(&connection, frame);
+        connection.unanswered.fetch_sub(1, Ordering::Relaxed);
+        if self.answers.is_over() {
+            self.note(|_| ());
+        }
+        pushed.map_err(|error| match error {
             PushError::Full => {
                 // An answer cannot be left out, and the peer does not read: let it begin anew.
                 self.break_connection(&connection, "the outbound queue is full of unread answers".to_owned());
@@ -227,6 +311,44 @@ impl<S: Socket> Transport for Hub<S> {
             }
             PushError::Closed => SendError::Closed,
         })
+    }
+
+    fn member_spoke(
+        &self,
+        handle: ReplyHandle,
+        announced: Option<bool>,
+        member: &mut dyn FnMut() -> Option<Endpoint>,
+    ) {
+        let Some(connection) = self.answering(handle) else { return };
+        let remote = match connection.member.get() {
+            Some(remote) => remote,
+            None => {
+                let Some(endpoint) = member() else { return };
+                let (remote, is_new) = self.remotes.get(&endpoint);
+                if connection.member.set(remote.clone()).is_ok() {
+                    self.note(|notes| {
+                        notes.members.push(connection.id);
+                        notes.new_remotes.extend(is_new.then_some(remote.clone()));
+                    });
+                }
+                &{ remote }
+            }
+        };
+        if let Some(announced) = announced {
+            self.set_extended(remote, announced);
+        }
+        if remote.links_down.load(Ordering::Relaxed) > 0 && !remote.noted.swap(true, Ordering::Relaxed) {
+            self.note(|notes| notes.heard.push(remote.clone()));
+        }
+    }
+
+    fn is_answerable(&self, handle: ReplyHandle) -> bool {
+        self.answering(handle).is_some()
+    }
+
+    fn extensions_announced(&self, endpoint: &Endpoint, announced: bool) {
+        let (remote, _) = self.remotes.get(endpoint);
+        self.set_extended(&remote, announced);
     }
 
     fn flush(&self, link: LinkId) {

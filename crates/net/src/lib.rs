@@ -36,21 +36,27 @@
 //! ```
 #![deny(missing_docs)]
 
+mod address;
 mod backoff;
 mod engine;
 mod event_loop;
 mod hub;
 pub mod inproc;
+mod log_limit;
 mod metrics;
 mod options;
 mod outbox;
 mod peer;
 mod pending;
+mod remote;
 mod socket;
+mod standing;
 pub mod tcp;
 mod transport;
+mod user_timeout;
 
 pub use event_loop::{EventLoop, LoopWaker, TurnReport};
+pub use log_limit::{LogLimiter, WireText};
 pub use metrics::NetMetrics;
 pub use options::{NetLoopOptions, NetOptionsError};
 pub use transport::{

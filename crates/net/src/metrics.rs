@@ -24,10 +24,14 @@ counters! {
     inbound_connections,
     /// Outbound connections that are up now.
     outbound_connections,
+    /// Bytes of memory that received input holds now, because its frame is not whole or its consumer is full.
+    held_bytes,
     /// Inbound connections taken since the start.
     accepted,
     /// Inbound connections closed at once because a cap was reached.
     refused,
+    /// Connections closed to make room for others: in memory or in slots.
+    evicted,
     /// Outbound connections that came up since the start.
     connected,
     /// Outbound connections that came up for a link that had been up before.

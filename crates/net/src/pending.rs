@@ -1,6 +1,11 @@
 //! Requests that wait for an answer.
 
+use std::collections::VecDeque;
+
 use crate::RequestContext;
+
+/// Slots that are made before one is used again, so that ids do not repeat early on a link with few requests under way.
+const RESTING: usize = 256;
 
 /// Contexts of outstanding requests by Bolt request id.
 ///
@@ -9,7 +14,8 @@ use crate::RequestContext;
 #[derive(Debug)]
 pub(crate) struct PendingTable {
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    /// Oldest first: a slot rests for as long as possible, so that an id comes again as late as possible.
+    free: VecDeque<u32>,
     bound: u32,
     index_bits: u32,
 }
@@ -25,19 +31,21 @@ impl PendingTable {
     /// At most `bound` contexts wait at a time (1 to 2^20).
     pub(crate) fn new(bound: u32) -> Self {
         let index_bits = bound.next_power_of_two().trailing_zeros().max(1);
-        Self { slots: Vec::new(), free: Vec::new(), bound, index_bits }
+        Self { slots: Vec::new(), free: VecDeque::new(), bound, index_bits }
     }
 
     /// Keeps a context and names it; `None` when the table is full. `now` is any clock that counts seconds.
     pub(crate) fn insert(&mut self, context: RequestContext, now: u32) -> Option<u32> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.slots.len() < self.bound as usize => {
-                // Generation 0 is left out, so that id 0 never occurs: it reads like "no id" in every trace.
-                self.slots.push(Slot { generation: 1, since: 0, context: None });
-                self.slots.len() as u32 - 1
-            }
-            None => return None,
+        let grows = match self.free.is_empty() {
+            true => self.slots.len() < self.bound as usize,
+            false => self.slots.len() < RESTING.min(self.bound as usize),
+        };
+        let index = if grows {
+            // Generation 0 is left out, so that id 0 never occurs: it reads like "no id" in every trace.
+            self.slots.push(Slot { generation: 1, since: 0, context: None });
+            self.slots.len() as u32 - 1
+        } else {
+            self.free.pop_front()?
         };
         let slot = &mut self.slots[index as usize];
         slot.context = Some(context);
@@ -61,7 +69,7 @@ impl PendingTable {
         let last = u32::MAX >> self.index_bits;
         let slot = &mut self.slots[index as usize];
         slot.generation = if slot.generation == last { 1 } else { slot.generation + 1 };
-        self.free.push(index);
+        self.free.push_back(index);
     }
 
     /// How many wait.
@@ -138,7 +146,15 @@ mod tests {
             seen.insert(id);
             assert_eq!(table.take(id).unwrap().ticket, n);
         }
-        assert_eq!(seen.len(), (1 << 12) - 1);
+        // 2^12 generations but one would have been over by now, had one slot been used again and again.
+        assert_eq!(seen.len(), 10_000);
+        let ids = RESTING * ((1 << 12) - 1);
+        for n in 10_000..ids as u64 {
+            let id = table.insert(context(n), 0).unwrap();
+            assert!(id != 0 && seen.insert(id), "id {id} comes again after {n}");
+            table.take(id).unwrap();
+        }
+        assert!(seen.contains(&table.insert(context(0), 0).unwrap()), "only now they begin anew");
     }
 
     #[test]

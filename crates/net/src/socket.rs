@@ -1,6 +1,9 @@
 //! What a connection needs of its byte stream.
 
 use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use crate::user_timeout::set_user_timeout;
 
 /// A non-blocking ordered byte stream, read by the loop and written by any thread.
 pub(crate) trait Socket: Send + Sync + 'static {
@@ -9,6 +12,10 @@ pub(crate) trait Socket: Send + Sync + 'static {
 
     /// Writes what fits; `WouldBlock` when nothing does. A writable edge follows then.
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Has the connection end with an error when what was sent stays unacknowledged by the other system for so long. Where there is no
+    /// network between the two this does nothing.
+    fn give_up_after(&self, _limit: Duration) {}
 
     /// Ends both directions, so that the peer knows although some thread may still hold the socket.
     fn shutdown(&self);
@@ -21,6 +28,12 @@ impl Socket for mio::net::TcpStream {
 
     fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         io::Write::write_vectored(&mut &*self, slices)
+    }
+
+    fn give_up_after(&self, limit: Duration) {
+        if let Err(error) = set_user_timeout(self, limit) {
+            tracing::debug!(%error, "cannot set the user time-out of a connection");
+        }
     }
 
     fn shutdown(&self) {

@@ -103,6 +103,35 @@ pub trait Transport: Send + Sync {
     /// [`SendError::Closed`] when the connection is gone, [`SendError::Full`] closes it.
     fn reply(&self, handle: ReplyHandle, frame: OutFrame) -> Result<(), SendError>;
 
+    /// Whether somebody may still wait for the answer to this request: its connection lives.
+    fn is_answerable(&self, _handle: ReplyHandle) -> bool {
+        true
+    }
+
+    /// Says that a raft request came behind this handle, and whether it announced ringraft's extensions, if it is of a kind that could.
+    /// `member` is asked where the member lives in whose name it came (`ip:port`), `None` when the group that it is for has no such
+    /// member; but not for a connection of which that is known already.
+    ///
+    /// A member's connection is among the last to be closed when slots or memory run short, its host's address has a reserve of
+    /// slots, and links to that host that are down are tried again at once.
+    fn member_spoke(
+        &self,
+        _handle: ReplyHandle,
+        _announced: Option<bool>,
+        _member: &mut dyn FnMut() -> Option<Endpoint>,
+    ) {
+    }
+
+    /// Says whether the host at `endpoint` has announced ringraft's extensions in its last answer: whether it is no Java node. Only then
+    /// are links to it closed quickly when nothing is heard on them, see
+    /// [`peer_user_timeout`](crate::NetLoopOptions::peer_user_timeout). Until it is said of a host that is taken for a Java node.
+    fn extensions_announced(&self, _endpoint: &Endpoint, _announced: bool) {}
+
+    /// Lowers [`max_inbound_connections`](crate::NetLoopOptions::max_inbound_connections), or raises it again up to what the options say: a
+    /// process must not take more connections than it has descriptors to spare for. At least 1. What is open above it is closed as
+    /// others come.
+    fn set_max_inbound_connections(&self, _max: usize) {}
+
     /// Sends what is queued on the link.
     fn flush(&self, link: LinkId);
 
@@ -134,6 +163,11 @@ pub trait Inbound: Send {
 pub enum Accept {
     /// Taken; a reply will follow.
     Taken,
-    /// The consumer is full; the request comes back for a later offer.
+    /// Answered with an error, since nobody here serves such requests. It earns its connection no better standing than silence does.
+    Refused,
+    /// The consumer is full; the request comes back for a later offer, after a pause.
     Busy(RequestFrame),
+    /// The consumer has taken enough of this kind in this turn; the request comes back in the next one, without a pause. Only after
+    /// something was taken in this turn.
+    Later(RequestFrame),
 }

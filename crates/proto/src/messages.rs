@@ -2,9 +2,9 @@
 
 use bytes::BufMut;
 use ringraft_core::{
-    AppendEntriesResponse, ConflictHint, LogId, RaftError, RaftRequest, RaftResponse, ReadIndexRequest,
-    ReadIndexResponse, ReadOnlyOption, RequestVoteRequest, RequestVoteResponse, Status, TimeoutNowRequest,
-    TimeoutNowResponse,
+    AppendEntriesResponse, ConflictHint, Extensions, LogId, RaftError, RaftRequest, RaftResponse,
+    ReadIndexRequest, ReadIndexResponse, ReadOnlyOption, RequestVoteRequest, RequestVoteResponse, Status,
+    TimeoutNowRequest, TimeoutNowResponse,
 };
 
 use crate::append_entries::{decode_append_entries, encode_append_entries};
@@ -22,6 +22,7 @@ const CONFLICT_TERM: u32 = 1000 << 3;
 const CONFLICT_FIRST_INDEX: u32 = 1001 << 3;
 const LEASE_PROMISE: u32 = 1002 << 3;
 const REJOINING: u32 = 1003 << 3;
+const EXTENSIONS: u32 = 1004 << 3;
 /// Tag of ringraft's own field of RequestVoteRequest.
 const TRANSFER: u32 = 1000 << 3;
 
@@ -161,7 +162,7 @@ pub fn encode_raft_request(
 
 /// Encodes the answer to request `id`, whose codec byte it repeats.
 pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutFrame {
-    // Largest: eight numbers, of which four have two-byte tags.
+    // Largest: eight numbers, of which five have two-byte tags.
     let mut room = [0; 96];
     let mut rest = &mut room[..];
     let class = match response {
@@ -184,6 +185,10 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
             if response.rejoining != 0 {
                 put_varint(&mut rest, u64::from(REJOINING));
                 put_varint(&mut rest, response.rejoining);
+            }
+            if response.extensions != Extensions::NONE {
+                put_varint(&mut rest, u64::from(EXTENSIONS));
+                put_varint(&mut rest, response.extensions.0);
             }
             class::APPEND_ENTRIES_RESPONSE
         }
@@ -324,7 +329,17 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
     if frame.class != expected {
         return Err(unexpected(&frame.class));
     }
-    let tags = [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX, LEASE_PROMISE, REJOINING];
+    let tags = [
+        8,
+        16,
+        24,
+        ERROR_RESPONSE,
+        CONFLICT_TERM,
+        CONFLICT_FIRST_INDEX,
+        LEASE_PROMISE,
+        REJOINING,
+        EXTENSIONS,
+    ];
     let fields = Fields::read(message, &frame.content, tags)?;
     if let Some(error) = fields.bytes(ERROR_RESPONSE)
         && let Some(status) = decode_error_response(error)?
@@ -368,6 +383,7 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
                     .optional_count(LEASE_PROMISE, "lease_promise")?
                     .is_some_and(|promise| promise != 0),
                 rejoining: fields.optional_count(REJOINING, "rejoining")?.unwrap_or(0),
+                extensions: Extensions(fields.number(EXTENSIONS).unwrap_or(0)),
             })
         }
     })

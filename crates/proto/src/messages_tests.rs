@@ -62,6 +62,7 @@ fn append(success: bool, last_log_index: Option<u64>) -> RaftResponse {
         conflict: None,
         lease_promise: false,
         rejoining: 0,
+        extensions: Extensions::NONE,
     })
 }
 
@@ -133,8 +134,16 @@ fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
         )),
         appended.prop_map(|(term, (success, lease_promise), last_log_index, conflict)| {
             let rejoining = last_log_index.unwrap_or(0);
-            let response =
-                AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise, rejoining };
+            let extensions = Extensions(term.rotate_left(21));
+            let response = AppendEntriesResponse {
+                term,
+                success,
+                last_log_index,
+                conflict,
+                lease_promise,
+                rejoining,
+                extensions,
+            };
             (RequestKind::AppendEntries, RaftResponse::AppendEntries(response))
         }),
         number()

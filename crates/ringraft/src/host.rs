@@ -39,7 +39,7 @@ use crate::pipeline::{
     Running, StoreWatch, Threads, on_host_thread,
 };
 use crate::rpc::user::UserProcessor;
-use crate::rpc::{LaneSink, Outbox, Processors, RoutingTable, UserProcessors};
+use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, UserProcessors};
 use crate::state_machine::StateMachine;
 use crate::store::{self, Opened};
 use crate::sync::{Mutex, Ordering};
@@ -67,6 +67,8 @@ struct Inner {
     disk: Producer<DiskEvent>,
     routes: Arc<RoutingTable>,
     users: Arc<UserProcessors>,
+    transport: Arc<dyn Transport>,
+    worker_started: Mutex<bool>,
     listen_address: Option<SocketAddr>,
     store_watch: Arc<StoreWatch>,
     threads: Threads,
@@ -157,6 +159,8 @@ impl RaftHost {
             disk: disk.clone(),
             routes,
             users,
+            transport: Arc::clone(&transport),
+            worker_started: Mutex::default(),
             listen_address,
             store_watch: Arc::clone(&store_watch),
             threads,
@@ -165,6 +169,9 @@ impl RaftHost {
         // From here on a failure drops the host, which ends what was started. The guards of stages that never began must go
         // before it: the thread that drives the network waits for them.
         let mut stage_guards = stage_guards;
+        if host.0.users.needs_worker() {
+            host.0.start_worker()?;
+        }
         let threads = &host.0.threads;
         let mut net = Some((event_loop, processors));
         for ((number, ring), guard) in lane_consumers.into_iter().enumerate().zip(lane_guards) {
@@ -303,8 +310,26 @@ impl RaftHost {
     /// Has requests of `class` handled by `processor`. A later registration for the same class takes its place. The classes of
     /// raft itself cannot be taken. Requests that come earlier are refused as of an unknown class;
     /// [`HostOptions::register_user_processor`] is in time for all.
+    ///
+    /// The processor runs on the network's thread and should take microseconds. In one turn of it such requests get 2 ms together.
     pub fn register_user_processor(&self, class: &str, processor: Arc<dyn UserProcessor>) {
-        self.0.users.register(class, processor);
+        self.0.users.register(class, processor, Place::Network);
+    }
+
+    /// Has requests of `class` handled by `processor` on a thread of the host's for that, `rr-user`: for what takes longer than a write, so
+    /// that no group waits for it. Connections take turns there; four requests of each wait, and then it is not read until one is
+    /// done.
+    ///
+    /// # Errors
+    /// [`StartError::Thread`] when the thread cannot be started, which the first registration does.
+    pub fn register_user_processor_on_worker(
+        &self,
+        class: &str,
+        processor: Arc<dyn UserProcessor>,
+    ) -> Result<(), StartError> {
+        self.0.start_worker()?;
+        self.0.users.register(class, processor, Place::Worker);
+        Ok(())
     }
 
     /// Registers a sink for completions; the same as [`SinkId::register`].
@@ -345,6 +370,17 @@ impl RaftHost {
 }
 
 impl Inner {
+    /// Starts the worker of users' processors, once.
+    fn start_worker(&self) -> Result<(), StartError> {
+        let mut started = self.worker_started.lock();
+        if !*started {
+            let (users, transport) = (Arc::clone(&self.users), Arc::clone(&self.transport));
+            self.threads.spawn("rr-user".to_owned(), move || users.run_worker(&transport))?;
+            *started = true;
+        }
+        Ok(())
+    }
+
     fn reserve(&self, group_id: &GroupId, server_id: &PeerId) -> Result<usize, StartError> {
         let mut groups = self.groups.lock();
         if groups.closing {
@@ -433,6 +469,7 @@ impl Inner {
 
     fn shutdown(&self) {
         self.groups.lock().closing = true;
+        self.users.close_worker();
         for (_, lane) in &self.lanes {
             lane.stop.store(true, Ordering::Release);
             lane.wake();

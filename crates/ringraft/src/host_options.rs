@@ -10,7 +10,7 @@ use ringraft_net::inproc::Network;
 use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
-use crate::rpc::UserProcessors;
+use crate::rpc::{Place, UserProcessors};
 use crate::rpc::user::UserProcessor;
 
 /// What surrounds the largest task in a file of the log or in a frame, generously.
@@ -154,7 +154,13 @@ impl HostOptions {
     /// [`RaftHost::start`](crate::RaftHost::start) returns. Else the same as
     /// [`RaftHost::register_user_processor`](crate::RaftHost::register_user_processor).
     pub fn register_user_processor(&mut self, class: &str, processor: Arc<dyn UserProcessor>) {
-        self.users.register(class, processor);
+        self.users.register(class, processor, Place::Network);
+    }
+
+    /// As [`register_user_processor`](HostOptions::register_user_processor), on the thread of
+    /// [`RaftHost::register_user_processor_on_worker`](crate::RaftHost::register_user_processor_on_worker).
+    pub fn register_user_processor_on_worker(&mut self, class: &str, processor: Arc<dyn UserProcessor>) {
+        self.users.register(class, processor, Place::Worker);
     }
 
     /// Checks every rule.

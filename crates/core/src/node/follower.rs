@@ -8,6 +8,7 @@ use crate::marks::Mark;
 use crate::message::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, ConflictHint, Extensions, RaftResponse,
 };
+use crate::node::replication::ANNOUNCED;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
 use crate::rules;
@@ -56,6 +57,10 @@ impl NodeImpl {
             conflict: None,
             lease_promise: false,
             rejoining: 0,
+            extensions: match request.extensions {
+                Extensions::NONE => Extensions::NONE,
+                _ => ANNOUNCED,
+            },
         };
         if request.term < self.hard_state.term {
             fx.marks.set(Mark::StaleLeaderRefused);

@@ -14,8 +14,8 @@ use crate::rules::replication::WakeUp;
 use crate::status::{RaftError, Status};
 use crate::types::{LogId, Time};
 
-/// Extensions that every request announces.
-const ANNOUNCED: Extensions = Extensions::CONFLICT_HINT.with(Extensions::REJOIN);
+/// Extensions that every request announces, and every answer to a peer that announced some.
+pub(super) const ANNOUNCED: Extensions = Extensions::CONFLICT_HINT.with(Extensions::REJOIN);
 
 impl NodeImpl {
     // --- sending ---

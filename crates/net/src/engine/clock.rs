@@ -28,7 +28,7 @@ impl<S: Socket> Engine<S> {
         for slot in 0..self.slots.len() {
             let Some(peer) = self.slots[slot].peer.as_deref_mut() else { continue };
             let due = peer.check(now, &hub.options);
-            let deadline = peer.deadline(&hub.options);
+            let deadline = peer.deadline(now, &hub.options);
             let shared = peer.shared.clone();
             match due {
                 Due::Close(reason) => {
@@ -43,17 +43,17 @@ impl<S: Socket> Engine<S> {
             self.sweep_by(deadline);
         }
         let mut due = Vec::new();
-        for index in 0..self.links.len() {
-            match self.links[index].due {
+        for index in 0..self.dials.len() {
+            match self.dials[index].retry.due {
                 Some(at) if at <= now => {
-                    self.links[index].due = None;
+                    self.dials[index].retry.due = None;
                     due.push(LinkId(index as u32));
                 }
                 Some(at) => self.sweep_by(at),
                 None => {}
             }
         }
-        if !self.links.is_empty() {
+        if !self.dials.is_empty() {
             self.expire(now, inbound);
             self.sweep_by(self.next_expiry);
         }
@@ -74,7 +74,7 @@ impl<S: Socket> Engine<S> {
         }
         self.next_expiry = now + self.hub.options.request_expiry / EXPIRY_SWEEPS;
         let epoch = self.hub.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-        for index in 0..self.links.len() {
+        for index in 0..self.dials.len() {
             let Some(link) = self.hub.link_at(LinkId(index as u32)) else { continue };
             // One more than the full number, since the first epoch of a request was cut short.
             let overdue = link.state.lock().pending.drain_expired(epoch, EXPIRY_SWEEPS + 1);
@@ -84,15 +84,5 @@ impl<S: Socket> Engine<S> {
                 inbound.on_request_failed(context, "nobody answered within the limit");
             }
         }
-    }
-
-    /// Has every link that is down tried in the next turn.
-    pub(crate) fn retry_now(&mut self, now: Instant) {
-        for retry in &mut self.links {
-            if let Some(due) = &mut retry.due {
-                *due = now;
-            }
-        }
-        self.sweep_by(now);
     }
 }

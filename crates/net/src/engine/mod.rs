@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 
 use ringraft_proto::{RequestFrame, ResponseFrame};
 
-use crate::backoff::Retry;
-use crate::hub::{Connection, ConnectionId, Hub, ONE_WAY};
+use crate::address::Address;
+use crate::hub::{ConnectionId, Hub, ONE_WAY};
 use crate::metrics::NetMetrics;
 use crate::peer::{Peer, Role};
 use crate::socket::Socket;
+use crate::standing::Standing;
 use crate::{Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, TurnReport};
 
+mod admission;
 mod clock;
+mod links;
+mod memory;
 mod serve;
 
 pub(crate) struct Engine<S> {
@@ -29,17 +33,13 @@ pub(crate) struct Engine<S> {
     parked: Vec<ConnectionId>,
     /// Socket reads land here first, so that an idle connection needs no buffer and a busy one a fitting one.
     scratch: Box<[u8]>,
-    links: Vec<Retry>,
+    dials: Vec<links::Dial>,
     /// The earliest moment at which something may be overdue.
     next_sweep: Option<Instant>,
     next_expiry: Instant,
     delivered: usize,
-    inbound_count: usize,
-    unproven_count: usize,
-    /// Bytes of incomplete frames, of all connections.
-    buffered: usize,
-    last_log: Option<Instant>,
-    unlogged: u64,
+    admission: admission::Admission,
+    held: memory::Held,
 }
 
 struct Slot<S> {
@@ -59,15 +59,12 @@ impl<S: Socket> Engine<S> {
             ready: VecDeque::new(),
             parked: Vec::new(),
             scratch,
-            links: Vec::new(),
+            dials: Vec::new(),
             next_sweep: None,
             next_expiry,
             delivered: 0,
-            inbound_count: 0,
-            unproven_count: 0,
-            buffered: 0,
-            last_log: None,
-            unlogged: 0,
+            admission: admission::Admission::default(),
+            held: memory::Held::default(),
         }
     }
 
@@ -87,103 +84,25 @@ impl<S: Socket> Engine<S> {
         self.free.push(id.slot);
     }
 
-    /// Whether one more inbound connection fits; counts it as refused when not.
-    pub(crate) fn admits(&self) -> bool {
-        let options = &self.hub.options;
-        let fits = self.inbound_count < options.max_inbound_connections
-            && self.unproven_count < options.max_unproven_connections;
-        NetMetrics::add(&self.hub.metrics.refused, u64::from(!fits));
-        fits
-    }
-
-    pub(crate) fn add_inbound(&mut self, id: ConnectionId, peer: Endpoint, socket: S, now: Instant) {
-        let shared = self.add(id, peer, socket, Role::Inbound, now);
-        self.hub.set_answering(id, Some(shared));
-        self.inbound_count += 1;
-        self.unproven_count += 1;
-        NetMetrics::add(&self.hub.metrics.accepted, 1);
-        NetMetrics::add(&self.hub.metrics.inbound_connections, 1);
-    }
-
-    pub(crate) fn add_connecting(
+    /// Adds a connection that the peer opened, after [`make_room`](Self::make_room) has said that there is room.
+    pub(crate) fn add_inbound(
         &mut self,
         id: ConnectionId,
-        link: LinkId,
         peer: Endpoint,
+        address: Address,
         socket: S,
         now: Instant,
     ) {
-        self.add(id, peer, socket, Role::Connecting(link), now);
-    }
-
-    fn add(
-        &mut self,
-        id: ConnectionId,
-        peer: Endpoint,
-        socket: S,
-        role: Role,
-        now: Instant,
-    ) -> Arc<Connection<S>> {
-        let shared = self.hub.connection(id, peer, socket);
-        let peer = Box::new(Peer::new(shared.clone(), role, now, &self.hub.options));
-        self.sweep_by(peer.deadline(&self.hub.options));
+        let known = self.admission.knows(&address);
+        let standing = Standing { address, known, served: false, member: false };
+        let shared = self.hub.inbound(id, peer, socket);
+        let peer = Box::new(Peer::inbound(shared.clone(), standing, now, &self.hub.options));
+        self.enter(&peer);
+        self.sweep_by(peer.deadline(now, &self.hub.options));
         self.slots[id.slot as usize].peer = Some(peer);
-        shared
-    }
-
-    /// The connection that was being opened is up: requests may go out.
-    pub(crate) fn established(&mut self, id: ConnectionId, now: Instant, inbound: &mut dyn Inbound) {
-        let hub = self.hub.clone();
-        let Some(peer) = self.peer_mut(id) else { return };
-        let Role::Connecting(link_id) = peer.role else { return };
-        let Some(link) = hub.link_at(link_id) else { return };
-        let heartbeat = peer.established(link_id, link.clone(), now);
-        let shared = peer.shared.clone();
-        let deadline = peer.deadline(&hub.options);
-        self.sweep_by(deadline);
-        self.send_heartbeat(&shared, heartbeat);
-        link.state.lock().connection = Some(shared);
-        let metrics = &self.hub.metrics;
-        NetMetrics::add(&metrics.connected, 1);
-        NetMetrics::add(&metrics.outbound_connections, 1);
-        let retry = &mut self.links[link_id.0 as usize];
-        NetMetrics::add(&metrics.reconnects, u64::from(retry.was_up));
-        retry.was_up = true;
-        if retry.reached() {
-            tracing::info!(endpoint = %link.endpoint, class = ?link.class, "the host is reached again");
-        } else {
-            tracing::debug!(endpoint = %link.endpoint, class = ?link.class, "connected");
-        }
-        self.delivered += 1;
-        inbound.on_connected(link_id, &link.endpoint, link.class);
-    }
-
-    /// An attempt to connect did not even begin.
-    pub(crate) fn connect_failed(&mut self, link: LinkId, reason: &str, now: Instant) {
-        NetMetrics::add(&self.hub.metrics.connect_failures, 1);
-        let options = &self.hub.options;
-        let (min, max) = (options.reconnect_backoff_min, options.reconnect_backoff_max);
-        let Some(retry) = self.links.get_mut(link.0 as usize) else { return };
-        retry.failed(now, min, max);
-        let (due, report) = (retry.due, retry.report());
-        if let Some(due) = due {
-            self.sweep_by(due);
-        }
-        if let Some(link) = self.hub.link_at(link) {
-            if report {
-                tracing::warn!(endpoint = %link.endpoint, class = ?link.class, reason,
-                    "cannot connect; trying again in the background");
-            } else {
-                tracing::debug!(endpoint = %link.endpoint, class = ?link.class, reason, "cannot connect");
-            }
-        }
-    }
-
-    /// The socket of a connection that is being opened.
-    pub(crate) fn connecting(&self, id: ConnectionId) -> Option<&S> {
-        let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
-        let peer = slot.peer.as_ref()?;
-        matches!(peer.role, Role::Connecting(_)).then_some(&peer.shared.socket)
+        self.hub.set_answering(id, Some(shared));
+        NetMetrics::add(&self.hub.metrics.accepted, 1);
+        NetMetrics::add(&self.hub.metrics.inbound_connections, 1);
     }
 
     pub(crate) fn close(&mut self, id: ConnectionId, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
@@ -194,12 +113,13 @@ impl<S: Socket> Engine<S> {
         }
     }
 
-    fn bury(&mut self, peer: Box<Peer<S>>, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
+    fn bury(&mut self, mut peer: Box<Peer<S>>, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
+        self.forget_held(&mut peer);
+        self.leave(&peer);
         let shared = &peer.shared;
         let id = shared.id;
         shared.outbox.close();
         shared.socket.shutdown();
-        self.buffered -= peer.counted;
         let slot = &mut self.slots[id.slot as usize];
         slot.generation = (slot.generation + 1) % ONE_WAY;
         self.free.push(id.slot);
@@ -208,8 +128,6 @@ impl<S: Socket> Engine<S> {
             Role::Connecting(link) => self.connect_failed(link, reason, now),
             Role::Inbound => {
                 self.hub.set_answering(id, None);
-                self.inbound_count -= 1;
-                self.unproven_count -= usize::from(!peer.proven);
                 NetMetrics::sub(&metrics.inbound_connections, 1);
                 NetMetrics::add(&metrics.closed, 1);
                 tracing::debug!(peer = %shared.peer, reason, "inbound connection closed");
@@ -222,28 +140,8 @@ impl<S: Socket> Engine<S> {
         }
     }
 
-    fn link_down(&mut self, id: LinkId, proven: bool, reason: &str, now: Instant, inbound: &mut dyn Inbound) {
-        let options = &self.hub.options;
-        let (min, max) = (options.reconnect_backoff_min, options.reconnect_backoff_max);
-        let retry = &mut self.links[id.0 as usize];
-        if proven {
-            retry.proven();
-        }
-        retry.failed(now, min, max);
-        if let Some(due) = retry.due {
-            self.sweep_by(due);
-        }
-        let Some(link) = self.hub.link_at(id) else { return };
-        let failed = {
-            let mut state = link.state.lock();
-            state.connection = None;
-            state.pending.drain()
-        };
-        tracing::debug!(endpoint = %link.endpoint, class = ?link.class, reason, failed = failed.len(), "link is down");
-        for context in failed {
-            self.delivered += 1;
-            inbound.on_request_failed(context, reason);
-        }
+    fn peers(&self) -> impl Iterator<Item = &Peer<S>> {
+        self.slots.iter().filter_map(|slot| slot.peer.as_deref())
     }
 
     fn peer_mut(&mut self, id: ConnectionId) -> Option<&mut Peer<S>> {
@@ -258,7 +156,7 @@ impl<S: Socket> Engine<S> {
         peer.readable = true;
         peer.hangup |= hangup;
         // A parked one reads on when its consumer has room.
-        if !peer.queued && peer.parked.is_none() {
+        if !peer.queued && !peer.is_parked() {
             peer.queued = true;
             self.ready.push_back(id);
         }
@@ -306,12 +204,22 @@ impl<S: Socket> Engine<S> {
             for (id, reason) in notes.broken {
                 self.close(id, &reason, now, inbound);
             }
+            self.bound_unread_answers(now, inbound);
+            for remote in notes.new_remotes {
+                self.know(Address::of(&remote.endpoint));
+            }
+            for id in notes.members {
+                self.promote(id);
+            }
+            for remote in notes.announced {
+                self.retime(&remote);
+            }
+            for remote in notes.heard {
+                self.heard(&remote, now, inbound);
+            }
             let new_links = if self.hub.is_closed() { Vec::new() } else { notes.new_links };
             for id in new_links {
-                // Links are numbered in the order of their making, but notes may overtake each other.
-                let count = self.links.len().max(id.0 as usize + 1);
-                self.links.resize_with(count, || Retry::new(now));
-                self.sweep_by(now);
+                self.add_links(id, now);
             }
         }
         if self.next_sweep.is_some_and(|at| at <= now) { self.sweep(now, inbound) } else { Vec::new() }
@@ -336,7 +244,7 @@ impl<S: Socket> Engine<S> {
         }
         self.ready.clear();
         self.parked.clear();
-        self.links.clear();
+        self.dials.clear();
         self.next_sweep = None;
         self.finish(inbound);
     }

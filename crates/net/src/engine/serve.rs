@@ -1,9 +1,10 @@
 //! Reading a connection and delivering what came.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use ringraft_proto::{Frame, RequestFrame, encode_heartbeat_ack};
+use ringraft_proto::{Frame, FrameError, RequestFrame, encode_heartbeat_ack};
 
 use super::Engine;
 use crate::hub::{ConnectionId, ONE_WAY};
@@ -12,8 +13,14 @@ use crate::peer::{Peer, Role};
 use crate::socket::Socket;
 use crate::{Accept, Inbound, ReplyHandle};
 
-/// Least time between two log lines about bad peers.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// What became of a frame.
+enum Offered {
+    Taken,
+    /// The consumer is full, and has it back.
+    Busy,
+    /// The consumer wants it in the next turn, and has it back.
+    Later,
+}
 
 /// How the service of one connection ended.
 enum Served {
@@ -33,29 +40,24 @@ impl<S: Socket> Engine<S> {
         }
         let Some(mut peer) = self.slots[id.slot as usize].peer.take() else { return };
         peer.queued = false;
-        let proven = peer.proven;
+        let (greeted, standing) = (peer.is_greeted(), peer.standing().cloned());
         let mut frames = 0;
         let served = self.read(&mut peer, &mut frames, now, inbound);
         NetMetrics::add(&self.hub.metrics.frames_in, frames as u64);
         if std::mem::take(&mut peer.answered) {
             self.hub.send(&peer.shared);
         }
-        if peer.role == Role::Inbound && peer.proven && !proven {
-            self.unproven_count -= 1;
-            let deadline = peer.deadline(&self.hub.options);
+        self.restand(&peer, standing.as_ref());
+        if peer.role == Role::Inbound && peer.is_greeted() && !greeted {
+            let deadline = peer.deadline(now, &self.hub.options);
             self.sweep_by(deadline);
         }
-        self.buffered = self.buffered - peer.counted + peer.buffered();
-        peer.counted = peer.buffered();
+        self.count_held(&mut peer);
         match served {
-            Served::Idle if self.buffered > self.hub.options.max_buffered_bytes => {
-                let reason = "the incomplete frames of all connections take too much memory";
-                return self.bury(peer, reason, now, inbound);
-            }
             Served::Closed(reason) => return self.bury(peer, &reason, now, inbound),
             Served::Idle => {
                 if peer.role == Role::Inbound && peer.buffered() > 0 {
-                    let deadline = peer.deadline(&self.hub.options);
+                    let deadline = peer.deadline(now, &self.hub.options);
                     self.sweep_by(deadline);
                 }
             }
@@ -65,7 +67,13 @@ impl<S: Socket> Engine<S> {
             }
             Served::Busy => self.parked.push(id),
         }
+        let neighbour =
+            (!greeted && peer.is_greeted()).then(|| peer.standing().filter(|s| s.known).cloned()).flatten();
         self.slots[id.slot as usize].peer = Some(peer);
+        if let Some(standing) = neighbour {
+            self.heard_from(&standing.address, now, inbound);
+        }
+        self.bound_held(now, inbound);
     }
 
     /// Reads and delivers until the socket is empty or the share is used up; counts the frames.
@@ -77,10 +85,12 @@ impl<S: Socket> Engine<S> {
         inbound: &mut dyn Inbound,
     ) -> Served {
         let mut bytes = self.hub.options.read_budget_bytes;
-        if let Some(frame) = peer.parked.take()
-            && !self.offer(peer, frame, inbound)
-        {
-            return Served::Busy;
+        if let Some(frame) = peer.unpark() {
+            match self.offer(peer, frame, now, inbound) {
+                Offered::Taken => {}
+                Offered::Busy => return Served::Busy,
+                Offered::Later => return Served::More,
+            }
         }
         loop {
             loop {
@@ -89,13 +99,15 @@ impl<S: Socket> Engine<S> {
                     Ok(None) => break,
                     Err(error) => {
                         NetMetrics::add(&self.hub.metrics.malformed_frames, 1);
-                        self.log_malformed(peer, &error.to_string(), now);
+                        self.log_malformed(peer, &error);
                         return Served::Closed(format!("malformed frame: {error}"));
                     }
                 };
                 *frames += 1;
-                if !self.dispatch(peer, frame, inbound) {
-                    return Served::Busy;
+                match self.dispatch(peer, frame, now, inbound) {
+                    Offered::Taken => {}
+                    Offered::Busy => return Served::Busy,
+                    Offered::Later => return Served::More,
                 }
                 if *frames == self.hub.options.read_budget_frames {
                     return Served::More;
@@ -133,10 +145,15 @@ impl<S: Socket> Engine<S> {
         }
     }
 
-    /// `false`: the consumer is busy and the frame is parked.
-    fn dispatch(&mut self, peer: &mut Peer<S>, frame: Frame, inbound: &mut dyn Inbound) -> bool {
+    fn dispatch(
+        &mut self,
+        peer: &mut Peer<S>,
+        frame: Frame,
+        now: Instant,
+        inbound: &mut dyn Inbound,
+    ) -> Offered {
         match (frame, peer.role) {
-            (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, inbound),
+            (Frame::Request(frame), Role::Inbound) => return self.offer(peer, frame, now, inbound),
             (Frame::Response(frame), Role::Outbound(_)) => {
                 let link = peer.link.as_deref();
                 match link.and_then(|link| link.state.lock().pending.take(frame.id)) {
@@ -155,33 +172,50 @@ impl<S: Socket> Engine<S> {
             (Frame::HeartbeatAck { .. }, Role::Outbound(_)) => {}
             _ => NetMetrics::add(&self.hub.metrics.unexpected_frames, 1),
         }
-        true
+        Offered::Taken
     }
 
-    fn offer(&mut self, peer: &mut Peer<S>, frame: RequestFrame, inbound: &mut dyn Inbound) -> bool {
+    fn offer(
+        &mut self,
+        peer: &mut Peer<S>,
+        frame: RequestFrame,
+        now: Instant,
+        inbound: &mut dyn Inbound,
+    ) -> Offered {
         let id = peer.shared.id;
         let generation = if frame.one_way { id.generation | ONE_WAY } else { id.generation };
         let handle = ReplyHandle { connection: id.slot, generation, request: frame.id };
+        // Before it is taken: the answer may leave on another thread at once.
+        let counts = i32::from(!frame.one_way);
+        peer.shared.unanswered.fetch_add(counts, Ordering::Relaxed);
         match inbound.on_request(handle, frame) {
             Accept::Taken => {
                 self.delivered += 1;
-                true
+                peer.served(now);
+                Offered::Taken
+            }
+            Accept::Refused => {
+                self.delivered += 1;
+                Offered::Taken
             }
             Accept::Busy(frame) => {
+                peer.shared.unanswered.fetch_sub(counts, Ordering::Relaxed);
                 NetMetrics::add(&self.hub.metrics.busy, 1);
-                peer.parked = Some(frame);
-                false
+                peer.park(frame, now);
+                Offered::Busy
+            }
+            Accept::Later(frame) => {
+                peer.shared.unanswered.fetch_sub(counts, Ordering::Relaxed);
+                peer.park(frame, now);
+                Offered::Later
             }
         }
     }
 
-    fn log_malformed(&mut self, peer: &Peer<S>, error: &str, now: Instant) {
-        if self.last_log.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
-            self.unlogged += 1;
-            return;
+    fn log_malformed(&self, peer: &Peer<S>, error: &FrameError) {
+        if let Some(left_out) = self.hub.log.pass("malformed frame") {
+            let peer = &peer.shared.peer;
+            tracing::warn!(%peer, %error, left_out, "malformed frame; the connection is closed");
         }
-        self.last_log = Some(now);
-        let not_logged = std::mem::take(&mut self.unlogged);
-        tracing::warn!(peer = %peer.shared.peer, error, not_logged, "malformed frame; the connection is closed");
     }
 }

@@ -9,6 +9,7 @@ use ringraft_proto::OutFrame;
 
 use super::Network;
 use super::pipe::{End, Event, Mailbox};
+use crate::address::Address;
 use crate::engine::Engine;
 use crate::hub::Hub;
 use crate::{
@@ -45,17 +46,18 @@ impl InprocLoop {
         &self.engine.hub.metrics
     }
 
-    fn handle(&mut self, event: Event, now: Instant) {
+    fn handle(&mut self, event: Event, now: Instant, inbound: &mut dyn Inbound) {
         match event {
             Event::Readable(id) => self.engine.on_readable(id, false),
             Event::Writable(id) => self.engine.on_writable(id),
             Event::NetworkChanged => self.engine.retry_now(now),
             Event::Incoming { from, end } => {
                 // Dropping the end closes the connection.
-                if !self.engine.hub.is_closed() && self.engine.admits() {
+                let address = Address::of(&from);
+                if !self.engine.hub.is_closed() && self.engine.make_room(&address, now, inbound) {
                     let id = self.engine.reserve();
                     end.attach(&self.mailbox, id);
-                    self.engine.add_inbound(id, from, end, now);
+                    self.engine.add_inbound(id, from, address, end, now);
                     self.engine.on_readable(id, false);
                 }
             }
@@ -63,6 +65,9 @@ impl InprocLoop {
     }
 
     fn connect(&mut self, link: LinkId, now: Instant, inbound: &mut dyn Inbound) {
+        if !self.engine.wants_connection(link) {
+            return;
+        }
         let Some(endpoint) = self.engine.hub.link_at(link).map(|link| link.endpoint.clone()) else { return };
         match self.network.connect(&self.endpoint, &endpoint) {
             Ok(end) => {
@@ -86,7 +91,7 @@ impl EventLoop for InprocLoop {
         self.waker.awake();
         let now = Instant::now();
         for event in self.mailbox.take() {
-            self.handle(event, now);
+            self.handle(event, now, inbound);
         }
         for link in self.engine.work(now, inbound) {
             self.connect(link, now, inbound);
@@ -149,6 +154,27 @@ impl Transport for InprocTransport {
 
     fn reply(&self, handle: ReplyHandle, frame: OutFrame) -> Result<(), SendError> {
         self.hub.reply(handle, frame)
+    }
+
+    fn member_spoke(
+        &self,
+        handle: ReplyHandle,
+        announced: Option<bool>,
+        member: &mut dyn FnMut() -> Option<Endpoint>,
+    ) {
+        self.hub.member_spoke(handle, announced, member);
+    }
+
+    fn is_answerable(&self, handle: ReplyHandle) -> bool {
+        self.hub.is_answerable(handle)
+    }
+
+    fn extensions_announced(&self, endpoint: &Endpoint, announced: bool) {
+        self.hub.extensions_announced(endpoint, announced);
+    }
+
+    fn set_max_inbound_connections(&self, max: usize) {
+        self.hub.set_max_inbound_connections(max);
     }
 
     fn flush(&self, link: LinkId) {

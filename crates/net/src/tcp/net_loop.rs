@@ -1,5 +1,6 @@
 //! The mio loop: events to the engine, listeners, attempts to connect.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -9,23 +10,19 @@ use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustc_hash::FxHashMap;
 
 use super::TcpTransport;
+use super::accept::Listeners;
 use super::resolver::Resolver;
+use super::token::{BOTH, FIRST_LISTENER, WAKER, connection_id, token};
+use crate::address::Address;
 use crate::engine::Engine;
-use crate::hub::{ConnectionId, Hub};
-use crate::{Endpoint, EventLoop, Inbound, LinkId, LoopWaker, NetLoopOptions, NetMetrics, TurnReport};
+use crate::hub::Hub;
+use crate::{EventLoop, Inbound, LinkId, LoopWaker, NetLoopOptions, NetMetrics, TurnReport};
 
 /// Events taken from the poll at once.
 const EVENTS: usize = 256;
-/// Connections accepted in one turn before the open ones have theirs.
-const ACCEPT_BUDGET: usize = 64;
-
-// A connection's token is its generation (31 bits) and slot, so everything from 2^63 up is free for others.
-const WAKER: Token = Token(usize::MAX);
-const FIRST_LISTENER: usize = 1 << 63;
-
-const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -54,15 +51,9 @@ pub struct NetLoop {
     engine: Engine<TcpStream>,
     waker: LoopWaker,
     resolver: Resolver,
-    listeners: Vec<Listener>,
-    /// No accepting before then.
-    accept_after: Option<Instant>,
-}
-
-struct Listener {
-    socket: TcpListener,
-    /// The edge came and the backlog was not emptied since.
-    ready: bool,
+    /// Addresses of a link's host that are still to be tried before its name is looked up again.
+    untried: FxHashMap<LinkId, VecDeque<SocketAddr>>,
+    listeners: Listeners,
 }
 
 impl NetLoop {
@@ -80,7 +71,15 @@ impl NetLoop {
         let engine = Engine::new(hub, Instant::now());
         let events = Events::with_capacity(EVENTS);
         let resolver = Resolver::new(waker.clone());
-        let this = Self { poll, events, engine, waker, resolver, listeners: Vec::new(), accept_after: None };
+        let this = Self {
+            poll,
+            events,
+            engine,
+            waker,
+            resolver,
+            untried: FxHashMap::default(),
+            listeners: Listeners::default(),
+        };
         Ok((this, transport))
     }
 
@@ -97,7 +96,7 @@ impl NetLoop {
         let bound = socket.local_addr().map_err(failed)?;
         let token = Token(FIRST_LISTENER + self.listeners.len());
         self.poll.registry().register(&mut socket, token, Interest::READABLE).map_err(failed)?;
-        self.listeners.push(Listener { socket, ready: false });
+        self.listeners.add(socket);
         Ok(bound)
     }
 
@@ -133,47 +132,22 @@ impl NetLoop {
         }
     }
 
-    fn accept(&mut self, now: Instant) {
-        if self.accept_after.is_some_and(|after| now < after) {
-            return;
-        }
-        self.accept_after = None;
-        for listener in &mut self.listeners {
-            let mut budget = ACCEPT_BUDGET;
-            while listener.ready && budget > 0 {
-                budget -= 1;
-                match listener.socket.accept() {
-                    Ok((stream, peer)) => admit(&mut self.engine, &self.poll, stream, peer, now),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.ready = false,
-                    // The peer gave up between its arrival and now.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => {
-                        // Most likely no descriptors are left; trying at once would only burn time.
-                        tracing::warn!(%error, "cannot accept; pausing");
-                        self.accept_after = Some(now + self.engine.hub.options.accept_backoff);
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// How long the next poll may wait for the listeners' sake.
-    fn accept_wait(&self, now: Instant) -> Option<Duration> {
-        let waiting = self.listeners.iter().any(|listener| listener.ready);
-        waiting
-            .then(|| self.accept_after.map_or(Duration::ZERO, |after| after.saturating_duration_since(now)))
-    }
-
     fn connect(&mut self, link: LinkId, now: Instant) {
+        if let Some(address) = self.untried.get_mut(&link).and_then(VecDeque::pop_front) {
+            return self.connect_to(link, address, now);
+        }
         let Some(endpoint) = self.engine.hub.link_at(link).map(|link| link.endpoint.clone()) else { return };
         if let Some(address) = self.resolver.resolve(link, &endpoint) {
-            self.connect_to(link, endpoint, address, now);
+            self.connect_to(link, address, now);
         }
     }
 
-    fn connect_to(&mut self, link: LinkId, endpoint: Endpoint, address: SocketAddr, now: Instant) {
+    fn connect_to(&mut self, link: LinkId, address: SocketAddr, now: Instant) {
+        // Two look-ups of one name may have been under way.
+        if !self.engine.wants_connection(link) {
+            return;
+        }
+        let Some(endpoint) = self.engine.hub.link_at(link).map(|link| link.endpoint.clone()) else { return };
         let id = self.engine.reserve();
         let stream = TcpStream::connect(address).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, token(id), BOTH)?;
@@ -194,10 +168,10 @@ impl NetLoop {
                 continue;
             }
             match resolved {
-                Ok(address) => {
-                    if let Some(endpoint) = self.engine.hub.link_at(link).map(|link| link.endpoint.clone()) {
-                        self.connect_to(link, endpoint, address, now);
-                    }
+                Ok(addresses) => {
+                    self.engine.lives_at(link, addresses.iter().map(|address| Address::of_ip(address.ip())));
+                    self.untried.insert(link, addresses.into());
+                    self.connect(link, now);
                 }
                 Err(reason) => self.engine.connect_failed(link, &reason, now),
             }
@@ -211,7 +185,7 @@ impl EventLoop for NetLoop {
             timeout
         } else {
             let now = Instant::now();
-            [timeout, self.engine.wait_limit(now), self.accept_wait(now)]
+            [timeout, self.engine.wait_limit(now), self.listeners.wait_limit(now)]
                 .into_iter()
                 .flatten()
                 .min()
@@ -224,15 +198,17 @@ impl EventLoop for NetLoop {
             match event.token() {
                 WAKER => {}
                 Token(n) if n >= FIRST_LISTENER => {
-                    if let Some(listener) = self.listeners.get_mut(n - FIRST_LISTENER) {
-                        listener.ready = true;
-                    }
+                    self.listeners.on_ready(n - FIRST_LISTENER);
                 }
                 Token(n) => {
                     let id = connection_id(n);
                     if let Some(stream) = self.engine.connecting(id) {
                         match connected(stream) {
-                            Ok(true) => self.engine.established(id, now, inbound),
+                            Ok(true) => {
+                                if let Some(link) = self.engine.established(id, now, inbound) {
+                                    self.untried.remove(&link);
+                                }
+                            }
                             Ok(false) => continue,
                             Err(error) => {
                                 self.engine.close(id, &error.to_string(), now, inbound);
@@ -252,7 +228,7 @@ impl EventLoop for NetLoop {
         }
         events.clear();
         self.events = events;
-        self.accept(now);
+        self.listeners.accept(&mut self.engine, &self.poll, now, inbound);
         self.take_resolved(now);
         for link in self.engine.work(now, inbound) {
             self.connect(link, now);
@@ -266,7 +242,7 @@ impl EventLoop for NetLoop {
     }
 
     fn shutdown(&mut self, inbound: &mut dyn Inbound) {
-        self.listeners.clear();
+        self.listeners.close();
         self.engine.shutdown(Instant::now(), inbound);
     }
 }
@@ -280,27 +256,7 @@ impl Drop for NetLoop {
 
 impl fmt::Debug for NetLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listeners: Vec<_> =
-            self.listeners.iter().map(|listener| listener.socket.local_addr().ok()).collect();
-        f.debug_struct("NetLoop").field("listeners", &listeners).finish_non_exhaustive()
-    }
-}
-
-/// Makes an accepted socket a connection, or closes it because a cap is reached.
-fn admit(engine: &mut Engine<TcpStream>, poll: &Poll, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
-    if !engine.admits() {
-        tracing::debug!(%peer, "too many connections; closed at once");
-        return;
-    }
-    let id = engine.reserve();
-    let prepared =
-        stream.set_nodelay(true).and_then(|()| poll.registry().register(&mut stream, token(id), BOTH));
-    match prepared {
-        Ok(()) => engine.add_inbound(id, Endpoint(peer.to_string().into()), stream, now),
-        Err(error) => {
-            engine.unreserve(id);
-            tracing::debug!(%peer, %error, "accepted connection is unusable");
-        }
+        f.debug_struct("NetLoop").field("listeners", &self.listeners.addresses()).finish_non_exhaustive()
     }
 }
 
@@ -328,10 +284,47 @@ fn round_up(wait: Duration) -> Duration {
     if wait.is_zero() { wait } else { Duration::from_millis(wait.as_micros().div_ceil(1000) as u64) }
 }
 
-fn token(id: ConnectionId) -> Token {
-    Token(((id.generation as usize) << 32) | id.slot as usize)
-}
+#[cfg(test)]
+mod tests {
+    use ringraft_proto::{RequestFrame, ResponseFrame};
 
-fn connection_id(token: usize) -> ConnectionId {
-    ConnectionId { slot: token as u32, generation: (token >> 32) as u32 }
+    use super::*;
+    use crate::{Accept, ConnectionClass, Endpoint, ReplyHandle, RequestContext, Transport};
+
+    #[derive(Default)]
+    struct Connected(bool);
+
+    impl Inbound for Connected {
+        fn on_request(&mut self, _: ReplyHandle, _: RequestFrame) -> Accept {
+            Accept::Refused
+        }
+        fn on_response(&mut self, _: RequestContext, _: ResponseFrame) {}
+        fn on_request_failed(&mut self, _: RequestContext, _: &str) {}
+        fn on_connected(&mut self, _: LinkId, _: &Endpoint, _: ConnectionClass) {
+            self.0 = true;
+        }
+    }
+
+    #[test]
+    fn every_address_of_a_name_is_tried() {
+        let closed = |listener: std::net::TcpListener| listener.local_addr().unwrap();
+        let dead = closed(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = NetLoopOptions {
+            reconnect_backoff_min: Duration::from_millis(1),
+            reconnect_backoff_max: Duration::from_millis(5),
+            ..NetLoopOptions::default()
+        };
+        let (mut event_loop, transport) = NetLoop::new(options).unwrap();
+        // What a look-up of the name would have found; the name itself leads nowhere.
+        let link = transport.link(&Endpoint("nobody.invalid:1".into()), ConnectionClass::Log);
+        event_loop.untried.insert(link, [dead, dead, listener.local_addr().unwrap()].into());
+        let mut connected = Connected::default();
+        let start = Instant::now();
+        while !connected.0 {
+            assert!(start.elapsed() < Duration::from_secs(20), "the third address is not reached");
+            event_loop.turn(Some(Duration::from_millis(1)), &mut connected).unwrap();
+        }
+        assert!(event_loop.untried.is_empty());
+    }
 }

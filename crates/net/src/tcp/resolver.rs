@@ -7,7 +7,7 @@ use std::thread;
 use crate::{Endpoint, LinkId, LoopWaker};
 
 /// The answer to one look-up.
-pub(super) type Resolved = (LinkId, Result<SocketAddr, String>);
+pub(super) type Resolved = (LinkId, Result<Vec<SocketAddr>, String>);
 
 /// Looks names up on one thread, which starts with the first name and ends with the resolver.
 pub(super) struct Resolver {
@@ -63,7 +63,10 @@ impl Resolver {
 fn look_up_all(questions: &Receiver<(LinkId, Endpoint)>, answer: &Sender<Resolved>, waker: &LoopWaker) {
     while let Ok((link, endpoint)) = questions.recv() {
         let resolved = match endpoint.0.to_socket_addrs() {
-            Ok(mut addresses) => addresses.next().ok_or_else(|| format!("{endpoint} has no address")),
+            Ok(addresses) => {
+                let addresses: Vec<SocketAddr> = addresses.collect();
+                if addresses.is_empty() { Err(format!("{endpoint} has no address")) } else { Ok(addresses) }
+            }
             Err(error) => Err(format!("cannot resolve {endpoint}: {error}; write it as host:port")),
         };
         if answer.send((link, resolved)).is_err() {

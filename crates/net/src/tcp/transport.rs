@@ -49,6 +49,27 @@ impl Transport for TcpTransport {
         self.hub.reply(handle, frame)
     }
 
+    fn member_spoke(
+        &self,
+        handle: ReplyHandle,
+        announced: Option<bool>,
+        member: &mut dyn FnMut() -> Option<Endpoint>,
+    ) {
+        self.hub.member_spoke(handle, announced, member);
+    }
+
+    fn is_answerable(&self, handle: ReplyHandle) -> bool {
+        self.hub.is_answerable(handle)
+    }
+
+    fn extensions_announced(&self, endpoint: &Endpoint, announced: bool) {
+        self.hub.extensions_announced(endpoint, announced);
+    }
+
+    fn set_max_inbound_connections(&self, max: usize) {
+        self.hub.set_max_inbound_connections(max);
+    }
+
     fn flush(&self, link: LinkId) {
         self.hub.flush(link);
     }

@@ -1,6 +1,8 @@
 //! Hosts that are driven by hand, over TCP or in one process.
 #![allow(dead_code)]
 
+pub(crate) mod raw;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const CLASS: &str = "net.test.Message";
 
 /// Keeps everything it is told.
-#[derive(Default)]
 pub(crate) struct Recorder {
     pub(crate) requests: Vec<(ReplyHandle, RequestFrame)>,
     pub(crate) responses: Vec<(RequestContext, ResponseFrame)>,
@@ -31,17 +32,43 @@ pub(crate) struct Recorder {
     pub(crate) turn_ends: usize,
     /// How many more requests are taken; all when `None`.
     pub(crate) room: Option<usize>,
+    /// Requests that are taken in one turn; all when `None`.
+    pub(crate) share: Option<usize>,
+    taken: usize,
+    /// Which requests are of a kind that is served.
+    pub(crate) serves: fn(&RequestFrame) -> bool,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder {
+            requests: Vec::new(),
+            responses: Vec::new(),
+            failed: Vec::new(),
+            connected: Vec::new(),
+            turn_ends: 0,
+            room: None,
+            share: None,
+            taken: 0,
+            serves: |_| true,
+        }
+    }
 }
 
 impl Inbound for Recorder {
     fn on_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
+        if self.share.is_some_and(|share| self.taken >= share) {
+            return Accept::Later(frame);
+        }
+        self.taken += 1;
         match &mut self.room {
             Some(0) => return Accept::Busy(frame),
             Some(room) => *room -= 1,
             None => {}
         }
+        let served = (self.serves)(&frame);
         self.requests.push((handle, frame));
-        Accept::Taken
+        if served { Accept::Taken } else { Accept::Refused }
     }
 
     fn on_response(&mut self, context: RequestContext, frame: ResponseFrame) {
@@ -58,6 +85,7 @@ impl Inbound for Recorder {
 
     fn on_turn_end(&mut self) {
         self.turn_ends += 1;
+        self.taken = 0;
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, EntryChunk, Input, Mutant, RaftError, RaftRequest, RaftResponse,
-    Status, Ticket, Time,
+    AppendKind, ConfigurationEntry, Effects, EntryChunk, Extensions, Input, Mutant, RaftError, RaftRequest,
+    RaftResponse, Status, Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
 use ringraft_storage::StorageError;
@@ -342,6 +342,16 @@ impl LogEntryAndClosureHandler {
             out.replies.push(OutReply { handle: reply, codec, response: RaftResponse::Error(status) });
             return;
         }
+        let announced = match &request {
+            RaftRequest::AppendEntries(append) => Some(append.extensions != Extensions::NONE),
+            _ => None,
+        };
+        let slots = &self.slots;
+        self.transport.member_spoke(reply, announced, &mut || {
+            let group = slots.get(handle.slot as usize)?.group.as_deref()?;
+            let member = is_member(group.node().configuration(), &from);
+            member.then(|| Endpoint(from.endpoint().into()))
+        });
         if let RaftRequest::AppendEntries(append) = &request
             && append.kind == AppendKind::Entries
         {
@@ -356,6 +366,9 @@ impl LogEntryAndClosureHandler {
         let handle = GroupHandle { lane: self.lane, slot: context.slot, generation: context.generation };
         let (peer, ticket) = unpack(context.ticket);
         let Some(from) = self.peers.get(peer).map(|peer| peer.id.clone()) else { return };
+        if let Ok(RaftResponse::AppendEntries(answer)) = &response.result {
+            self.peers.announced(peer, answer.extensions != Extensions::NONE, &self.transport);
+        }
         let input = Input::Response { from, ticket: Ticket(ticket), result: response.result };
         self.step(now, handle, input, out);
     }

@@ -16,6 +16,8 @@ pub(crate) struct Peer {
     pub(crate) text: Arc<str>,
     pub(crate) log: LinkId,
     pub(crate) control: LinkId,
+    /// Whether its last answer announced ringraft's extensions.
+    announced: bool,
 }
 
 /// Numbers peers as they turn up. They are never forgotten: there are as many as the configurations name.
@@ -35,9 +37,18 @@ impl PeerTable {
         let endpoint = Endpoint(id.endpoint().into());
         let log = transport.link(&endpoint, ConnectionClass::Log);
         let control = transport.link(&endpoint, ConnectionClass::Control);
-        self.peers.push(Peer { id: id.clone(), text: id.to_string().into(), log, control });
+        self.peers.push(Peer { id: id.clone(), text: id.to_string().into(), log, control, announced: false });
         self.numbers.insert(id.clone(), number);
         Some(number)
+    }
+
+    /// Notes whether an answer of the peer announced ringraft's extensions. The network treats hosts that do not as Java nodes.
+    pub(crate) fn announced(&mut self, number: u16, announced: bool, transport: &Arc<dyn Transport>) {
+        if let Some(peer) = self.peers.get_mut(usize::from(number))
+            && std::mem::replace(&mut peer.announced, announced) != announced
+        {
+            transport.extensions_announced(&Endpoint(peer.id.endpoint().into()), announced);
+        }
     }
 
     pub(crate) fn get(&self, number: u16) -> Option<&Peer> {

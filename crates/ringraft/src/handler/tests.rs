@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ringraft_core::{
-    AppendEntriesResponse, AppendKind, Configuration, CoreOptions, GroupId, LogId, MembershipChange,
-    NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest, Status, Term, Time,
+    AppendEntriesRequest, AppendEntriesResponse, AppendKind, Configuration, CoreOptions, Extensions, GroupId,
+    LogId, MembershipChange, NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
+    Status, Term, Time,
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
 use ringraft_proto::OutFrame;
@@ -20,13 +21,19 @@ use crate::handler::*;
 use crate::iterator::Iterator;
 use crate::state_machine::StateMachine;
 
-/// Gives out links and sends nothing.
+/// Gives out links and sends nothing. Keeps what it is told of others.
 #[derive(Default)]
-struct NoTransport(AtomicU32);
+struct NoTransport {
+    links: AtomicU32,
+    /// Who announced extensions in an answer, or stopped to.
+    announced: Mutex<Vec<(String, bool)>>,
+    /// The member in whose name each request came, and what it announced.
+    spoke: Mutex<Vec<(Option<String>, Option<bool>)>>,
+}
 
 impl Transport for NoTransport {
     fn link(&self, _: &Endpoint, _: ConnectionClass) -> LinkId {
-        LinkId(self.0.fetch_add(1, Ordering::Relaxed))
+        LinkId(self.links.fetch_add(1, Ordering::Relaxed))
     }
 
     fn request(
@@ -40,6 +47,19 @@ impl Transport for NoTransport {
 
     fn reply(&self, _: ReplyHandle, _: OutFrame) -> Result<(), SendError> {
         Ok(())
+    }
+
+    fn member_spoke(
+        &self,
+        _: ReplyHandle,
+        announced: Option<bool>,
+        member: &mut dyn FnMut() -> Option<Endpoint>,
+    ) {
+        self.spoke.lock().push((member().map(|at| at.to_string()), announced));
+    }
+
+    fn extensions_announced(&self, endpoint: &Endpoint, announced: bool) {
+        self.announced.lock().push((endpoint.to_string(), announced));
     }
 
     fn flush(&self, _: LinkId) {}
@@ -72,6 +92,7 @@ impl CompletionSink for Outcomes {
 /// One host of single-voter groups, every stage on this thread.
 struct World {
     now: Time,
+    transport: Arc<NoTransport>,
     lane: LogEntryAndClosureHandler,
     disk: StableClosureEventHandler,
     worker: ApplyTaskHandler,
@@ -97,9 +118,11 @@ const PEER: &str = "a:1";
 impl World {
     fn new(limits: LaneLimits) -> World {
         let outcomes = Arc::new(Outcomes::default());
+        let transport = Arc::<NoTransport>::default();
         World {
             now: Time(0),
-            lane: LogEntryAndClosureHandler::new(0, limits, Arc::new(NoTransport::default())),
+            lane: LogEntryAndClosureHandler::new(0, limits, Arc::clone(&transport) as _),
+            transport,
             disk: StableClosureEventHandler::new(),
             worker: ApplyTaskHandler::new(),
             storage: MemoryLogStorage::new(),
@@ -452,6 +475,7 @@ fn an_order_to_campaign_goes_behind_the_entries() {
                             conflict: None,
                             lease_promise: false,
                             rejoining: 0,
+                            extensions: Extensions::NONE,
                         };
                         let result = Ok(RaftResponse::AppendEntries(response));
                         let event = ResponseEvent { context: send.context, result };
@@ -470,6 +494,75 @@ fn an_order_to_campaign_goes_behind_the_entries() {
     let order = call(&mut world, NodeCall::TransferLeadership { to: Some(peer) });
     let (order, entries) = order.expect("b has everything");
     assert_eq!(Some(order), entries, "on one connection, which keeps the order");
+}
+
+/// What the network needs to know to treat members better than strangers, and Java nodes more patiently than others.
+#[test]
+fn the_network_is_told_who_is_a_member_and_who_understands_extensions() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    let request = |from: &str, request| {
+        let (from, reply) = (from.parse().unwrap(), ReplyHandle { connection: 1, generation: 1, request: 9 });
+        LaneEvent::Request(Box::new(RequestEvent { handle, from, reply, codec: 1, request }))
+    };
+    let append = |extensions| {
+        RaftRequest::AppendEntries(AppendEntriesRequest {
+            kind: AppendKind::Heartbeat,
+            term: 1000,
+            prev_log: LogId::default(),
+            committed_index: 0,
+            entries: Vec::new(),
+            extensions,
+            rejoined: 0,
+        })
+    };
+    world.turn(vec![
+        world.vote_request(handle, 5, true),
+        request("a:1", append(Extensions::NONE)),
+        request("b:1", append(Extensions::NONE)),
+        request("b:1", append(Extensions::REJOIN)),
+    ]);
+    world.stages();
+    let spoke = std::mem::take(&mut *world.transport.spoke.lock());
+    let a = Some("a:1".to_owned());
+    assert_eq!(spoke, [(None, None), (a, Some(false)), (None, Some(false)), (None, Some(true))]);
+    // A follower says in its answers that it is no Java node, but not to one.
+    let said: Vec<bool> = (world.replies.iter())
+        .filter_map(|reply| match &reply.response {
+            RaftResponse::AppendEntries(answer) => Some(answer.extensions != Extensions::NONE),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said, [false, true]);
+}
+
+#[test]
+fn a_change_of_what_a_peer_announces_is_passed_on_once() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    let (answer, _) = promise();
+    let change = MembershipChange::AddPeer("b:1".parse().unwrap());
+    let call = NodeCall::ChangeMembers { change, prev_index: None };
+    world.turn(vec![LaneEvent::Control(Box::new(Control::Call { handle, call, answer }))]);
+    let context = world.out.sends.first().expect("the new member is asked").context;
+    let mut hear = |extensions| {
+        let answer = AppendEntriesResponse {
+            term: 1,
+            success: false,
+            last_log_index: None,
+            conflict: None,
+            lease_promise: false,
+            rejoining: 0,
+            extensions,
+        };
+        let result = Ok(RaftResponse::AppendEntries(answer));
+        world.turn(vec![LaneEvent::Response(Box::new(ResponseEvent { context, result }))]);
+        std::mem::take(&mut *world.transport.announced.lock())
+    };
+    assert_eq!(hear(Extensions::NONE), [], "taken for a Java node anyway");
+    assert_eq!(hear(Extensions::REJOIN), [("b:1".to_owned(), true)]);
+    assert_eq!(hear(Extensions::REJOIN), []);
+    assert_eq!(hear(Extensions::NONE), [("b:1".to_owned(), false)]);
 }
 
 #[test]

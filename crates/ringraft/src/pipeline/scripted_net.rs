@@ -135,11 +135,12 @@ impl HostLoop {
         }
         self.0.state.lock().rung = false;
         while let Some((handle, frame)) = self.take() {
-            if let Accept::Busy(frame) = inbound.on_request(handle, frame) {
+            if let Accept::Busy(frame) | Accept::Later(frame) = inbound.on_request(handle, frame) {
                 self.0.state.lock().arriving.push_front((handle, frame));
-                return;
+                break;
             }
         }
+        inbound.on_turn_end();
     }
 
     fn take(&self) -> Option<(ReplyHandle, RequestFrame)> {

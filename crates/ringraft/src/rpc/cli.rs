@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ringraft_core::{
     CallDone, CallFailure, Configuration, Members, MembershipChange, PeerId, RaftError, Status,
 };
-use ringraft_net::{ReplyHandle, Transport};
+use ringraft_net::{LogLimiter, ReplyHandle, Transport, WireText};
 use ringraft_proto::generated::cli::{
     AddLearnersRequest, AddPeerRequest, AddPeerResponse, ChangePeersRequest, ChangePeersResponse,
     GetLeaderRequest, GetLeaderResponse, GetPeersRequest, GetPeersResponse, LearnersOpResponse,
@@ -126,12 +126,14 @@ cli_requests! {
 pub(super) fn process(
     routes: &RoutingTable,
     transport: &Arc<dyn Transport>,
+    log: &LogLimiter,
     handle: ReplyHandle,
     frame: &RequestFrame,
 ) -> bool {
     let cli = Cli {
         routes,
         frame,
+        log,
         answer: Answer { transport: Arc::clone(transport), handle, codec: frame.codec },
     };
     match std::str::from_utf8(&frame.class) {
@@ -155,13 +157,19 @@ pub(super) fn process(
 struct Cli<'a> {
     routes: &'a RoutingTable,
     frame: &'a RequestFrame,
+    log: &'a LogLimiter,
     answer: Answer,
 }
 
 impl Cli<'_> {
     fn message<M: CliRequest>(&self) -> Option<M> {
         decode_typed_request(self.frame)
-            .inspect_err(|error| tracing::warn!(%error, "a request cannot be understood"))
+            .inspect_err(|error| {
+                if let Some(left_out) = self.log.pass("cli request") {
+                    let text = error.to_string();
+                    tracing::warn!(error = %WireText(text.as_bytes()), left_out, "a request cannot be understood");
+                }
+            })
             .ok()
     }
 

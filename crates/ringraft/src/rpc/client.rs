@@ -275,7 +275,7 @@ impl Inbound for Answers {
         if self.0.transport.reply(handle, answer).is_ok() {
             self.0.transport.flush_reply(handle);
         }
-        Accept::Taken
+        Accept::Refused
     }
 
     fn on_response(&mut self, context: RequestContext, frame: ResponseFrame) {

@@ -7,7 +7,11 @@ mod outbox;
 mod processors;
 mod routing;
 pub(crate) mod user;
+mod worker;
 
 pub use outbox::Outbox;
+pub(crate) use processors::Place;
 pub use processors::{LaneSink, Processors, UserProcessors};
 pub use routing::RoutingTable;
+#[cfg(all(test, not(shuttle)))]
+mod processors_tests;

@@ -6,26 +6,30 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use ringraft_core::{PeerId, RaftError, Status};
 use ringraft_net::{
-    Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, Transport,
+    Accept, ConnectionClass, Endpoint, Inbound, LinkId, LogLimiter, ReplyHandle, RequestContext, Transport,
+    WireText,
 };
 use ringraft_proto::{
     OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, decode_raft_request,
-    decode_raft_response, encode_error_response, encode_response_shared, encode_status_response,
+    decode_raft_response, encode_error_response, encode_response_shared, encode_status_response, group_of,
 };
 use ringraft_ring::{Producer, TryPublishError};
 use rustc_hash::FxHashMap;
 
-use crate::handler::{LaneEvent, RequestEvent, ResponseEvent, panic_text};
+use crate::handler::{LaneEvent, RequestEvent, ResponseEvent};
 use crate::rpc::cli;
 use crate::rpc::flush::flush_later;
 use crate::rpc::routing::RoutingTable;
-use crate::rpc::user::{Answer, AnswerPath, AnswerRoute, Responder, UserProcessor, UserRequest};
+use crate::rpc::user::{
+    Answer, AnswerPath, AnswerRoute, Responder, UserProcessor, UserRequest, handle_guarded,
+};
+use crate::rpc::worker::{Job, WorkerQueue};
 
 /// Texts of peers that are remembered as parsed.
 const PARSED_PEERS: usize = 4096;
@@ -43,22 +47,48 @@ pub enum LaneSink {
     },
 }
 
-type ByClass = FxHashMap<Box<[u8]>, Arc<dyn UserProcessor>>;
+/// Where requests of a class are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the thread that drives the network.
+    Network,
+    /// On the worker.
+    Worker,
+}
 
-/// The users' processors, by class.
+type ByClass = FxHashMap<Box<[u8]>, (Arc<dyn UserProcessor>, Place)>;
+
+/// The users' processors, by class, and the queue of their worker.
 #[derive(Default)]
 pub struct UserProcessors {
     by_class: RwLock<ByClass>,
+    worker: WorkerQueue,
 }
 
 impl UserProcessors {
-    pub(crate) fn register(&self, class: &str, processor: Arc<dyn UserProcessor>) {
-        let before = self.by_class.write().insert(class.as_bytes().into(), processor);
+    pub(crate) fn register(&self, class: &str, processor: Arc<dyn UserProcessor>, place: Place) {
+        let before = self.by_class.write().insert(class.as_bytes().into(), (processor, place));
         drop(before); // outside the lock: it is the user's
     }
 
-    fn find(&self, class: &[u8]) -> Option<Arc<dyn UserProcessor>> {
+    fn find(&self, class: &[u8]) -> Option<(Arc<dyn UserProcessor>, Place)> {
         self.by_class.read().get(class).cloned()
+    }
+
+    /// Handles what is for the worker, on this thread, until [`close_worker`](Self::close_worker).
+    pub(crate) fn run_worker(&self, transport: &Arc<dyn Transport>) {
+        let answers: Arc<dyn AnswerPath> = Arc::new(TransportAnswers(Arc::clone(transport)));
+        self.worker.run(transport, &answers);
+    }
+
+    /// Whether any class is handled by the worker.
+    pub(crate) fn needs_worker(&self) -> bool {
+        self.by_class.read().values().any(|(_, place)| *place == Place::Worker)
+    }
+
+    /// Ends the worker, whether it runs already or will.
+    pub(crate) fn close_worker(&self) {
+        self.worker.close();
     }
 }
 
@@ -70,6 +100,10 @@ impl fmt::Debug for UserProcessors {
     }
 }
 
+/// Time that requests of users and operators have on the network's thread in one turn. What they begin is bounded elsewhere; this
+/// bounds what they keep the groups waiting. The one that goes beyond it is the last of the turn.
+const USER_TIME: Duration = Duration::from_millis(2);
+
 /// Receives what the network reads: decodes it and hands it to the lane that it concerns.
 pub struct Processors {
     routes: Arc<RoutingTable>,
@@ -80,6 +114,10 @@ pub struct Processors {
     /// Events that found their ring full and cannot be handed back. Bounded by the requests of ours that wait for an answer.
     overflow: VecDeque<(usize, LaneEvent)>,
     peers: FxHashMap<Box<str>, PeerId>,
+    /// What is used of [`USER_TIME`] in this turn.
+    user_time: Duration,
+    /// For every line that a stranger can cause.
+    log: LogLimiter,
 }
 
 impl Processors {
@@ -91,8 +129,17 @@ impl Processors {
         sink: LaneSink,
     ) -> Processors {
         let answers = Arc::new(TransportAnswers(Arc::clone(&transport)));
-        let peers = FxHashMap::default();
-        Processors { routes, users, transport, answers, sink, overflow: VecDeque::new(), peers }
+        Processors {
+            routes,
+            users,
+            transport,
+            answers,
+            sink,
+            overflow: VecDeque::new(),
+            peers: FxHashMap::default(),
+            user_time: Duration::ZERO,
+            log: LogLimiter::new(),
+        }
     }
 
     /// Moves the local events into `into`, and sets how many requests are taken until the next call.
@@ -139,11 +186,17 @@ impl Processors {
         }
     }
 
-    /// Whether a request would be taken now; asked before the work of decoding it.
-    fn has_room(&self) -> bool {
+    /// Whether a raft request would be taken now; asked before the work of decoding it, which for a large one is much, and would be done
+    /// again each time that it is offered.
+    fn has_room(&self, frame: &RequestFrame) -> bool {
         match &self.sink {
             LaneSink::Local { events, room } => events.len() < *room,
-            LaneSink::Rings(_) => true,
+            LaneSink::Rings(rings) => {
+                let lane = group_of(frame).ok().and_then(|group| self.routes.lane(group));
+                let ring = lane.and_then(|lane| rings.get(usize::from(lane)));
+                // A request that can go nowhere needs no room for its refusal.
+                ring.is_none_or(|ring| ring.remaining_capacity() > 0 || ring.is_closed())
+            }
         }
     }
 
@@ -159,17 +212,20 @@ impl Processors {
 
     /// AppendEntries, RequestVote and TimeoutNow.
     fn process_raft_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
-        if !self.has_room() {
+        if !self.has_room(&frame) {
             return Accept::Busy(frame);
         }
         let codec = frame.codec;
         let request = match decode_raft_request(&frame) {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(%error, "a raft request cannot be understood");
+                if let Some(left_out) = self.log.pass("raft request") {
+                    let text = error.to_string();
+                    tracing::warn!(error = %WireText(text.as_bytes()), left_out, "a raft request cannot be understood");
+                }
                 let status = ResponseStatus::ServerDeserialException;
                 self.reply(handle, encode_status_response(handle.request, codec, status));
-                return Accept::Taken;
+                return Accept::Refused;
             }
         };
         let found = self.routes.find(request.group, request.peer_id);
@@ -178,7 +234,7 @@ impl Processors {
             Ok(both) => both,
             Err(status) => {
                 self.reply_error(handle, codec, &status);
-                return Accept::Taken;
+                return Accept::Refused;
             }
         };
         let event = RequestEvent { handle: group, from, reply: handle, codec, request: request.request };
@@ -199,20 +255,46 @@ impl Processors {
         Accept::Taken
     }
 
-    fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) {
-        let Some(processor) = self.users.find(&frame.class) else {
-            tracing::warn!(class = %String::from_utf8_lossy(&frame.class), "no processor for this class");
+    fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
+        let Some((processor, place)) = self.users.find(&frame.class) else {
+            if let Some(left_out) = self.log.pass("class") {
+                tracing::warn!(class = %WireText(&frame.class), left_out, "no processor for this class");
+            }
             let status = ResponseStatus::ServerException;
-            return self.reply(handle, encode_status_response(handle.request, frame.codec, status));
+            self.reply(handle, encode_status_response(handle.request, frame.codec, status));
+            return Accept::Refused;
         };
-        let route = AnswerRoute { handle, codec: frame.codec };
-        let responder = Responder::new(Arc::clone(&self.answers), route);
         let timeout_ms = u32::try_from(frame.timeout_ms).ok().filter(|timeout| *timeout > 0);
-        let request = UserRequest { class: frame.class, content: frame.content, timeout_ms };
-        // A panic drops the responder, which answers with an error.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| processor.handle(request, responder))) {
-            tracing::error!("a user's processor panicked: {}", panic_text(&*payload));
+        let request = UserRequest { class: frame.class.clone(), content: frame.content.clone(), timeout_ms };
+        match place {
+            Place::Network => {
+                let responder = Responder::to(&self.answers, handle, frame.codec);
+                drop(frame);
+                handle_guarded(&*processor, request, responder, &self.log);
+            }
+            Place::Worker => {
+                let job = Job { handle, codec: frame.codec, request, processor };
+                if self.users.worker.offer(job).is_err() {
+                    return Accept::Busy(frame);
+                }
+            }
         }
+        Accept::Taken
+    }
+
+    /// What users and operators ask.
+    fn process_other_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
+        if self.user_time >= USER_TIME {
+            return Accept::Later(frame);
+        }
+        let start = Instant::now();
+        let accept = if cli::process(&self.routes, &self.transport, &self.log, handle, &frame) {
+            Accept::Taken
+        } else {
+            self.process_user_request(handle, frame)
+        };
+        self.user_time += start.elapsed();
+        accept
     }
 }
 
@@ -224,12 +306,7 @@ impl Inbound for Processors {
                 Accept::Taken
             }
             Some(_) => self.process_raft_request(handle, frame),
-            None => {
-                if !cli::process(&self.routes, &self.transport, handle, &frame) {
-                    self.process_user_request(handle, frame);
-                }
-                Accept::Taken
-            }
+            None => self.process_other_request(handle, frame),
         }
     }
 
@@ -246,6 +323,10 @@ impl Inbound for Processors {
         let result = Err(Status::new(RaftError::HostDown, reason));
         let event = LaneEvent::Response(Box::new(ResponseEvent { context, result }));
         self.deliver(usize::from(context.lane), event);
+    }
+
+    fn on_turn_end(&mut self) {
+        self.user_time = Duration::ZERO;
     }
 
     fn on_connected(&mut self, _link: LinkId, endpoint: &Endpoint, class: ConnectionClass) {
@@ -268,13 +349,17 @@ impl fmt::Debug for Processors {
     }
 }
 
-/// The sender of a request. Texts repeat, so that the last many are remembered.
+/// The sender of a request. Texts repeat, so that the last many are remembered. The sender's name ends up in lines of the log, so it
+/// must not hold what could end a line or steer a terminal.
 fn parse_peer(known: &mut FxHashMap<Box<str>, PeerId>, text: &str) -> Result<PeerId, Status> {
     if let Some(peer) = known.get(text) {
         return Ok(peer.clone());
     }
-    let peer: PeerId =
-        text.parse().map_err(|_| Status::new(RaftError::Invalid, format!("Fail to parse peerId: {text}")))?;
+    let invalid = || Status::new(RaftError::Invalid, format!("Fail to parse peerId: {text}"));
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(invalid());
+    }
+    let peer: PeerId = text.parse().map_err(|_| invalid())?;
     if known.len() >= PARSED_PEERS {
         known.clear();
     }

@@ -95,6 +95,11 @@ impl RoutingTable {
         nodes
     }
 
+    /// The lane of a group that runs here.
+    pub(crate) fn lane(&self, group: &str) -> Option<u16> {
+        self.routes.read().get(group).map(|route| route.handle.lane)
+    }
+
     /// The group that a request names, and the replica that it is for.
     ///
     /// # Errors

@@ -1,10 +1,14 @@
 //! Requests of users: processors that the application registers (SOFAJRaft's `RpcProcessor` on the raft server).
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ringraft_core::{RaftError, Status};
+use ringraft_net::{LogLimiter, ReplyHandle, WireText};
+
+use crate::handler::panic_text;
 
 /// A request of a class that the application has registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,14 +23,32 @@ pub struct UserRequest {
 
 /// Handles requests of one class.
 pub trait UserProcessor: Send + Sync {
-    /// Takes one request. Called on the network thread, which may be an owner thread: it must not block, and answers through the
-    /// responder now or later, from any thread. A panic answers the request with an error.
+    /// Takes one request, and answers through the responder now or later, from any thread. A panic answers the request with an error.
+    ///
+    /// Called on the network thread, which may be an owner thread, so that it must not block and should take microseconds; or on the
+    /// host's worker, when it was
+    /// [registered there](crate::RaftHost::register_user_processor_on_worker), where other such requests wait for it.
     fn handle(&self, request: UserRequest, responder: Responder);
 }
 
 impl<F: Fn(UserRequest, Responder) + Send + Sync> UserProcessor for F {
     fn handle(&self, request: UserRequest, responder: Responder) {
         self(request, responder);
+    }
+}
+
+/// Has a processor handle a request. A panic of it drops the responder, which answers with an error.
+pub(crate) fn handle_guarded(
+    processor: &dyn UserProcessor,
+    request: UserRequest,
+    responder: Responder,
+    log: &LogLimiter,
+) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| processor.handle(request, responder)))
+        && let Some(left_out) = log.pass("panic")
+    {
+        let panic = WireText(panic_text(&*payload).as_bytes());
+        tracing::error!(%panic, left_out, "a user's processor panicked");
     }
 }
 
@@ -40,7 +62,7 @@ pub(crate) trait AnswerPath: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AnswerRoute {
     /// The connection and the request on it.
-    pub(crate) handle: ringraft_net::ReplyHandle,
+    pub(crate) handle: ReplyHandle,
     /// Codec byte to echo.
     pub(crate) codec: u8,
 }
@@ -58,8 +80,9 @@ pub(crate) enum Answer {
 pub struct Responder(Option<(Arc<dyn AnswerPath>, AnswerRoute)>);
 
 impl Responder {
-    pub(crate) fn new(path: Arc<dyn AnswerPath>, route: AnswerRoute) -> Responder {
-        Responder(Some((path, route)))
+    /// Answers the request behind a handle, repeating its codec byte.
+    pub(crate) fn to(path: &Arc<dyn AnswerPath>, handle: ReplyHandle, codec: u8) -> Responder {
+        Responder(Some((Arc::clone(path), AnswerRoute { handle, codec })))
     }
 
     /// Answers with a message.

@@ -121,3 +121,49 @@ fn everybody_names_the_leader() {
     );
     lonely.shutdown();
 }
+
+/// Requests that take long are handled beside the groups: here they take for ever, and entries are committed all the same, on the one
+/// thread that owns the groups and drives the network.
+#[test]
+fn commits_go_on_while_requests_on_the_worker_stand_still() {
+    let endpoint = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let mut options = ringraft::HostOptions::new(&*endpoint, StoreOptions::Memory);
+    options.start_mode = StartMode::Bootstrap;
+    (options.lanes, options.fuse_net) = (1, true);
+    let member =
+        crate::support::start_member(options, crate::support::quick(&endpoint.parse().expect("one peer")));
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let stuck = move |request: UserRequest, responder: Responder| {
+        let _ = released.lock().recv();
+        responder.respond("test.Answer", request.content);
+    };
+    member.host.register_user_processor_on_worker("test.Wide", Arc::new(stuck)).expect("starts");
+    let write =
+        |request: UserRequest, responder: Responder| responder.respond("test.Answer", request.content);
+    member.host.register_user_processor("test.Write", Arc::new(write));
+    assert!(member.host.threads().contains(&"rr-user".to_owned()));
+    let flood: Vec<RpcClient> =
+        (0..4).map(|_| RpcClient::new(RpcClientOptions::default()).expect("starts")).collect();
+    let (sender, answers) = std::sync::mpsc::channel();
+    for client in &flood {
+        // More than waits there, so that the connection stands still as well.
+        for _ in 0..20 {
+            let sender = sender.clone();
+            client.call_async(&endpoint, "test.Wide", Bytes::from_static(b"x"), LIMIT * 2, move |result| {
+                let _ = sender.send(result);
+            });
+        }
+    }
+    crate::support::write(std::slice::from_ref(&member), 50);
+    // Whoever asks something else on another connection is heard.
+    let client = RpcClient::new(RpcClientOptions::default()).expect("starts");
+    client.call(&endpoint, "test.Write", Bytes::new(), LIMIT).expect("answered");
+    crate::support::write(std::slice::from_ref(&member), 50);
+    assert!(answers.try_recv().is_err(), "the worker stands still");
+    for _ in 0..80 {
+        let _ = release.send(());
+        answers.recv_timeout(LIMIT).expect("answered").expect("and well");
+    }
+    member.host.shutdown();
+}

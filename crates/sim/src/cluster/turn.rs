@@ -112,7 +112,8 @@ impl World {
                     }
                     let handle = ReplyHandle { connection, generation: 1, request: frame.id };
                     reads -= 1;
-                    if let Accept::Busy(frame) = p.processors.on_request(handle, frame) {
+                    if let Accept::Busy(frame) | Accept::Later(frame) = p.processors.on_request(handle, frame)
+                    {
                         *self.report.marks.entry("request held back").or_default() += 1;
                         busy.push(connection);
                         arrivals.push_back(Arrival::Request(connection, frame));

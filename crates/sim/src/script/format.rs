@@ -183,8 +183,15 @@ pub(crate) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
             format!("{kind} term={} {}", r.term, yes(r.granted, "granted", "refused"))
         }
         Ok(RaftResponse::AppendEntries(r)) => {
-            let AppendEntriesResponse { term, success, last_log_index, conflict, lease_promise, rejoining } =
-                r;
+            let AppendEntriesResponse {
+                term,
+                success,
+                last_log_index,
+                conflict,
+                lease_promise,
+                rejoining,
+                extensions: _,
+            } = r;
             let mut text = format!("{kind} term={term} {}", yes(*success, "success", "rejected"));
             if let Some(last) = last_log_index {
                 let _ = write!(text, " last={last}");

@@ -181,6 +181,7 @@ fn response(what: What, pairs: &mut Pairs<'_>) -> Result<std::result::Result<Raf
                 conflict,
                 lease_promise: key(pairs, "promise")?.unwrap_or(false),
                 rejoining: key(pairs, "rejoining")?.unwrap_or(0),
+                extensions: Extensions::NONE,
             })
         }
     }))

@@ -1,0 +1,245 @@
+//! What the processors do with requests of strangers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use ringraft_core::{RaftRequest, TimeoutNowRequest};
+use ringraft_net::{
+    Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, SendError, Transport,
+};
+use ringraft_proto::{Frame, FrameDecoder, FrameLimits, OutFrame, RequestFrame, class, encode_raft_request};
+
+use crate::handler::{GroupHandle, LaneEvent};
+
+use super::user::{Responder, UserRequest};
+use super::{LaneSink, Place, Processors, RoutingTable, UserProcessors};
+
+/// Keeps the answers.
+#[derive(Default)]
+struct Answers(Mutex<Vec<(ReplyHandle, OutFrame)>>);
+
+impl Transport for Answers {
+    fn link(&self, _: &Endpoint, _: ConnectionClass) -> LinkId {
+        LinkId(0)
+    }
+
+    fn request(
+        &self,
+        _: LinkId,
+        _: RequestContext,
+        _: &mut dyn FnMut(u32) -> OutFrame,
+    ) -> Result<(), SendError> {
+        Err(SendError::Closed)
+    }
+
+    fn reply(&self, handle: ReplyHandle, frame: OutFrame) -> Result<(), SendError> {
+        self.0.lock().push((handle, frame));
+        Ok(())
+    }
+
+    fn flush(&self, _: LinkId) {}
+
+    fn flush_reply(&self, _: ReplyHandle) {}
+}
+
+fn local(room: usize) -> LaneSink {
+    LaneSink::Local { events: Vec::new(), room }
+}
+
+fn processors(sink: LaneSink) -> (Processors, Arc<Answers>, Arc<RoutingTable>, Arc<UserProcessors>) {
+    let (answers, routes) = (Arc::<Answers>::default(), Arc::<RoutingTable>::default());
+    let users = Arc::<UserProcessors>::default();
+    let processors =
+        Processors::new(Arc::clone(&routes), Arc::clone(&users), Arc::clone(&answers) as _, sink);
+    (processors, answers, routes, users)
+}
+
+fn handle(connection: u32, request: u32) -> ReplyHandle {
+    ReplyHandle { connection, generation: 0, request }
+}
+
+fn frame(class: &'static str, content: impl Into<Bytes>) -> RequestFrame {
+    RequestFrame {
+        id: 1,
+        codec: 1,
+        class: Bytes::from_static(class.as_bytes()),
+        header: Bytes::new(),
+        content: content.into(),
+        timeout_ms: 5000,
+        one_way: false,
+    }
+}
+
+/// A raft request as it arrives, for group `g` at `a:1`.
+fn raft(server: &str, request: RaftRequest) -> RequestFrame {
+    let bytes = encode_raft_request(1, "g", server, "a:1", 5000, &request).parts.concat();
+    let frame = FrameDecoder::new(FrameLimits::default()).decode(&mut BytesMut::from(&bytes[..]));
+    match frame {
+        Ok(Some(Frame::Request(frame))) => frame,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn with_group(routes: &RoutingTable) -> GroupHandle {
+    let handle = GroupHandle { lane: 0, slot: 0, generation: 1 };
+    routes.insert("g".parse().unwrap(), "a:1".parse().unwrap(), handle);
+    handle
+}
+
+/// Counts the lines that are written while it is in force.
+struct Lines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+fn lines_of(run: impl FnOnce()) -> usize {
+    let count = Arc::<AtomicUsize>::default();
+    tracing::subscriber::with_default(Lines(Arc::clone(&count)), run);
+    count.load(Ordering::Relaxed)
+}
+
+#[test]
+fn ten_thousand_bad_requests_write_a_line_a_kind() {
+    let (mut processors, answers, _, users) = processors(local(usize::MAX));
+    let panics = |_: UserRequest, _: Responder| panic!("as asked\nERROR forged");
+    users.register("test.Panic", Arc::new(panics), Place::Network);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let bad = [
+        frame("no\nsuch\x1b[2Jclass", ""),
+        frame(class::APPEND_ENTRIES_REQUEST, &[0xff; 40][..]),
+        frame(class::REQUEST_VOTE_REQUEST, &[7; 40][..]),
+        frame(class::ADD_PEER_REQUEST, &[0xff; 40][..]),
+        frame("test.Panic", ""),
+    ];
+    let lines = lines_of(|| {
+        for n in 0..10_000 {
+            for frame in &bad {
+                let accept = processors.on_request(handle(n, 1), frame.clone());
+                assert!(!matches!(accept, Accept::Busy(_)));
+                processors.on_turn_end();
+            }
+        }
+    });
+    std::panic::set_hook(hook);
+    assert_eq!(answers.0.lock().len(), 50_000, "each is answered");
+    // Unknown class, raft request, CLI request, panic.
+    assert_eq!(lines, 4);
+}
+
+#[test]
+fn a_sender_whose_name_could_forge_lines_is_refused() {
+    let (mut processors, answers, routes, _) = processors(local(usize::MAX));
+    with_group(&routes);
+    let vote = || RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 });
+    for bad in ["b\nERROR:2", "b\x1b[2J:2", "\u{202e}:2", "b c:2"] {
+        processors.on_request(handle(0, 1), raft(bad, vote()));
+    }
+    assert_eq!(answers.0.lock().len(), 4);
+    let mut events: Vec<LaneEvent> = Vec::new();
+    processors.take_local(&mut events);
+    assert!(events.is_empty());
+    processors.on_request(handle(0, 1), raft("b:2", vote()));
+    processors.take_local(&mut events);
+    assert_eq!((events.len(), answers.0.lock().len()), (1, 4));
+}
+
+/// What is large is not decoded before there is room for it, nor again and again while there is none. Damage that only decoding
+/// would find shows which it was.
+#[test]
+fn a_request_is_not_decoded_before_its_lane_has_room() {
+    let (producer, mut consumer) = ringraft_ring::ring(2);
+    let damaged = |server: &str| {
+        let mut damaged = raft(server, RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 }));
+        damaged.content = [&damaged.content[..], &[0xff, 0xff]].concat().into();
+        damaged
+    };
+    let full = || LaneEvent::Connected(Endpoint("x:1".into()));
+    let mut taken = Vec::new();
+    for (rings, sink) in [(true, LaneSink::Rings(vec![producer.clone()])), (false, local(0))] {
+        while producer.try_publish(full()).is_ok() {}
+        let (mut processors, answers, routes, _) = processors(sink);
+        with_group(&routes);
+        for _ in 0..3 {
+            let accept = processors.on_request(handle(0, 1), damaged("b:2"));
+            assert_eq!(accept, Accept::Busy(damaged("b:2")));
+        }
+        assert!(answers.0.lock().is_empty());
+        // For a group that does not run here no lane's room counts.
+        if rings {
+            let mut elsewhere = damaged("b:2");
+            elsewhere.content = [&[10, 1, b'h'], &elsewhere.content[3..]].concat().into();
+            assert_eq!(processors.on_request(handle(0, 2), elsewhere), Accept::Refused);
+            answers.0.lock().clear();
+        }
+        consumer.drain(usize::MAX, &mut taken);
+        processors.set_room(1);
+        assert_eq!(processors.on_request(handle(0, 1), damaged("b:2")), Accept::Refused);
+        assert_eq!(answers.0.lock().len(), 1, "now it is looked at, and answered");
+    }
+}
+
+/// A turn in which users have had their time takes no more of their requests, and takes raft's all the same.
+#[test]
+fn users_do_not_hold_a_turn() {
+    let (mut processors, answers, routes, users) = processors(local(usize::MAX));
+    with_group(&routes);
+    let slow = |request: UserRequest, responder: Responder| {
+        let start = std::time::Instant::now();
+        while start.elapsed() < std::time::Duration::from_millis(3) {}
+        responder.respond("test.Answer", request.content);
+    };
+    users.register("test.Slow", Arc::new(slow), Place::Network);
+    for turn in 0..3 {
+        assert_eq!(processors.on_request(handle(0, 1), frame("test.Slow", "x")), Accept::Taken);
+        for class in ["test.Slow", class::GET_LEADER_REQUEST, "test.Unknown"] {
+            assert_eq!(
+                processors.on_request(handle(1, 1), frame(class, "x")),
+                Accept::Later(frame(class, "x"))
+            );
+        }
+        let raft = raft("b:2", RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 }));
+        assert_eq!(processors.on_request(handle(2, 1), raft), Accept::Taken);
+        assert_eq!(answers.0.lock().len(), turn + 1);
+        processors.on_turn_end();
+    }
+}
+
+#[test]
+fn what_is_for_the_worker_waits_there_and_is_bounded() {
+    let (mut processors, answers, _, users) = processors(local(usize::MAX));
+    let answer =
+        |request: UserRequest, responder: Responder| responder.respond("test.Answer", request.content);
+    users.register("test.Wide", Arc::new(answer), Place::Worker);
+    let mut taken = 0;
+    while processors.on_request(handle(0, taken), frame("test.Wide", "x")) == Accept::Taken {
+        taken += 1;
+        assert!(taken < 1000, "one connection has no end of requests there");
+    }
+    assert_eq!(processors.on_request(handle(1, 0), frame("test.Wide", "x")), Accept::Taken);
+    assert!(answers.0.lock().is_empty(), "the network's thread handles none of them");
+    users.close_worker();
+    users.run_worker(&(Arc::clone(&answers) as Arc<dyn Transport>));
+    assert_eq!(answers.0.lock().len() as u32, taken + 1, "each is answered, though with a refusal");
+}
