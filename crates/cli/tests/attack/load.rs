@@ -150,7 +150,7 @@ impl Load {
         let start = Instant::now();
         while start.elapsed() < limit {
             let fits = |ack: &&Ack| ack.at >= since && group.is_none_or(|group| group == ack.group);
-            if let Some(ack) = self.shared.acks.lock().iter().rev().take(100_000).filter(fits).next_back() {
+            if let Some(ack) = self.shared.acks.lock().iter().rev().take(100_000).rfind(fits) {
                 return Some(ack.at - since);
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -54,7 +54,7 @@ pub(crate) fn random_bytes(sandbox: &Sandbox) -> Result<Verdict, String> {
                         random ^= random << 13;
                         random ^= random >> 7;
                         random ^= random << 17;
-                        if random % 8 == 0 {
+                        if random.is_multiple_of(8) {
                             *byte = (random >> 32) as u8;
                         }
                     }

@@ -69,7 +69,7 @@ fn filling() -> LoadOptions {
 /// Waits until so many files of 1 MiB more are full of acknowledged entries.
 fn fill(trial: &mut Trial<'_>, files: u64, limit: Duration) {
     let (start, before) = (Instant::now(), trial.load.acked());
-    let full = |load: &Load| (load.acked() - before) as u64 * LARGE_KEY as u64 >> 20;
+    let full = |load: &Load| ((load.acked() - before) as u64 * LARGE_KEY as u64) >> 20;
     while full(trial.load) < files && start.elapsed() < limit {
         std::thread::sleep(Duration::from_millis(20));
     }
