@@ -14,10 +14,10 @@ use ringraft::PeerId;
 use ringraft_atomic::client::describe;
 use ringraft_atomic::{AtomicClient, ClientOptions, ServerDescription};
 
+use super::bridge;
+
 /// Servers of a cluster.
 pub const SERVERS: usize = 3;
-/// Name of the bridge between servers that have networks of their own.
-const BRIDGE: &str = "rrbridge";
 /// A pipe takes nothing more when a writer has stood still for so long.
 const FULL_PIPE: Duration = Duration::from_millis(300);
 /// How long a cluster may take until every group has a leader that all know.
@@ -100,14 +100,14 @@ impl Servers {
     pub fn start(dir: &Path, plan: Plan) -> Result<Servers, String> {
         let dir = tempfile::tempdir_in(dir).map_err(|error| format!("no directory: {error}"))?;
         let peer = |server: usize| match plan.bridged {
-            true => PeerId::new(&bridge_address(server), 8081),
+            true => PeerId::new(&bridge::address(server), 8081),
             false => PeerId::new("127.0.0.1", free_port()),
         };
         let peers = (0..SERVERS).map(peer).collect();
         let children = (0..SERVERS).map(|_| None).collect();
         let mut servers = Servers { dir, plan, peers, children, readers: Vec::new() };
         if servers.plan.bridged {
-            make_bridge()?;
+            bridge::make()?;
         }
         for server in 0..SERVERS {
             servers.write_config(server)?;
@@ -167,18 +167,14 @@ impl Servers {
             Descriptors::Usual => "ulimit -Sn 1024".to_owned(),
             Descriptors::Hard(limit) => format!("ulimit -n {limit}"),
         };
+        let start = format!("{limit} && exec \"$0\" \"$@\"");
         let mut command = if self.plan.bridged {
-            let address = bridge_address(server);
-            let script = format!(
-                "read go && ip link set lo up && ip addr add {address}/24 dev eth0 && ip link set eth0 up && \
-                 {limit} && exec \"$0\" \"$@\""
-            );
             let mut command = Command::new("unshare");
-            command.args(["--net", "sh", "-c", &script]);
+            command.args(["--net", "sh", "-c", &format!("{} && {start}", bridge::prelude(server))]);
             command
         } else {
             let mut command = Command::new("sh");
-            command.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]);
+            command.args(["-c", &start]);
             command
         };
         command
@@ -206,7 +202,7 @@ impl Servers {
         };
         let mut child = command.spawn().map_err(fail)?;
         if self.plan.bridged {
-            connect(server, &mut child)?;
+            bridge::connect(server, &mut child)?;
         }
         self.children[server] = Some(child);
         Ok(())
@@ -260,7 +256,8 @@ impl Servers {
     }
 
     fn signal_pid(&self, pid: u32, name: &str) -> Result<(), String> {
-        run(Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]))
+        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+        if kill.is_ok_and(|status| status.success()) { Ok(()) } else { Err(format!("no SIG{name} to {pid}")) }
     }
 
     /// Servers that have ended by themselves, with how and the last that they logged.
@@ -392,13 +389,7 @@ impl Servers {
     /// # Errors
     /// When the bridge cannot be set.
     pub fn cut(&self, server: usize, cut: bool) -> Result<(), String> {
-        // A link that leaves the bridge keeps its carrier: nobody is told that what is sent gets nowhere.
-        let link = format!("rr{server}");
-        if cut {
-            ip(&["link", "set", &link, "nomaster"])
-        } else {
-            ip(&["link", "set", &link, "master", BRIDGE])
-        }
+        bridge::cut(server, cut)
     }
 }
 
@@ -408,37 +399,9 @@ impl Drop for Servers {
             self.kill(server);
         }
         if self.plan.bridged {
-            // With its processes the networks of the servers are gone, and their links with them.
-            let _ = ip(&["link", "del", BRIDGE]);
+            bridge::remove();
         }
     }
-}
-
-fn bridge_address(server: usize) -> String {
-    format!("10.77.0.{}", server + 1)
-}
-
-fn make_bridge() -> Result<(), String> {
-    ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-    ip(&["addr", "add", "10.77.0.254/24", "dev", BRIDGE])?;
-    ip(&["link", "set", BRIDGE, "up"])
-}
-
-/// Gives a server that waits in its new network a link to the bridge, and lets it go on.
-fn connect(server: usize, child: &mut Child) -> Result<(), String> {
-    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    let (pid, start) = (child.id().to_string(), Instant::now());
-    while network(&pid).is_none() || network(&pid) == network("self") {
-        if start.elapsed() > START_LIMIT {
-            return Err(format!("server {server} got no network of its own"));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let link = format!("rr{server}");
-    ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
-    ip(&["link", "set", &link, "master", BRIDGE, "up"])?;
-    let stdin = child.stdin.as_mut().ok_or("a server without stdin")?;
-    stdin.write_all(b"go\n").map_err(|error| format!("cannot let server {server} go on: {error}"))
 }
 
 /// Fills a pipe and keeps it full until its reader is gone.
@@ -458,16 +421,6 @@ fn fill(mut pipe: io::PipeWriter) {
         before = pages.load(Ordering::Relaxed);
         std::thread::sleep(FULL_PIPE);
     }
-}
-
-fn ip(args: &[&str]) -> Result<(), String> {
-    run(Command::new("ip").args(args))
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", said.trim())) }
 }
 
 /// A port that is free, below those that the system gives to outgoing connections.

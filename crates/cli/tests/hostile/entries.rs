@@ -27,43 +27,56 @@ pub(crate) fn large_entry(sandbox: &Sandbox) -> Result<Verdict, String> {
     trial::run(sandbox, Plan::default(), load, &rules, |trial| {
         write(trial, "at first")?;
         let leader = trial.servers.leader_of(0).ok_or("nobody leads the first group")?;
-        shoot(trial, leader, TERM)?;
+        shoot(trial, &[leader], TERM)?;
         write(trial, "after one at its leader")?;
-        for server in 0..SERVERS {
-            shoot(trial, server, 2 * TERM)?;
+        if let Err(error) = trial.servers.wait_until_whole(BACK) {
+            trial.verdict.failures.push(error);
         }
+        shoot(trial, &[0, 1, 2], 2 * TERM)?;
         write(trial, "after one at each")?;
         trial.wait(Duration::from_secs(1));
         Ok(())
     })
 }
 
-fn shoot(trial: &Trial<'_>, server: usize, term: u64) -> Result<(), String> {
+/// Sends one frame to each of the servers at one moment.
+fn shoot(trial: &Trial<'_>, servers: &[usize], term: u64) -> Result<(), String> {
+    // All are made before any is sent: the first one changes what fits the others.
+    let frames: Vec<(String, Vec<u8>)> =
+        servers.iter().map(|server| aim(trial, *server, term)).collect::<Result<_, _>>()?;
+    let results: Vec<Result<(), String>> = std::thread::scope(|scope| {
+        let shots: Vec<_> = frames.iter().map(|(to, frame)| scope.spawn(move || send(to, frame))).collect();
+        let panicked = |_| Err("a shot has panicked".to_owned());
+        shots.into_iter().map(|shot| shot.join().unwrap_or_else(panicked)).collect()
+    });
+    results.into_iter().collect()
+}
+
+/// A frame that fits behind the log of a server's first group, and the server's address.
+fn aim(trial: &Trial<'_>, server: usize, term: u64) -> Result<(String, Vec<u8>), String> {
     let description = trial.servers.describe(server).ok_or("a server does not describe itself")?;
     let group = description.groups.first().ok_or("a server without groups")?;
-    let last_term = trial.servers.terms().get(&group.group).copied().unwrap_or(group.term);
     let (from, to) = (trial.servers.address((server + 1) % SERVERS), trial.servers.address(server));
-    // The group is idle: its last entry is of the term of its leader.
-    let frame = Append {
-        group: &group.group,
-        from: &from,
-        to: &to,
-        term,
-        previous: (last_term, group.last),
-        frame_bytes: FRAME_BYTES,
-    };
-    let sent = TcpStream::connect(&to).and_then(|mut stream| {
+    // The group is idle and has a leader, so that its last entry is of its term.
+    let previous = (group.term, group.last);
+    let append =
+        Append { group: &group.group, from: &from, to: &to, term, previous, frame_bytes: FRAME_BYTES };
+    let frame = append.encode();
+    Ok((to, frame))
+}
+
+fn send(to: &str, frame: &[u8]) -> Result<(), String> {
+    let sent = TcpStream::connect(to).and_then(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(&frame.encode())?;
+        stream.write_all(frame)?;
         frames::read_status(&mut stream)
     });
-    // Any answer will do, and a connection that is closed as well.
     match sent {
-        Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Err(format!("the frame cannot be sent: {error}"))
         }
-        Err(_) => Ok(()),
+        // Any answer will do, and a connection that is closed as well.
+        _ => Ok(()),
     }
 }
 

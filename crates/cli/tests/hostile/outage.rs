@@ -28,11 +28,15 @@ pub(crate) fn leader(sandbox: &Sandbox) -> Result<Verdict, String> {
         let others = trial.servers.groups_not_led_by(leader);
         trial.servers.cut(leader, true)?;
         let cut = Instant::now();
-        let elected = trial.load.wait_for_ack(Some(0), cut + Duration::from_millis(200), ELECTION);
-        trial.verdict.expect(elected.is_some(), || {
+        let elected = next_leader(trial, leader);
+        trial.note_pause("new leader", elected);
+        trial.verdict.expect(elected.is_some(), || format!("no new leader within {ELECTION:?}"));
+        let left = ELECTION.saturating_sub(cut.elapsed());
+        let commit = trial.load.wait_for_ack(Some(0), cut + Duration::from_millis(200), left);
+        trial.verdict.expect(commit.is_some(), || {
             format!("no commit in the group within {ELECTION:?} without its leader")
         });
-        trial.note_pause("new leader's commit", elected);
+        trial.note_pause("its first commit", commit);
         if trial.servers.describe(leader).is_some() {
             return Err("the leader is cut off and answers".into());
         }
@@ -44,6 +48,22 @@ pub(crate) fn leader(sandbox: &Sandbox) -> Result<Verdict, String> {
         });
         trial.servers.cut(leader, false)
     })
+}
+
+/// How long the others take until one of them leads the first group.
+fn next_leader(trial: &Trial<'_>, cut: usize) -> Option<Duration> {
+    let start = Instant::now();
+    while start.elapsed() < ELECTION {
+        let leads = |server: usize| {
+            let description = trial.servers.describe(server)?;
+            Some(description.groups.first()?.leader == description.node)
+        };
+        if (0..SERVERS).any(|server| server != cut && leads(server) == Some(true)) {
+            return Some(start.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 /// Everybody.

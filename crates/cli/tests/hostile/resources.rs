@@ -29,8 +29,7 @@ const TOO_MUCH_MIB: u64 = 1500;
 pub(crate) fn descriptors(sandbox: &Sandbox) -> Result<Verdict, String> {
     const ALLOWED: u64 = 256;
     let plan = Plan { descriptors: Descriptors::Hard(ALLOWED), ..Plan::default() };
-    let rules = Rules { descriptors: ALLOWED, ..Rules::default() };
-    trial::run(sandbox, plan, filling(), &rules, |trial| {
+    trial::run(sandbox, plan, filling(), &Rules::default(), |trial| {
         let mut strangers = Strangers::new();
         for address in trial.addresses() {
             strangers.send(move |orders| crowd(orders, address, 1100, b""));
@@ -49,9 +48,8 @@ pub(crate) fn descriptors(sandbox: &Sandbox) -> Result<Verdict, String> {
 pub(crate) fn files(sandbox: &Sandbox) -> Result<Verdict, String> {
     const ALLOWED: u64 = 128;
     let plan = Plan { descriptors: Descriptors::Hard(ALLOWED), ..Plan::default() };
-    let rules = Rules { descriptors: ALLOWED, ..Rules::default() };
     let load = LoadOptions { writers: 8, pause: Duration::ZERO, ..filling() };
-    trial::run(sandbox, plan, load, &rules, |trial| {
+    trial::run(sandbox, plan, load, &Rules::default(), |trial| {
         fill(trial, ALLOWED, Duration::from_secs(40));
         Ok(())
     })
