@@ -16,10 +16,15 @@ SHUTTLE_DIR := $(CARGO_TARGET_DIR)-shuttle
 # How many times the schedules of `make test` a run of `make shuttle` makes: forty are two million.
 SHUTTLE_TIMES ?= 40
 PEERS ?= ../shared/peers
+# The program that `make mixed` runs beside the new one, built from the history: its sources lie in the cache, its build beside it.
+OLD := 0228df8
+OLD_SOURCES := $(CARGO_TARGET_DIR)/old-$(OLD)
+OLD_DIR := $(CARGO_TARGET_DIR)-$(OLD)
+OLD_BIN := $(OLD_DIR)/release/ringraft
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test build where lint format loom schedules shuttle sim sim-test sim-ci build-sim canary mutants bench bench-ring bench-peers scripts rewrite-scripts docs setup clean
+.PHONY: help demo test build where lint format loom schedules shuttle sim sim-test sim-ci build-sim canary mutants bench bench-ring bench-peers scripts rewrite-scripts docs setup hostile mixed old clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +57,25 @@ canary: build-sim ## A bug that the simulator must find
 
 mutants: build-sim ## Puts each known bug back: the simulator must find every one
 	$(SIM) sim --mutant all --length short --draws 3
+
+hostile: setup ## Attacks on real clusters under honest load; five minutes (WORDS="stderr slots" runs some of them)
+	$(CARGO) test $(LOCKED) --release -p ringraft-cli --test hostile -- $(WORDS)
+
+mixed: setup ## The program of an earlier commit and this one in one cluster, and replaced by this one
+	@if ! git cat-file -e $(OLD)^{commit} 2>/dev/null; then \
+	  echo "ringraft: commit $(OLD) is not in the history here, so that there is no earlier program to run beside this one; skipped"; \
+	else \
+	  $(MAKE) --no-print-directory old; \
+	  RINGRAFT_OLD=$(OLD_BIN) $(CARGO) test $(LOCKED) --release -p ringraft-cli --test mixed -- $(WORDS); \
+	fi
+
+old: $(OLD_BIN)
+	@true
+
+$(OLD_BIN):
+	rm -rf $(OLD_SOURCES) && mkdir -p $(OLD_SOURCES)
+	git archive $(OLD) | tar -x -C $(OLD_SOURCES)
+	cd $(OLD_SOURCES) && CARGO_TARGET_DIR=$(OLD_DIR) $(CARGO) build $(LOCKED) --release -p ringraft-cli
 
 loom: setup ## The ring under every interleaving that loom can make
 	CARGO_TARGET_DIR=$(LOOM_DIR) RUSTFLAGS="--cfg loom" $(CARGO) test $(LOCKED) -p ringraft-ring --release --test loom
@@ -112,4 +136,4 @@ bench-peers: build ## ringraft, SOFAJRaft, hashicorp/raft, Dragonboat and the fl
 	PEERS=$(PEERS) benches/peers.sh
 
 clean: ## Removes the build cache
-	rm -rf $(CARGO_TARGET_DIR) $(LOOM_DIR) $(SHUTTLE_DIR)
+	rm -rf $(CARGO_TARGET_DIR) $(LOOM_DIR) $(SHUTTLE_DIR) $(OLD_DIR)
