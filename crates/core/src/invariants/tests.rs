@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::chunk::EntryChunk;
 use crate::effects::{Reply, ReplyToken, Send, Ticket};
-use crate::message::{AppendEntriesResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest};
+use crate::message::{AppendEntriesResponse, Extensions, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest};
 use crate::status::{RaftError, Status};
 
 fn peer(text: &str) -> PeerId {
@@ -92,6 +92,7 @@ fn every_invariant_is_broken_by_a_step() {
         conflict: None,
         lease_promise: false,
         rejoining: 0,
+        extensions: Extensions::NONE,
     };
     let entry = Arc::new(EntryChunk::no_op(LogId::new(6, 3)));
     let acknowledged =
