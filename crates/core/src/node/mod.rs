@@ -115,6 +115,8 @@ pub struct NodeImpl {
     /// Last index handed to the state-machine stage.
     delivered: LogIndex,
     applied: LogIndex,
+    /// The state-machine stage has no room: nothing is handed to it.
+    delivery_held: bool,
     /// Read of committed entries that are no longer in memory.
     apply_read: Option<Ticket>,
 }
@@ -186,6 +188,7 @@ impl NodeImpl {
             leader_started: false,
             delivered: before_first.index,
             applied: before_first.index,
+            delivery_held: false,
             apply_read: None,
             log,
             options,

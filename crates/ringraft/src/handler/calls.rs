@@ -61,10 +61,11 @@ impl Calls {
 }
 
 impl LogEntryAndClosureHandler {
-    pub(super) fn on_read(&mut self, read: ReadEvent, out: &mut LaneOutput) {
+    /// A read; `worker` tells its caller when the group is gone.
+    pub(super) fn on_read(&mut self, worker: u16, read: ReadEvent, out: &mut LaneOutput) {
         let ReadEvent { handle, mode, done } = read;
         let Some(group) = self.group(handle) else {
-            fail(out, 0, handle, vec![done], ApplyError::Shutdown);
+            fail(out, worker, handle, vec![done], ApplyError::Shutdown);
             return;
         };
         match mode {

@@ -36,6 +36,8 @@ pub(super) struct Group {
     pub(super) turn_tasks: usize,
     /// Tasks over the group's share of a turn.
     pub(super) backlog: VecDeque<ApplyEvent>,
+    /// It stands in the list of groups whose committed entries wait for room with their worker.
+    pub(super) held: bool,
     /// Progress that the node has been told.
     seen_stable: u64,
     seen_applied: u64,
@@ -111,6 +113,7 @@ impl Group {
             tasks: PendingTasks::default(),
             turn_tasks: 0,
             backlog: VecDeque::new(),
+            held: false,
             seen_stable: 0,
             seen_applied: 0,
             armed: None,
@@ -159,8 +162,12 @@ impl Group {
         self.guarded(fx, |node, fx| node.start(now, fx));
     }
 
-    pub(super) fn step(&mut self, now: Time, input: Input, fx: &mut Effects) {
-        self.guarded(fx, |node, fx| node.step(now, input, fx));
+    /// With `held` the group's worker has no room: the node keeps what is committed.
+    pub(super) fn step(&mut self, now: Time, input: Input, held: bool, fx: &mut Effects) {
+        self.guarded(fx, |node, fx| {
+            node.hold_delivery(held);
+            node.step(now, input, fx);
+        });
     }
 
     /// Proposes the waiting tasks. `None` after a panic; the completions come back unless they wait for the commit now.

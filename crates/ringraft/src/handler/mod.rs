@@ -17,6 +17,7 @@ mod log_entry_and_closure;
 mod peer_table;
 mod progress;
 mod reply_table;
+mod room;
 mod stable_closure;
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ringraft_core::{
-    AppendEntriesResponse, AppendKind, Configuration, CoreOptions, GroupId, LogId, MembershipChange,
-    NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest, Status, Term, Time,
+    AppendEntriesRequest, AppendEntriesResponse, AppendKind, Configuration, CoreOptions, GroupId, LogId, MembershipChange,
+    NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest, Status, Term, Time, TimeoutNowRequest,
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
 use ringraft_proto::OutFrame;
@@ -72,7 +72,9 @@ struct World {
     now: Time,
     lane: LogEntryAndClosureHandler,
     disk: StableClosureEventHandler,
-    worker: ApplyTaskHandler,
+    workers: [ApplyTaskHandler; 2],
+    /// Workers that stand still.
+    still: [bool; 2],
     storage: MemoryLogStorage,
     board: ProgressBoard,
     out: LaneOutput,
@@ -97,10 +99,11 @@ impl World {
             now: Time(0),
             lane: LogEntryAndClosureHandler::new(0, limits, Arc::new(NoTransport::default())),
             disk: StableClosureEventHandler::new(),
-            worker: ApplyTaskHandler::new(),
+            workers: [ApplyTaskHandler::new(), ApplyTaskHandler::new()],
+            still: [false; 2],
             storage: MemoryLogStorage::new(),
             board: ProgressBoard::new(),
-            out: LaneOutput::new(1),
+            out: LaneOutput::new(2, 1),
             replies: Vec::new(),
             log: Log::default(),
             sink: SinkId::register(outcomes.clone()),
@@ -113,10 +116,14 @@ impl World {
     }
 
     fn open(&mut self, name: &str) -> GroupHandle {
-        self.try_open(name).expect("opened")
+        self.open_at(name, 0)
     }
 
-    fn try_open(&mut self, name: &str) -> Result<GroupHandle, Status> {
+    fn open_at(&mut self, name: &str, worker: u16) -> GroupHandle {
+        self.try_open(name, worker).expect("opened")
+    }
+
+    fn try_open(&mut self, name: &str, worker: u16) -> Result<GroupHandle, Status> {
         let (group, peer): (GroupId, PeerId) = (name.parse().unwrap(), PEER.parse().unwrap());
         let (key, recovered) = self.storage.open_group(&group).unwrap();
         let names = GroupNames::new(group.clone(), peer.clone());
@@ -133,7 +140,7 @@ impl World {
             options,
             recovered,
             seed: 7,
-            worker: 0,
+            worker,
             progress,
             status,
             fsm: Box::new(fsm),
@@ -144,18 +151,22 @@ impl World {
         opened.wait(Some(std::time::Duration::ZERO)).expect("answered at once")
     }
 
+    /// A turn that finds these events, all of which there is room for.
     fn turn(&mut self, events: Vec<LaneEvent>) {
-        self.turn_with(events, true);
-    }
-
-    fn turn_with(&mut self, mut events: Vec<LaneEvent>, accept: bool) {
         let mut progress = Vec::new();
         assert_eq!(self.board.take(&mut progress), None);
+        self.lane.begin_turn(self.now, &mut self.out);
         self.lane.on_progress(self.now, &mut progress, &mut self.out);
-        self.lane.on_batch(self.now, &mut events, accept, &mut self.out);
+        for event in events {
+            match event {
+                LaneEvent::Apply(_) | LaneEvent::Read(_) => {
+                    self.lane.on_tasks(self.now, 0, &mut vec![event], &mut self.out);
+                }
+                event => self.lane.on_batch(self.now, &mut vec![event], &mut self.out),
+            }
+        }
         self.lane.on_tick(self.now, &mut self.out);
         self.lane.end_turn(self.now, &mut self.out);
-        assert!(events.is_empty());
         self.replies.append(&mut self.out.replies);
     }
 
@@ -170,7 +181,9 @@ impl World {
             self.disk_wakes += u32::from(self.board.stable(handle, &progress, sequence));
         }
         let mut applied = ApplyOutput::default();
-        self.worker.on_batch(&mut self.out.fsm[0], &mut applied);
+        for worker in (0..2).filter(|worker| !self.still[*worker]) {
+            self.workers[worker].on_batch(&mut self.out.fsm[worker], &mut applied);
+        }
         for (handle, progress, index) in applied.applied {
             self.wakes += u32::from(self.board.applied(handle, &progress, index));
         }
@@ -185,13 +198,14 @@ impl World {
             self.stages();
             let reader = self.storage.reader();
             let reads =
-                std::mem::take(&mut self.out.reads).into_iter().map(|ReadTask { handle, key, read }| {
+                std::mem::take(&mut self.out.reads[0]).into_iter().map(|ReadTask { handle, key, read }| {
                     let result = reader.read(key, read.from, read.to, read.max_bytes);
                     LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) }
                 });
             let reads = reads.collect();
             self.turn(reads);
-            if self.out.is_empty() && !self.board.is_marked() && !self.lane.has_deferred() {
+            let idle = (0..2).all(|worker| self.still[worker] || self.out.fsm[worker].is_empty());
+            if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out) {
                 return;
             }
         }
@@ -261,12 +275,14 @@ fn a_sole_voter_commits_without_a_thread_or_a_clock() {
 
 #[test]
 fn a_hot_group_leaves_its_lane_to_others() {
-    let limits = LaneLimits { group_turn_tasks: 3, group_backlog: 4, ..LaneLimits::default() };
+    let limits = LaneLimits { group_turn_tasks: 3, group_backlog: 7, ..LaneLimits::default() };
     let mut world = World::new(limits);
     let (hot, other) = (world.open("hot"), world.open("other"));
-    let mut events: Vec<_> = (0..10).map(|tag| world.task(hot, tag)).collect();
+    assert_eq!(world.lane.task_room(0), 7);
+    let mut events: Vec<_> = (0..9).map(|tag| world.task(hot, tag)).collect();
     events.push(world.task(other, 100));
     world.turn(events);
+    assert_eq!(world.lane.task_room(0), 1, "six of nine wait; the ring keeps what more there is");
     world.stages();
     world.turn(Vec::new());
     world.stages();
@@ -274,28 +290,110 @@ fn a_hot_group_leaves_its_lane_to_others() {
     assert_eq!(first[..4], ["hot", "hot", "hot", "other"], "the share of one turn");
     world.settle();
     let outcomes = world.take_outcomes();
-    assert_eq!(outcomes.len(), 11);
-    let busy: Vec<u64> =
-        outcomes.iter().filter(|(_, o)| *o == Err(ApplyError::Busy)).map(|(tag, _)| *tag).collect();
-    assert_eq!(busy, [7, 8, 9], "three in the turn, four in the backlog");
+    assert_eq!(outcomes.len(), 10);
+    assert!(outcomes.iter().all(|(_, outcome)| outcome.is_ok()), "{outcomes:?}");
     let applied: Vec<_> =
         world.log.lock().iter().filter(|(g, _)| g == "hot").map(|(_, d)| d.clone()).collect();
-    let expected: Vec<_> = (0..7).map(|tag: u64| tag.to_string().into_bytes()).collect();
+    let expected: Vec<_> = (0..9).map(|tag: u64| tag.to_string().into_bytes()).collect();
     assert_eq!(applied, expected, "in the order in which they came");
+    assert_eq!(world.lane.task_room(0), 7, "nothing waits any more");
 }
 
 #[test]
-fn while_the_next_stages_are_full_only_bulk_waits() {
-    let mut world = World::new(LaneLimits { deferred: 8, ..LaneLimits::default() });
-    let handle = world.open("g");
-    let events = vec![world.task(handle, 0), world.vote_request(handle, 99, true), world.task(handle, 1)];
-    world.turn_with(events, false);
-    assert!(world.out.disk.is_empty() && world.out.fsm[0].is_empty(), "tasks wait");
-    assert_eq!(world.replies.len(), 1, "votes go on");
-    assert_eq!(world.lane.room(), 6);
-    world.turn(vec![world.task(handle, 2)]);
+fn by_default_one_group_cannot_take_a_turn() {
+    for turn in [1, 4, 4096, 1 << 20] {
+        let share = LaneLimits::for_turns_of(turn).group_turn_tasks;
+        assert!(share < turn || turn == 1, "{share} of {turn}");
+    }
+}
+
+/// The worker of one group stands still: that group waits, with what it has committed, and the other, on the same lane, does not.
+#[test]
+fn a_worker_that_stands_still_holds_back_its_own_groups_only() {
+    let mut world = World::new(LaneLimits::default());
+    let (slow, fine) = (world.open_at("slow", 0), world.open_at("fine", 1));
+    world.settle();
+    world.still[0] = true;
+    for tag in 0..3 {
+        world.turn(vec![world.task(slow, tag)]);
+        world.settle();
+    }
+    assert_eq!((world.lane.task_room(0), world.out.fsm[0].len()), (0, 1), "one turn is with the worker");
+    assert!(world.lane.holds_back());
+    assert!(world.lane.takes_entries(&world.out), "entries of leaders wait for the disk alone");
+    let description = world.describe(slow).expect("it runs");
+    assert_eq!((description.committed_index, description.state), (4, NodeState::Leader));
+    // Votes go on, for the slow group as well.
+    world.turn(vec![world.vote_request(slow, 99, true)]);
+    assert_eq!(world.replies.len(), 1);
+    assert!(world.lane.task_room(1) > 0);
+    world.turn(vec![world.task(fine, 10)]);
+    world.settle();
+    assert_eq!(world.take_outcomes(), [(10, Ok(2))]);
+    assert_eq!(world.out.fsm[0].len(), 1, "nothing has gathered for the worker meanwhile");
+    world.still[0] = false;
     world.settle();
     assert_eq!(world.take_outcomes(), [(0, Ok(2)), (1, Ok(3)), (2, Ok(4))]);
+    assert!(!world.lane.holds_back() && world.lane.task_room(0) > 0);
+}
+
+/// The disk is full: whatever brings work for it waits, whoever's it is, and control does not.
+#[test]
+fn while_the_disk_is_full_only_bulk_waits() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    world.turn(vec![world.task(handle, 0)]);
+    assert!(!world.out.disk.is_empty(), "the disk has not taken it");
+    world.turn(vec![world.vote_request(handle, 99, true)]);
+    assert_eq!(world.replies.len(), 1, "votes go on");
+    assert_eq!((world.lane.task_room(0), world.lane.task_room(1)), (0, 0));
+    assert!(!world.lane.takes_entries(&world.out));
+    world.settle();
+    world.turn(Vec::new());
+    assert!(world.lane.task_room(0) > 0 && world.lane.takes_entries(&world.out));
+    assert_eq!(world.take_outcomes(), [(0, Ok(2))]);
+}
+
+/// Tasks of a group that is gone are answered by a worker that has room, not by one that may stand still.
+#[test]
+fn tasks_of_a_group_that_is_gone_are_answered_where_there_is_room() {
+    let mut world = World::new(LaneLimits::default());
+    let gone = GroupHandle { lane: 0, slot: 9, generation: 1 };
+    world.still[0] = true;
+    let event = world.task(gone, 5);
+    world.lane.on_tasks(world.now, 1, &mut vec![event], &mut world.out);
+    world.settle();
+    assert_eq!(world.take_outcomes(), [(5, Err(ApplyError::Shutdown))]);
+}
+
+/// What came on the connection for entries keeps its order; all else overtakes it.
+#[test]
+fn an_order_to_campaign_and_probes_stay_among_the_entries() {
+    let world = World::new(LaneLimits::default());
+    let handle = GroupHandle { lane: 0, slot: 0, generation: 1 };
+    let event = |request| {
+        let reply = ReplyHandle { connection: 1, generation: 1, request: 9 };
+        let from = "b:1".parse().unwrap();
+        LaneEvent::Request(Box::new(RequestEvent { handle, from, reply, codec: 1, request }))
+    };
+    let append = |kind| {
+        RaftRequest::AppendEntries(AppendEntriesRequest {
+            kind,
+            term: 1,
+            prev_log: LogId::default(),
+            committed_index: 0,
+            rejoined: 0,
+            entries: Vec::new(),
+            extensions: Default::default(),
+        })
+    };
+    assert!(event(append(AppendKind::Entries)).goes_with_entries());
+    assert!(event(append(AppendKind::Probe)).goes_with_entries());
+    let order = TimeoutNowRequest { term: 1 };
+    assert!(event(RaftRequest::TimeoutNow(order)).goes_with_entries());
+    assert!(!event(append(AppendKind::Heartbeat)).goes_with_entries());
+    assert!(!world.vote_request(handle, 9, false).goes_with_entries());
+    assert!(!world.task(handle, 0).goes_with_entries(), "a task comes on no connection");
 }
 
 #[test]
@@ -364,7 +462,7 @@ fn no_group_starts_over_a_store_that_has_failed() {
     world.lane.on_store_failed(world.now, &failure, &mut world.out);
     world.settle();
     assert_eq!(world.describe(first).unwrap().state, NodeState::Error);
-    assert_eq!(world.try_open("second"), Err(failure));
+    assert_eq!(world.try_open("second", 0), Err(failure));
 }
 
 /// A bound of unapplied entries below what a worker reports by itself: the owner holds entries back, and must be woken.

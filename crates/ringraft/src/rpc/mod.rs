@@ -9,5 +9,5 @@ mod routing;
 pub(crate) mod user;
 
 pub use outbox::Outbox;
-pub use processors::{LaneSink, Processors, UserProcessors};
+pub use processors::{LaneSink, Processors, SinkRings, UserProcessors};
 pub use routing::RoutingTable;

@@ -195,7 +195,6 @@ impl Plan {
             alone_bytes: r.sized(32, 1024) as usize,
             group_turn_tasks: r.sized(1, 64) as usize,
             group_backlog: r.sized(1, 64) as usize,
-            deferred: r.sized(1, 64) as usize,
         };
         // Faults in several acts take their time, and what they are about comes between them.
         let fault_gap = match operators.aims {

@@ -33,7 +33,8 @@ pub(super) enum Event {
     Turn(usize, u32),
     Write(usize, u32),
     Synced(usize, u32),
-    Apply(usize, u32),
+    /// A worker applies.
+    Apply(usize, u32, usize),
     Read(usize, u32),
     Deliver(ConnectionId, usize, Box<Frame>),
     Connect {
@@ -257,7 +258,7 @@ impl World {
             Event::Turn(host, life) => self.turn(host, life),
             Event::Write(host, life) => self.write(host, life),
             Event::Synced(host, life) => self.write_done(host, life),
-            Event::Apply(host, life) => self.apply(host, life),
+            Event::Apply(host, life, worker) => self.apply(host, life, worker),
             Event::Read(host, life) => self.read(host, life),
             Event::Deliver(connection, direction, frame) => {
                 self.report.events += 1;
