@@ -57,6 +57,8 @@ pub(crate) struct Notes {
     pub(crate) broken: Vec<(ConnectionId, String)>,
     /// Links to connect.
     pub(crate) new_links: Vec<LinkId>,
+    /// Links that have room again.
+    pub(crate) rooms: Vec<LinkId>,
 }
 
 /// What the transport and the loop share.
@@ -72,7 +74,8 @@ pub(crate) struct Hub<S> {
     /// Inbound connections by slot.
     answering: Answering<S>,
     broken: Mutex<Vec<(ConnectionId, String)>>,
-    /// There is something in `new_links` or `broken`.
+    rooms: Mutex<Vec<LinkId>>,
+    /// There is something in `new_links`, `broken` or `rooms`.
     notes: AtomicBool,
     closed: AtomicBool,
 }
@@ -89,6 +92,7 @@ impl<S: Socket> Hub<S> {
             new_links: Mutex::default(),
             answering: RwLock::default(),
             broken: Mutex::default(),
+            rooms: Mutex::default(),
             notes: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -127,6 +131,15 @@ impl<S: Socket> Hub<S> {
         self.waker.wake();
     }
 
+    /// Has the loop say that a link has room again, if it has refused something before.
+    pub(crate) fn tell_of_room(&self, link: LinkId, connection: &Connection<S>) {
+        if connection.outbox.take_room() {
+            self.rooms.lock().push(link);
+            self.notes.store(true, Ordering::Release);
+            self.waker.wake();
+        }
+    }
+
     /// What came in since the last look.
     pub(crate) fn take_notes(&self) -> Option<Notes> {
         if !self.notes.load(Ordering::Relaxed) || !self.notes.swap(false, Ordering::Acquire) {
@@ -134,7 +147,8 @@ impl<S: Socket> Hub<S> {
         }
         let broken = std::mem::take(&mut *self.broken.lock());
         let new_links = std::mem::take(&mut *self.new_links.lock());
-        Some(Notes { broken, new_links })
+        let rooms = std::mem::take(&mut *self.rooms.lock());
+        Some(Notes { broken, new_links, rooms })
     }
 
     /// Makes an inbound connection answerable, or (`None`) not any more.
@@ -229,11 +243,12 @@ impl<S: Socket> Transport for Hub<S> {
         })
     }
 
-    fn flush(&self, link: LinkId) {
-        let Some(link) = self.link_at(link) else { return };
+    fn flush(&self, id: LinkId) {
+        let Some(link) = self.link_at(id) else { return };
         let connection = link.state.lock().connection.clone();
         if let Some(connection) = connection {
             self.send(&connection);
+            self.tell_of_room(id, &connection);
         }
     }
 

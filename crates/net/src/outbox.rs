@@ -31,6 +31,8 @@ pub(crate) struct Outbox {
     writable: AtomicBool,
     /// Bytes queued and not taken by the socket, to make an idle flush free.
     waiting: AtomicUsize,
+    /// There is room again after a frame was refused: to be told once.
+    room: AtomicBool,
     max_bytes: usize,
     max_frames: usize,
 }
@@ -44,6 +46,8 @@ struct Queue {
     bytes: usize,
     frames: usize,
     closed: bool,
+    /// A frame was refused since there was room last.
+    refused: bool,
 }
 
 struct Writer {
@@ -74,11 +78,13 @@ impl Outbox {
                 bytes: 0,
                 frames: 0,
                 closed: false,
+                refused: false,
             }),
             writer: Mutex::new(Writer { parts: VecDeque::new(), blocked: false }),
             wanted: AtomicBool::new(false),
             writable: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            room: AtomicBool::new(false),
             max_bytes,
             max_frames,
         }
@@ -92,6 +98,7 @@ impl Outbox {
             return Err(PushError::Closed);
         }
         if queue.frames >= self.max_frames || (queue.bytes > 0 && queue.bytes + len > self.max_bytes) {
+            queue.refused = true;
             return Err(PushError::Full);
         }
         if len == 0 {
@@ -143,6 +150,11 @@ impl Outbox {
         self.flush(socket, metrics)
     }
 
+    /// Whether there is room again after a frame was refused; true once each time.
+    pub(crate) fn take_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Acquire)
+    }
+
     /// Takes nothing any more and drops what waits.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
@@ -173,6 +185,10 @@ impl Outbox {
                 queue.bytes -= bytes;
                 queue.frames -= frames;
                 self.waiting.store(queue.bytes, Ordering::Relaxed);
+                if queue.refused && queue.bytes <= self.max_bytes / 2 && queue.frames <= self.max_frames / 2 {
+                    queue.refused = false;
+                    self.room.store(true, Ordering::Release);
+                }
                 if queue.closed {
                     writer.parts.clear();
                     return Ok(());
@@ -349,11 +365,14 @@ mod tests {
         socket.room.store(599, Ordering::Relaxed);
         outbox.on_writable(&socket, &metrics).unwrap();
         assert_eq!(outbox.waiting(), 401);
+        assert!(outbox.take_room(), "more than half has left since a frame was refused");
+        assert!(!outbox.take_room(), "told once");
         assert_eq!(outbox.queue.lock().frames, 2);
         outbox.push(frame(&[&[5; 599]])).unwrap();
         socket.room.store(usize::MAX, Ordering::Relaxed);
         outbox.on_writable(&socket, &metrics).unwrap();
         assert_eq!(outbox.waiting(), 0);
+        assert!(!outbox.take_room(), "nothing was refused since");
         let sizes = [(1, 600), (3, 400), (5, 599)];
         let expected: Vec<u8> = sizes.iter().flat_map(|&(byte, n)| std::iter::repeat_n(byte, n)).collect();
         assert_eq!(*socket.out.lock(), expected);

@@ -51,7 +51,7 @@ impl NodeImpl {
     }
 
     /// Whether the leader (or, on a leader, a quorum) was heard of within the election time-out.
-    fn leader_is_alive(&self, now: Time) -> bool {
+    pub(super) fn leader_is_alive(&self, now: Time) -> bool {
         self.leader_id.is_some()
             && now.since(self.last_leader_timestamp) < self.options.election_timeout_ms * 1000
     }
@@ -66,6 +66,10 @@ impl NodeImpl {
         if self.leader_is_alive(now) {
             // Patience counts from the last message, not from when the timer happened to fire.
             self.restart_election_timer(self.last_leader_timestamp);
+            return;
+        }
+        if let Some(end) = self.extended_patience(now, fx) {
+            self.election_timer.start(end);
             return;
         }
         if Mutant::B3PreVoteAsksOnce.is_active() && self.leader_id.is_none() {
@@ -205,6 +209,10 @@ impl NodeImpl {
 
     pub(super) fn handle_vote_timeout(&mut self, now: Time, fx: &mut Effects) {
         debug_assert!(self.state == NodeState::Candidate);
+        if let Some(end) = self.extended_patience(now, fx) {
+            self.vote_timer.start(end);
+            return;
+        }
         fx.marks.set(Mark::VoteRoundTimedOut);
         // Who was refused might be one that the others have removed without its knowledge: it would raise terms, and depose leaders,
         // for ever.

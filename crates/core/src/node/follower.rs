@@ -65,6 +65,7 @@ impl NodeImpl {
         }
         if !Mutant::B4AppendIsNoSignOfLife.is_active() {
             self.last_leader_timestamp = now;
+            self.patience_begins();
         }
         if Mutant::A6AppendErasesTheVote.is_active() {
             self.hard_state.voted_for = None;

@@ -108,6 +108,7 @@ impl NodeImpl {
         self.vote_timer.stop();
         self.leader_id = Some(self.options.server_id.clone());
         self.last_leader_timestamp = now;
+        self.patience_begins();
         self.lease_is_over = false;
         let conf = self.log.configuration().clone();
         let last_index = self.log.last_id().index;
@@ -151,7 +152,12 @@ impl NodeImpl {
         };
         if has_quorum(self.log.configuration(), alive) || Mutant::B7LeaderStaysWithoutAQuorum.is_active() {
             self.last_leader_timestamp = now;
+            self.patience_begins();
             self.step_down_timer.start(now.after_millis((self.options.election_timeout_ms / 2).max(1)));
+            return;
+        }
+        if let Some(end) = self.extended_patience(now, fx) {
+            self.step_down_timer.start(end);
             return;
         }
         fx.marks.set(Mark::QuorumLost);

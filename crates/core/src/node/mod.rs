@@ -7,6 +7,7 @@ mod follower;
 mod getters;
 mod leader;
 mod membership;
+mod patience;
 mod read_index;
 mod replication;
 mod state;
@@ -34,6 +35,7 @@ pub use leader::{ProposeError, Proposed};
 pub use state::NodeState;
 
 use membership::ConfigurationCtx;
+use patience::Lateness;
 use read_index::ReadOnlyService;
 use transfer::Transfer;
 
@@ -89,6 +91,8 @@ pub struct NodeImpl {
     step_down_timer: RepeatedTimer,
     /// When the leader was last heard of; on a leader, when a quorum was.
     last_leader_timestamp: Time,
+    /// How late the owner is, which makes for more patience.
+    lateness: Lateness,
     /// When any leader was last heard of: what the promise to it counts from.
     last_leader_message: Option<Time>,
     started_at: Time,
@@ -173,6 +177,7 @@ impl NodeImpl {
             vote_timer: RepeatedTimer::default(),
             step_down_timer: RepeatedTimer::default(),
             last_leader_timestamp: now,
+            lateness: Lateness::default(),
             last_leader_message: None,
             started_at: now,
             life: Random::new(!seed).below(u64::MAX >> 2) + 1,
@@ -334,7 +339,7 @@ impl NodeImpl {
                 let known = self.read_index_failed(now, ticket, &status, fx)
                     || self.timeout_now_failed(ticket, &status, fx);
                 if !known {
-                    self.handle_rpc_error(now, from, ticket, &status);
+                    self.handle_rpc_error(now, from, ticket, &status, fx);
                 }
             }
         }
@@ -369,6 +374,7 @@ impl NodeImpl {
         self.handle_transfer_timeout(now, fx);
         self.handle_read_timeout(now, fx);
         self.handle_replicator_timeouts(now, fx);
+        self.tick_ends();
     }
 
     /// SOFAJRaft's `onError`: the node gives up every role and says so.

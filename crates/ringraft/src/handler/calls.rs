@@ -72,6 +72,9 @@ impl LogEntryAndClosureHandler {
             ReadOnlyOption::Safe => group.calls.safe.push(done),
             ReadOnlyOption::LeaseBased => group.calls.leased.push(done),
         }
+        if !group.asked && !group.node().is_leader() {
+            self.note_asked(handle);
+        }
         self.touch(handle);
     }
 

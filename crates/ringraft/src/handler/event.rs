@@ -133,6 +133,8 @@ pub enum LaneEvent {
     },
     /// A connection to a host came up.
     Connected(Endpoint),
+    /// The connection for entries to a host, which had no room, has some again.
+    LinkHasRoom(Endpoint),
     /// A command of the host.
     Control(Box<Control>),
 }

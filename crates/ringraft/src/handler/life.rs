@@ -121,6 +121,7 @@ impl LogEntryAndClosureHandler {
             let response = RaftResponse::Error(status);
             out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
         }
+        self.waiting_for_links.retain(|(waits, _)| *waits != handle);
         let slot = &mut self.slots[handle.slot as usize];
         if let Some(mut group) = slot.group.take() {
             let left = group.closures.take_all();

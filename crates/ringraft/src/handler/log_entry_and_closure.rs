@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, EntryChunk, Input, Mutant, RaftError, RaftRequest, RaftResponse,
+    AppendKind, ConfigurationEntry, Effects, EntryChunk, Input, RaftError, RaftRequest, RaftResponse,
     Status, Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
 use ringraft_storage::StorageError;
+use rustc_hash::FxHashSet;
 
 use crate::completion::ApplyError;
+use crate::handler::campaigns::{Campaigns, Gap};
 use crate::handler::effects::fail;
 use crate::handler::group::Group;
 use crate::handler::peer_table::{PeerTable, unpack};
@@ -33,6 +35,8 @@ pub struct LaneLimits {
     /// Tasks of one group in one turn at most; more wait for the next turn. Less than what a turn takes, so that a hot group leaves the
     /// rest of a turn to others.
     pub group_turn_tasks: usize,
+    /// Campaigns that the lane begins in a second at most, those of groups whose clients wait first.
+    pub campaigns_a_second: u64,
     /// Tasks over their groups' share that the groups of one worker hold at most; more wait in the ring.
     pub group_backlog: usize,
 }
@@ -44,6 +48,7 @@ impl Default for LaneLimits {
             chunk_bytes: 256 * 1024,
             alone_bytes: 64 * 1024,
             group_turn_tasks: 1024,
+            campaigns_a_second: 200,
             group_backlog: 16_384,
         }
     }
@@ -77,6 +82,10 @@ pub struct LogEntryAndClosureHandler {
     pub(super) peers: PeerTable,
     pub(super) replies: ReplyTable,
     pub(super) timers: TimerQueue,
+    pub(super) campaigns: Campaigns,
+    pub(super) gap: Gap,
+    /// Groups and peers (by number) whose entries wait for room on the link to a host.
+    pub(super) waiting_for_links: FxHashSet<(GroupHandle, u16)>,
     /// Slots of groups that something happened to in this turn, each once.
     pub(super) touched: Vec<u32>,
     /// Those of the turn before.
@@ -102,6 +111,9 @@ impl LogEntryAndClosureHandler {
             peers: PeerTable::default(),
             replies: ReplyTable::default(),
             timers: TimerQueue::default(),
+            campaigns: Campaigns::default(),
+            gap: Gap::default(),
+            waiting_for_links: FxHashSet::default(),
             touched: Vec::new(),
             touched_before: Vec::new(),
             rooms: Rooms::default(),
@@ -114,11 +126,6 @@ impl LogEntryAndClosureHandler {
     /// Whether [`Control::Stop`](crate::handler::Control::Stop) has been handled: every group is closed, and nothing more comes out after this turn.
     pub fn is_stopping(&self) -> bool {
         self.stopping
-    }
-
-    /// When [`on_tick`](LogEntryAndClosureHandler::on_tick) is wanted next.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.next()
     }
 
     // --- inputs ---
@@ -166,25 +173,6 @@ impl LogEntryAndClosureHandler {
         }
     }
 
-    /// Time has passed.
-    pub fn on_tick(&mut self, now: Time, out: &mut LaneOutput) {
-        while let Some((at, slot, generation)) = self.timers.pop_due(now) {
-            let handle = GroupHandle { lane: self.lane, slot, generation };
-            let Some(group) = self.group(handle) else { continue };
-            if group.armed != Some(at) {
-                continue; // an earlier deadline was armed meanwhile, and has its own entry
-            }
-            if !Mutant::B9TimerIsArmedOnce.is_active() {
-                group.armed = None;
-            }
-            let due = group.node().deadline().is_some_and(|deadline| deadline <= now);
-            if due {
-                self.step(now, handle, Input::Tick, out);
-            }
-            self.touch(handle);
-        }
-    }
-
     /// A request of this lane could not be queued.
     pub fn on_send_failed(
         &mut self,
@@ -193,6 +181,10 @@ impl LogEntryAndClosureHandler {
         status: Status,
         out: &mut LaneOutput,
     ) {
+        if status.error == RaftError::Again {
+            let handle = GroupHandle { lane: self.lane, slot: context.slot, generation: context.generation };
+            self.waiting_for_links.insert((handle, unpack(context.ticket).0));
+        }
         self.on_response(now, ResponseEvent { context, result: Err(status) }, out);
     }
 
@@ -243,6 +235,7 @@ impl LogEntryAndClosureHandler {
                 self.step(now, handle, read_input(ticket, *result), out);
             }
             LaneEvent::Connected(endpoint) => self.on_connected(now, &endpoint, out),
+            LaneEvent::LinkHasRoom(endpoint) => self.on_link_room(now, &endpoint, out),
             LaneEvent::Control(control) => self.on_control(now, *control, out),
         }
     }
@@ -268,6 +261,10 @@ impl LogEntryAndClosureHandler {
             return;
         }
         group.turn_tasks += 1;
+        if !group.asked && !group.node().is_leader() {
+            self.note_asked(handle);
+        }
+        let Some(group) = self.group(handle) else { return };
         let (size, alone) = (task.data.len(), task.data.len() >= limits.alone_bytes);
         let pending = &group.tasks;
         let full = pending.len() >= limits.chunk_entries || pending.bytes() + size > limits.chunk_bytes;
@@ -324,6 +321,18 @@ impl LogEntryAndClosureHandler {
                     self.step(now, handle, Input::PeerConnected { peer: peer.clone() }, out);
                 }
             }
+        }
+    }
+
+    /// The link to a host has sent much of what it held: groups whose entries wait for that go on.
+    fn on_link_room(&mut self, now: Time, endpoint: &Endpoint, out: &mut LaneOutput) {
+        let peers = &self.peers;
+        let reached = |number: u16| peers.get(number).is_some_and(|peer| peer.id.endpoint() == *endpoint.0);
+        let mut ready: Vec<_> = self.waiting_for_links.extract_if(|(_, number)| reached(*number)).collect();
+        ready.sort_unstable();
+        for (handle, number) in ready {
+            let Some(peer) = self.peers.get(number).map(|peer| peer.id.clone()) else { continue };
+            self.step(now, handle, Input::PeerConnected { peer }, out);
         }
     }
 

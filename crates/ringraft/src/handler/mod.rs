@@ -8,6 +8,7 @@
 
 mod apply_task;
 mod calls;
+mod campaigns;
 mod effects;
 mod event;
 mod group;

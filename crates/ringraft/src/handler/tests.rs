@@ -7,7 +7,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use ringraft_core::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, Configuration, CoreOptions, GroupId, LogId, MembershipChange,
-    NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest, Status, Term, Time, TimeoutNowRequest,
+    NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
+    RequestVoteResponse, Status, Term, Time, TimeoutNowRequest,
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
 use ringraft_proto::OutFrame;
@@ -84,6 +85,7 @@ struct World {
     sink: SinkId,
     progress: Vec<(GroupId, Arc<GroupProgress>)>,
     max_unapplied_entries: u64,
+    members: Configuration,
     /// How often the worker had to wake the owner.
     wakes: u32,
     /// How often the disk had to.
@@ -110,6 +112,7 @@ impl World {
             outcomes,
             progress: Vec::new(),
             max_unapplied_entries: 1000,
+            members: PEER.parse().unwrap(),
             wakes: 0,
             disk_wakes: 0,
         }
@@ -131,8 +134,7 @@ impl World {
         self.progress.push((group.clone(), progress.clone()));
         let machine = Box::new(Recorder(name.to_owned(), self.log.clone()));
         let fsm = FsmGroup::new(names.clone(), machine, progress.clone(), status.clone(), 0);
-        let conf = Configuration::of_peers(vec![peer.clone()]);
-        let mut options = CoreOptions::new(group, peer, conf);
+        let mut options = CoreOptions::new(group, peer, self.members.clone());
         options.max_unapplied_entries = self.max_unapplied_entries;
         let open = OpenGroup {
             names,
@@ -553,6 +555,195 @@ fn an_order_to_campaign_goes_behind_the_entries() {
     let order = call(&mut world, NodeCall::TransferLeadership { to: Some(peer) });
     let (order, entries) = order.expect("b has everything");
     assert_eq!(Some(order), entries, "on one connection, which keeps the order");
+}
+
+/// A world whose groups have members elsewhere, who answer when the test says so.
+fn world_of_three(limits: LaneLimits) -> World {
+    let mut world = World::new(limits);
+    world.members = "a:1,b:1,c:1".parse().unwrap();
+    world
+}
+
+impl World {
+    /// Turns every 10 ms for so long, each on time; gives the groups (by slot) that asked for pre-votes, in order.
+    fn wait(&mut self, ms: u64) -> Vec<u32> {
+        let mut asked = Vec::new();
+        for _ in 0..ms / 10 {
+            self.now = self.now.after_millis(10);
+            self.turn(Vec::new());
+            asked.extend(self.campaigns());
+            self.stages();
+        }
+        asked
+    }
+
+    /// Groups that have asked `b:1` for pre-votes or votes just now.
+    fn campaigns(&mut self) -> Vec<u32> {
+        let sends = std::mem::take(&mut self.out.sends);
+        let asks = |send: &&OutSend| {
+            &*send.to == "b:1" && matches!(&send.request, RaftRequest::RequestVote(vote) if vote.pre_vote)
+        };
+        sends.iter().filter(asks).map(|send| send.context.slot).collect()
+    }
+
+    fn heartbeat(&self, handle: GroupHandle, term: Term) -> LaneEvent {
+        let request = AppendEntriesRequest {
+            kind: AppendKind::Heartbeat,
+            term,
+            prev_log: LogId::default(),
+            committed_index: 0,
+            rejoined: 0,
+            entries: Vec::new(),
+            extensions: Default::default(),
+        };
+        LaneEvent::Request(Box::new(RequestEvent {
+            handle,
+            from: "b:1".parse().unwrap(),
+            reply: ReplyHandle { connection: 1, generation: 1, request: 9 },
+            codec: 1,
+            request: RaftRequest::AppendEntries(request),
+        }))
+    }
+}
+
+/// The lane did not run for longer than any election time-out. It does not campaign over what it could not hear: the leader's
+/// heartbeats are read in a moment.
+#[test]
+fn a_lane_that_was_late_waits_before_it_campaigns() {
+    let mut world = world_of_three(LaneLimits::default());
+    let handle = world.open("g");
+    world.turn(vec![world.heartbeat(handle, 1)]);
+    for _ in 0..3 {
+        world.now = world.now.after_millis(5000);
+        world.turn(Vec::new());
+        assert!(world.campaigns().is_empty(), "it does not campaign over a gap of its own");
+        let heartbeat = world.heartbeat(handle, 1);
+        world.now = world.now.after_millis(10);
+        world.turn(vec![heartbeat]);
+        assert!(world.wait(900).is_empty(), "the leader is there");
+    }
+    assert_eq!(world.describe(handle).unwrap().term, 1, "no term was begun");
+    // A leader that is really gone is not waited for without end, however late the lane is each time.
+    let mut gaps = 0;
+    while world.campaigns().is_empty() {
+        world.now = world.now.after_millis(1000);
+        world.turn(Vec::new());
+        gaps += 1;
+        assert!(gaps < 10, "four election time-outs are enough");
+    }
+}
+
+/// A leader whose lane did not run has heard no answers: it does not step down over that, but it does over a quorum that is gone.
+#[test]
+fn a_leader_that_was_late_waits_before_it_steps_down() {
+    let mut world = world_of_three(LaneLimits::default());
+    let handle = world.open("g");
+    let answer = |world: &mut World| {
+        let mut answers = Vec::new();
+        for send in std::mem::take(&mut world.out.sends) {
+            let response = match &send.request {
+                RaftRequest::RequestVote(vote) => {
+                    let term = vote.term - u64::from(vote.pre_vote);
+                    RaftResponse::RequestVote(RequestVoteResponse { term, granted: true })
+                }
+                RaftRequest::AppendEntries(append) => RaftResponse::AppendEntries(AppendEntriesResponse {
+                    term: append.term,
+                    success: true,
+                    last_log_index: None,
+                    conflict: None,
+                    lease_promise: false,
+                    rejoining: 0,
+                }),
+                other => panic!("{other:?} was sent"),
+            };
+            let event = ResponseEvent { context: send.context, result: Ok(response) };
+            answers.push(LaneEvent::Response(Box::new(event)));
+        }
+        world.turn(answers);
+        let batch = world.disk.on_batch(&mut world.out.disk);
+        let result = world.storage.submit(&batch).and_then(|()| world.storage.complete());
+        let mut stable = StableOutput::default();
+        world.disk.on_synced(result, &mut stable);
+        world.out.sends.append(&mut stable.sends);
+        for (handle, progress, sequence) in stable.stable {
+            let _ = world.board.stable(handle, &progress, sequence);
+        }
+    };
+    for _ in 0..400 {
+        world.now = world.now.after_millis(10);
+        answer(&mut world);
+    }
+    let leads = |world: &mut World| world.describe(handle).unwrap().state == NodeState::Leader;
+    assert!(leads(&mut world));
+    world.now = world.now.after_millis(5000);
+    world.turn(Vec::new());
+    assert!(leads(&mut world), "a gap of its own says nothing about the others");
+    for _ in 0..100 {
+        world.now = world.now.after_millis(10);
+        answer(&mut world);
+    }
+    assert!(leads(&mut world), "they were there");
+    world.now = world.now.after_millis(5000);
+    for _ in 0..400 {
+        world.turn(Vec::new());
+        world.now = world.now.after_millis(10);
+    }
+    assert!(!leads(&mut world), "nobody answers for four election time-outs");
+}
+
+/// A host of a thousand groups hears of no leader any more: it campaigns for one after the other, and first where somebody waits.
+#[test]
+fn campaigns_of_a_lane_are_spread() {
+    let mut world = world_of_three(LaneLimits::default());
+    let handles: Vec<_> = (0..1000).map(|n| world.open(&format!("g{n}"))).collect();
+    let heartbeats = handles.iter().map(|handle| world.heartbeat(*handle, 1)).collect();
+    world.turn(heartbeats);
+    assert!(world.wait(2000).len() <= 220, "their patience ends within a second, but not all begin");
+    let wanted = handles[998];
+    world.turn(vec![world.task(wanted, 7)]);
+    assert_eq!(world.wait(10).first(), Some(&wanted.slot), "a client waits");
+    let begun = world.wait(1000);
+    assert!((190..=210).contains(&begun.len()), "{} campaigns in a second", begun.len());
+    // The rest hears of a leader, and wants no more.
+    let heartbeats = handles.iter().map(|handle| world.heartbeat(*handle, 2)).collect();
+    world.turn(heartbeats);
+    assert!(world.wait(500).is_empty());
+}
+
+/// A link without room is flow control: what is in flight stays, and the group goes on when there is room.
+#[test]
+fn a_full_link_resumes_when_it_has_room() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    let change = MembershipChange::AddPeer("b:1".parse().unwrap());
+    let (answer, _) = promise();
+    let call = NodeCall::ChangeMembers { change, prev_index: None };
+    world.turn(vec![LaneEvent::Control(Box::new(Control::Call { handle, call, answer }))]);
+    let entries = |world: &mut World| {
+        let sends = std::mem::take(&mut world.out.sends);
+        sends.into_iter().find(|send| send.request.log_class())
+    };
+    let first = entries(&mut world).expect("a probe");
+    let full = Status::new(RaftError::Again, "full");
+    world.lane.on_send_failed(world.now, first.context, full, &mut world.out);
+    world.turn(Vec::new());
+    assert!(entries(&mut world).is_none(), "it waits");
+    world.turn(vec![LaneEvent::LinkHasRoom(Endpoint("c:1".into()))]);
+    assert!(entries(&mut world).is_none(), "that was another host");
+    world.turn(vec![LaneEvent::LinkHasRoom(Endpoint("b:1".into()))]);
+    let again = entries(&mut world).expect("it goes on");
+    assert_eq!(format!("{:?}", again.request), format!("{:?}", first.request), "where it was");
+}
+
+trait LogClass {
+    fn log_class(&self) -> bool;
+}
+
+impl LogClass for RaftRequest {
+    /// Whether it goes on the connection for entries.
+    fn log_class(&self) -> bool {
+        matches!(self, RaftRequest::AppendEntries(append) if append.kind != AppendKind::Heartbeat)
+    }
 }
 
 #[test]

@@ -156,6 +156,14 @@ impl Processors {
         }
     }
 
+    fn tell_all(&mut self, event: impl Fn() -> LaneEvent) {
+        let lanes = match &self.sink {
+            LaneSink::Rings(rings) => rings.len(),
+            LaneSink::Local { .. } => 1,
+        };
+        (0..lanes).for_each(|lane| self.deliver(lane, event()));
+    }
+
     /// Hands a request to its lane; gives it back when there is no room for its kind.
     fn offer(&mut self, lane: usize, event: LaneEvent) -> Result<(), TryPublishError<LaneEvent>> {
         if !event.goes_with_entries() {
@@ -290,15 +298,14 @@ impl Inbound for Processors {
     }
 
     fn on_connected(&mut self, _link: LinkId, endpoint: &Endpoint, class: ConnectionClass) {
-        if class != ConnectionClass::Log {
-            return;
+        if class == ConnectionClass::Log {
+            self.tell_all(|| LaneEvent::Connected(endpoint.clone()));
         }
-        let lanes = match &self.sink {
-            LaneSink::Rings(rings) => rings.len(),
-            LaneSink::Local { .. } => 1,
-        };
-        for lane in 0..lanes {
-            self.deliver(lane, LaneEvent::Connected(endpoint.clone()));
+    }
+
+    fn on_room(&mut self, _link: LinkId, endpoint: &Endpoint, class: ConnectionClass) {
+        if class == ConnectionClass::Log {
+            self.tell_all(|| LaneEvent::LinkHasRoom(endpoint.clone()));
         }
     }
 }

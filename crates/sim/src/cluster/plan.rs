@@ -195,6 +195,8 @@ impl Plan {
             alone_bytes: r.sized(32, 1024) as usize,
             group_turn_tasks: r.sized(1, 64) as usize,
             group_backlog: r.sized(1, 64) as usize,
+            // Every group may campaign well within an election time-out.
+            campaigns_a_second: 1 + r.range(10, 100) * group_count as u64 * 1000 / election_timeout_ms,
         };
         // Faults in several acts take their time, and what they are about comes between them.
         let fault_gap = match operators.aims {
