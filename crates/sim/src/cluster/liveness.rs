@@ -90,6 +90,10 @@ impl World {
             }
         }
         self.leaders_kept()?;
+        if self.is_standing_still() {
+            self.after(20 * MS, Event::Check);
+            return Ok(());
+        }
         if self.led_since.is_some() {
             match self.unsettled() {
                 None if self.calls_are_open()? => {
@@ -97,6 +101,7 @@ impl World {
                     return Ok(());
                 }
                 None if self.stays_quiet() => return Ok(()),
+                None if self.stands_still() => return Ok(()),
                 None if self.call_at_rest()? => return Ok(()),
                 None => return self.finish(),
                 Some((what, group))

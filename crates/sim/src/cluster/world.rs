@@ -21,6 +21,7 @@ use super::patience::{Quiet, Unwritten};
 use super::plan::{MS, Plan};
 use super::random::Random;
 use super::readers::Watch;
+use super::standstill::Standstill;
 use super::strain::Act;
 use super::trace::Trace;
 use super::transport::ConnectionId;
@@ -75,6 +76,8 @@ pub(super) enum Event {
     Operator,
     Calm,
     Check,
+    /// A trial of a worker that stands still goes on.
+    Standstill,
 }
 
 /// A cluster and everything around it.
@@ -106,6 +109,7 @@ pub(super) struct World {
     pub(super) led_since: Option<u64>,
     pub(super) quiet: Option<Quiet>,
     pub(super) last_calls: LastCalls,
+    pub(super) standstill: Standstill,
     /// Until when no other fault in several acts begins.
     pub(super) strained: u64,
     /// Until when clients ask nothing of a group.
@@ -162,6 +166,7 @@ impl World {
             led_since: None,
             quiet: None,
             last_calls: LastCalls::default(),
+            standstill: Standstill::default(),
             strained: 0,
             hushed: vec![0; plan.groups.len()],
             heartbeats: FxHashMap::default(),
@@ -329,6 +334,7 @@ impl World {
             Event::Operator => self.operator(),
             Event::Calm => self.calm(),
             Event::Check => self.check_rest(),
+            Event::Standstill => self.standstill(),
         }
     }
 
