@@ -250,7 +250,7 @@ impl Plan {
                 datagrams,
                 loss: rate(&mut r),
                 duplication: rate(&mut r),
-                outbox: r.sized(64, 4096) as usize + 8 * group_count,
+                outbox: r.sized(8, 4096) as usize + 8 * group_count,
                 // Room for the heartbeats of every group: a network that cannot carry them keeps no leader.
                 window: if r.chance(300) { r.sized(1, 64) as usize + 2 * group_count } else { 1 << 16 },
             },

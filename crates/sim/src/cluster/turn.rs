@@ -145,6 +145,9 @@ impl World {
             }
         }
         self.hosts[host].arrivals = arrivals;
+        for (link, endpoint, class) in p.transport.take_rooms() {
+            p.processors.on_room(link, &endpoint, class);
+        }
         p.processors.on_turn_end();
         p.processors.take_local(control, entries);
         for lane_event in control.iter().chain(entries.iter()) {
