@@ -46,6 +46,10 @@ pub enum Mark {
     ProposalRefusedBusy,
     /// A replicator's window was full.
     WindowFull,
+    /// A request found its link full and waits for room.
+    LinkFull,
+    /// A time-out of an election was extended, for the owner was late.
+    PatienceExtended,
     /// A replicator probed again after an error.
     ProbeAfterError,
     /// A replicator probed at once when its peer connected.
@@ -70,7 +74,7 @@ pub enum Mark {
 
 impl Mark {
     /// Every mark.
-    pub const ALL: [Mark; 31] = [
+    pub const ALL: [Mark; 33] = [
         Mark::PreVoteRefusedForLeader,
         Mark::PreVoteRefusedByLog,
         Mark::CampaignWaitsForDisk,
@@ -92,6 +96,8 @@ impl Mark {
         Mark::BusyRefusal,
         Mark::ProposalRefusedBusy,
         Mark::WindowFull,
+        Mark::LinkFull,
+        Mark::PatienceExtended,
         Mark::ProbeAfterError,
         Mark::ProbeOnConnect,
         Mark::RequestTimedOut,
@@ -128,6 +134,8 @@ impl Mark {
             Mark::BusyRefusal => "busy refusal",
             Mark::ProposalRefusedBusy => "proposal refused as busy",
             Mark::WindowFull => "window full",
+            Mark::LinkFull => "link full",
+            Mark::PatienceExtended => "patience extended",
             Mark::ProbeAfterError => "probe after error",
             Mark::ProbeOnConnect => "probe on connect",
             Mark::RequestTimedOut => "request timed out",

@@ -240,6 +240,17 @@ impl Replicator {
         rules::quorum::counts(self.rejoining.is_some())
     }
 
+    /// The link to the peer has no room: the request of this ticket, and what was to follow it, was not sent. It goes out again, with
+    /// nothing forgotten of what is in flight, when the link has room, or after a pause.
+    pub(crate) fn not_sent(&mut self, ticket: Ticket, now: Time, pause_ms: u64) {
+        let Some(position) = self.inflights.iter().position(|i| i.ticket == ticket) else { return };
+        for inflight in self.inflights.drain(position..).rev() {
+            self.inflight_bytes -= inflight.bytes;
+            self.next_index = inflight.prev + 1;
+        }
+        self.block_timer.start(now.after_millis(pause_ms));
+    }
+
     /// What the peer holds durably and counts for.
     pub(crate) fn counts_for(&self) -> LogIndex {
         if self.counts() { self.match_index } else { 0 }
@@ -399,6 +410,21 @@ mod tests {
         r.reset_inflights();
         assert!(r.answered(Ticket(1)).is_none());
         assert_eq!(r.inflight_bytes, 0);
+    }
+
+    #[test]
+    fn a_full_link_takes_back_what_was_not_sent_and_no_more() {
+        let mut r = replicator();
+        r.state = ReplicatorState::Replicate;
+        (1..=4).for_each(|n| r.sent(inflight(n, 10 + n)));
+        r.next_index = 15;
+        r.not_sent(Ticket(3), Time(0), 100);
+        // The failure of what followed comes as well, and changes nothing.
+        r.not_sent(Ticket(4), Time(0), 100);
+        assert_eq!((r.state, r.next_index), (ReplicatorState::Replicate, 13));
+        assert_eq!((r.inflight_count(), r.inflight_bytes), (2, 20));
+        assert_eq!((r.consecutive_errors, r.block_timer.deadline()), (0, Some(Time(100_000))));
+        assert_eq!(r.answered(Ticket(2)).unwrap().last, 12, "what was sent before still counts");
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(crate) struct Notes {
     pub(crate) announced: Vec<Arc<Remote>>,
     /// Hosts that were heard while a link to them is down.
     pub(crate) heard: Vec<Arc<Remote>>,
+    /// Links that have room again.
+    pub(crate) rooms: Vec<LinkId>,
 }
 
 /// What the transport and the loop share.
@@ -180,6 +182,13 @@ impl<S: Socket> Hub<S> {
         what(&mut self.notes.lock());
         self.noted.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// Has the loop say that a link has room again, if it has refused something before.
+    pub(crate) fn tell_of_room(&self, link: LinkId, connection: &Connection<S>) {
+        if connection.outbox.take_room() {
+            self.note(|notes| notes.rooms.push(link));
+        }
     }
 
     /// What came in since the last look.
@@ -351,11 +360,12 @@ impl<S: Socket> Transport for Hub<S> {
         self.set_extended(&remote, announced);
     }
 
-    fn flush(&self, link: LinkId) {
-        let Some(link) = self.link_at(link) else { return };
+    fn flush(&self, id: LinkId) {
+        let Some(link) = self.link_at(id) else { return };
         let connection = link.state.lock().connection.clone();
         if let Some(connection) = connection {
             self.send(&connection);
+            self.tell_of_room(id, &connection);
         }
     }
 

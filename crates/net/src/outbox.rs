@@ -32,6 +32,8 @@ pub(crate) struct Outbox {
     writable: AtomicBool,
     /// Bytes queued and not taken by the socket, to make an idle flush free.
     waiting: AtomicUsize,
+    /// There is room again after a frame was refused: to be told once.
+    room: AtomicBool,
     max_bytes: usize,
     max_frames: usize,
     meter: Arc<Meter>,
@@ -82,6 +84,8 @@ struct Queue {
     bytes: usize,
     frames: usize,
     closed: bool,
+    /// A frame was refused since there was room last.
+    refused: bool,
 }
 
 struct Writer {
@@ -112,11 +116,13 @@ impl Outbox {
                 bytes: 0,
                 frames: 0,
                 closed: false,
+                refused: false,
             }),
             writer: Mutex::new(Writer { parts: VecDeque::new(), blocked: false }),
             wanted: AtomicBool::new(false),
             writable: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            room: AtomicBool::new(false),
             max_bytes,
             max_frames,
             meter,
@@ -135,6 +141,7 @@ impl Outbox {
         if queue.frames >= self.max_frames
             || (queue.bytes > 0 && (metered || queue.bytes + len > self.max_bytes))
         {
+            queue.refused = true;
             return Err(PushError::Full);
         }
         if len == 0 {
@@ -187,6 +194,11 @@ impl Outbox {
         self.flush(socket, metrics)
     }
 
+    /// Whether there is room again after a frame was refused; true once each time.
+    pub(crate) fn take_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Acquire)
+    }
+
     /// Takes nothing any more and drops what waits.
     pub(crate) fn close(&self) {
         let mut queue = self.queue.lock();
@@ -224,6 +236,10 @@ impl Outbox {
                 queue.frames -= frames;
                 self.meter.sub(bytes);
                 self.waiting.store(queue.bytes, Ordering::Relaxed);
+                if queue.refused && queue.bytes <= self.max_bytes / 2 && queue.frames <= self.max_frames / 2 {
+                    queue.refused = false;
+                    self.room.store(true, Ordering::Release);
+                }
                 if writer.blocked {
                     return Ok(());
                 }

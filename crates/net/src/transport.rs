@@ -154,6 +154,10 @@ pub trait Inbound: Send {
     /// A link came up (first or again).
     fn on_connected(&mut self, link: LinkId, endpoint: &Endpoint, class: ConnectionClass);
 
+    /// A link that refused a request as [`SendError::Full`] has sent at least half of what it held since. Not called when it comes up
+    /// anew, which [`on_connected`](Inbound::on_connected) tells.
+    fn on_room(&mut self, _link: LinkId, _endpoint: &Endpoint, _class: ConnectionClass) {}
+
     /// Called once after each turn of the loop that delivered something, so that work can be handed on in batches.
     fn on_turn_end(&mut self) {}
 }

@@ -1,12 +1,12 @@
 //! The side that publishes.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
     backoff::{Backoff, MAX_STEPS},
     error::{Closed, ClosedBatch, TryPublishError},
     shared::{Claim, Shared},
-    sync::{Arc, AtomicUsize, Ordering},
+    sync::{Arc, AtomicUsize, Instant, Ordering},
 };
 
 /// Publishes events into a ring. Clone it for every thread that publishes: a handle remembers how far the consumer was,
@@ -52,21 +52,40 @@ impl<T> Producer<T> {
         match self.try_publish(event) {
             Ok(()) => Ok(()),
             Err(TryPublishError::Closed(event)) => Err(Closed(event)),
-            Err(TryPublishError::Full(event)) => self.publish_when_free(event),
+            Err(TryPublishError::Full(event)) => match self.publish_when_free(event, None) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(Closed(error.into_inner())),
+            },
+        }
+    }
+
+    /// As [`publish`](Self::publish), but waits for a free slot no longer than `timeout`, which is looked at when the wait
+    /// ends: a consumer that drains and is refilled at once may make it a little longer.
+    ///
+    /// # Errors
+    /// [`TryPublishError::Full`] when the time is over, [`TryPublishError::Closed`] when the ring is closed, before or during
+    /// the wait; each with the event.
+    pub fn publish_timeout(&self, event: T, timeout: Duration) -> Result<(), TryPublishError<T>> {
+        match self.try_publish(event) {
+            Err(TryPublishError::Full(event)) => {
+                // A limit beyond what the clock can say is no limit.
+                self.publish_when_free(event, Instant::now().checked_add(timeout))
+            }
+            done => done,
         }
     }
 
     #[cold]
-    fn publish_when_free(&self, mut event: T) -> Result<(), Closed<T>> {
+    fn publish_when_free(&self, mut event: T, deadline: Option<Instant>) -> Result<(), TryPublishError<T>> {
         let mut backoff = Backoff::new(MAX_STEPS);
         loop {
-            if !backoff.snooze() {
-                self.shared.wait_for_room();
+            let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if !over && !backoff.snooze() {
+                self.shared.wait_for_room(deadline);
             }
             match self.try_publish(event) {
-                Ok(()) => return Ok(()),
-                Err(TryPublishError::Closed(event)) => return Err(Closed(event)),
-                Err(TryPublishError::Full(back)) => event = back,
+                Err(TryPublishError::Full(back)) if !over => event = back,
+                done => return done,
             }
         }
     }

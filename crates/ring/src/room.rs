@@ -1,8 +1,10 @@
 //! Producers that wait for a free slot.
 
+use std::time::Duration;
+
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{self, AtomicUsize, Condvar, Mutex, Ordering, fence};
+use crate::sync::{self, AtomicUsize, Condvar, Instant, Mutex, Ordering, fence};
 
 /// Where producers park while the ring is full. The consumer reads one counter a drain, and takes the lock only when
 /// somebody waits.
@@ -17,9 +19,9 @@ impl Room {
         Self { waiting: CachePadded::new(AtomicUsize::new(0)), lock: Mutex::new(()), freed: Condvar::new() }
     }
 
-    /// Parks until `ready`. `ready` runs under the lock: it only reads atomics.
+    /// Parks until `ready`, or until `deadline` is over. `ready` runs under the lock: it only reads atomics.
     #[cold]
-    pub(crate) fn wait_until(&self, ready: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>, ready: impl Fn() -> bool) {
         let mut guard = sync::lock(&self.lock);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         loop {
@@ -29,7 +31,11 @@ impl Room {
             if ready() {
                 break;
             }
-            guard = self.freed.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner());
+            guard = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.freed.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(Duration::ZERO) => break,
+                Some(left) => sync::wait_timeout(&self.freed, guard, left),
+            };
         }
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }

@@ -242,9 +242,9 @@ impl<T> Shared<T> {
         Self::events_between(head, self.tail().position()).min(self.capacity())
     }
 
-    /// Parks a producer until there is a free slot or the ring is closed.
-    pub(crate) fn wait_for_room(&self) {
-        self.room.wait_until(|| {
+    /// Parks a producer until there is a free slot, the ring is closed, or `deadline` is over.
+    pub(crate) fn wait_for_room(&self, deadline: Option<sync::Instant>) {
+        self.room.wait_until(deadline, || {
             let tail = self.tail();
             let head = self.head.load(Ordering::Acquire);
             // A head past the tail just read wraps to another value than the capacity: look again, do not park.

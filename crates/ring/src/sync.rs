@@ -28,10 +28,29 @@ pub(crate) use std::{
     thread::{Thread, current, park, park_timeout},
 };
 
-#[cfg(any(loom, shuttle))]
 use std::time::Duration;
 #[cfg(not(shuttle))]
 pub(crate) use std::time::Instant;
+
+/// Waits for a notification, for so long at most.
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) fn wait_timeout<'a>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, ()>,
+    limit: Duration,
+) -> MutexGuard<'a, ()> {
+    condvar.wait_timeout(guard, limit).unwrap_or_else(|poisoned| poisoned.into_inner()).0
+}
+
+/// Neither loom nor shuttle has a clock: the time is never over, so that a lost wake-up cannot hide.
+#[cfg(any(loom, shuttle))]
+pub(crate) fn wait_timeout<'a>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, ()>,
+    _limit: Duration,
+) -> MutexGuard<'a, ()> {
+    condvar.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 /// loom has no clock: a bounded park is a chance for the others to run, and then the time is over.
 #[cfg(loom)]

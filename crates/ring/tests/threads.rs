@@ -256,3 +256,28 @@ fn a_blocked_producer_gets_its_event_back_when_the_consumer_goes() {
         assert_eq!(back, [3, 4, 5]);
     }
 }
+
+/// A wait with a limit ends by room, by the end of the ring, or by time, and the event is never lost.
+#[test]
+fn a_bounded_wait_ends_in_one_of_three_ways() {
+    let (producer, mut consumer) = ring(2);
+    producer.publish(1).expect("a free slot");
+    producer.publish(2).expect("a free slot");
+    let limit = Duration::from_millis(5);
+    assert!(matches!(producer.publish_timeout(3, limit), Err(TryPublishError::Full(3))), "nobody drains");
+    assert!(matches!(producer.publish_timeout(3, Duration::ZERO), Err(TryPublishError::Full(3))));
+    let waiting = thread::spawn(move || {
+        let done = producer.publish_timeout(3, Duration::MAX);
+        (producer, done)
+    });
+    let mut drained = Vec::new();
+    while drained.len() < 3 {
+        consumer.wait(None);
+        consumer.drain(1, &mut drained);
+    }
+    let (producer, done) = waiting.join().expect("the producer did not panic");
+    assert!(done.is_ok());
+    assert_eq!(drained, [1, 2, 3]);
+    consumer.close();
+    assert!(matches!(producer.publish_timeout(4, limit), Err(TryPublishError::Closed(4))));
+}

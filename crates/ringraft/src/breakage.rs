@@ -9,7 +9,7 @@ pub(crate) enum Breakage {
     UrgentFlag,
     /// An owner does not say that it waits for the state machine.
     AwaitsApplyFlag,
-    /// A starved lane is not rung.
+    /// A lane is not woken for room or progress.
     Bell,
     /// A lane that could not publish does not try once more after it has said so.
     SecondTry,

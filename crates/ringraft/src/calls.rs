@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringraft_core::{
     CallFailure, Configuration, LogIndex, Members, MembershipChange, PeerId, RaftError, ReadOnlyOption,
@@ -18,6 +18,9 @@ use crate::future::{Promise, Waiter, promise};
 use crate::handler::{CallResult, Control, LaneEvent, NodeCall, ReadEvent};
 use crate::node::Node;
 use crate::pipeline::on_host_thread;
+
+/// How long a call waits for room in the owner's ring for control before it is refused as busy.
+const CONTROL_WAIT: Duration = Duration::from_secs(1);
 
 /// The outcome of [`Node::read_index`]: await it, or block with [`wait`](ReadIndexFuture::wait). Whoever asks again after the outcome
 /// was given gets [`ApplyError::ReadFailed`] with `EINVAL`.
@@ -171,28 +174,37 @@ impl Node {
     /// and `listAliveLearners`). Waits for the owner at most `timeout`.
     ///
     /// # Errors
-    /// `EPERM` when this node does not lead, or on a thread of the host itself, which would wait for itself; `EBUSY` when the apply ring
-    /// is full; `ETIMEDOUT` when the owner did not answer; `ENODESHUTDOWN` when the node has stopped.
+    /// `EPERM` when this node does not lead, or on a thread of the host itself, which would wait for itself; `EBUSY` when the owner has
+    /// no time for more calls; `ETIMEDOUT` when the owner did not answer; `ENODESHUTDOWN` when the node has stopped.
     pub fn list_peers(&self, timeout: Duration) -> Result<Members, Status> {
         if on_host_thread() {
             let message = "list_peers cannot be called on a thread of the host";
             return Err(Status::new(RaftError::NotPermitted, message));
         }
         let (answer, waiter) = promise();
-        self.list_peers_then(move |members| answer.fulfil(members));
-        waiter.wait(Some(timeout)).unwrap_or_else(|| {
+        let begin = Instant::now();
+        self.ask_for_members(timeout, move |members| answer.fulfil(members));
+        waiter.wait(Some(timeout.saturating_sub(begin.elapsed()))).unwrap_or_else(|| {
             Err(Status::new(RaftError::TimedOut, "the owner of the group did not answer in time"))
         })
     }
 
     /// As [`list_peers`](Node::list_peers) without waiting. `done` runs on the owner's thread or, when the call is refused, here.
     pub(crate) fn list_peers_then(&self, done: impl FnOnce(Result<Members, Status>) + Send + 'static) {
+        self.ask_for_members(CONTROL_WAIT, done);
+    }
+
+    fn ask_for_members(
+        &self,
+        limit: Duration,
+        done: impl FnOnce(Result<Members, Status>) + Send + 'static,
+    ) {
         let stopped = || Status::new(RaftError::NodeShutdown, "the node has stopped");
         let answer = Promise::calling(move |members: Option<Option<Result<Members, Status>>>| {
             done(members.flatten().unwrap_or_else(|| Err(stopped())));
         });
         let control = Control::Members { handle: self.handle(), answer };
-        if let Err(error) = self.publish(LaneEvent::Control(Box::new(control)))
+        if let Err(error) = self.publish_control(control, limit)
             && error.is_full()
             && let LaneEvent::Control(control) = error.into_inner()
             && let Control::Members { answer, .. } = *control
@@ -218,8 +230,7 @@ impl Node {
 
     fn begin_call(&self, call: NodeCall, answer: Promise<CallResult>) {
         let control = Control::Call { handle: self.handle(), call, answer };
-        let event = LaneEvent::Control(Box::new(control));
-        if let Err(error) = self.publish(event) {
+        if let Err(error) = self.publish_control(control, CONTROL_WAIT) {
             let status = match &error {
                 TryPublishError::Full(_) => overloaded(),
                 TryPublishError::Closed(_) => Status::new(RaftError::NodeShutdown, "the host has stopped"),
@@ -234,5 +245,5 @@ impl Node {
 }
 
 fn overloaded() -> Status {
-    Status::new(RaftError::Busy, "the apply ring is full; try again later")
+    Status::new(RaftError::Busy, "the owner of the group has no time for more calls; try again later")
 }

@@ -19,7 +19,7 @@ use ringraft_net::{
     Endpoint,
     tcp::{ListenError, NetLoop},
 };
-use ringraft_ring::{Consumer, Producer, Wake, ring, ring_with_wake};
+use ringraft_ring::{Consumer, Producer, Wake, ring};
 
 use crate::completion::{CompletionSink, SinkId};
 use crate::descriptors;
@@ -35,11 +35,11 @@ use crate::host_options::{HostOptions, TransportOptions};
 use crate::node::{Node, NodeShared, NodeStatus};
 use crate::options::NodeOptions;
 use crate::pipeline::{
-    DiskEvent, DiskLoop, FsmLoop, HostLoop, LaneLoop, LaneParts, LaneShared, NetThread, NetWaker, ReadLoop,
-    Running, StoreWatch, Threads, on_host_thread,
+    DiskEvent, DiskLoop, FsmLoop, HostLoop, LaneLoop, LaneParts, LaneRings, LaneShared, NetThread, NetWaker,
+    ReadLoop, Running, StoreWatch, Threads, lane_rings, on_host_thread,
 };
 use crate::rpc::user::UserProcessor;
-use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, UserProcessors};
+use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, SinkRings, UserProcessors};
 use crate::state_machine::StateMachine;
 use crate::store::{self, Opened};
 use crate::sync::{Mutex, Ordering};
@@ -63,7 +63,7 @@ struct Inner {
     fsm_workers: usize,
     /// Groups begin without members and wait for a leader.
     rejoined: bool,
-    lanes: Vec<(Producer<LaneEvent>, Arc<LaneShared>)>,
+    lanes: Vec<(LaneRings, Arc<LaneShared>)>,
     disk: Producer<DiskEvent>,
     routes: Arc<RoutingTable>,
     users: Arc<UserProcessors>,
@@ -110,18 +110,19 @@ impl RaftHost {
             open_network(&options.transport, &options.endpoint, options.net)?;
         let net_waker = event_loop.waker();
 
-        let (mut lane_rings, mut lane_consumers, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rings_of_lanes, mut intakes, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.lanes {
-            let (producer, consumer) = if options.fuse_net {
-                ring_with_wake(options.apply_ring_size, Arc::new(LoopWake(net_waker.clone())))
-            } else {
-                ring(options.apply_ring_size)
+            let wake: Option<Arc<dyn Wake>> = match options.fuse_net {
+                true => Some(Arc::new(LoopWake(net_waker.clone()))),
+                false => None,
             };
-            lanes.push(Arc::new(LaneShared::new(consumer.waker())));
-            lane_rings.push(producer);
-            lane_consumers.push(consumer);
+            let (rings, intake) = lane_rings(options.apply_ring_size, options.fsm_workers, wake);
+            lanes.push(Arc::new(LaneShared::new(intake.waker())));
+            rings_of_lanes.push(rings);
+            intakes.push(intake);
         }
         let store_watch = Arc::new(StoreWatch::default());
+        let control_rings: Vec<_> = rings_of_lanes.iter().map(|rings| rings.control.clone()).collect();
         let (disk, disk_consumer) = ring(options.disk_ring_size);
         let (fsm, fsm_consumers) = rings(options.fsm_workers, options.fsm_ring_size);
         let (reads, read_consumers) = rings(options.read_workers, READ_RING);
@@ -130,9 +131,13 @@ impl RaftHost {
         let routes = Arc::new(RoutingTable::new());
         let users = Arc::new(options.users);
         let sink = if options.fuse_net {
-            LaneSink::Local { events: Vec::new(), room: options.turn_events }
+            LaneSink::Local { control: Vec::new(), entries: Vec::new(), room: options.turn_events }
         } else {
-            LaneSink::Rings(lane_rings.clone())
+            let sink = |rings: &LaneRings| SinkRings {
+                control: rings.control.clone(),
+                entries: rings.entries.clone(),
+            };
+            LaneSink::Rings(rings_of_lanes.iter().map(sink).collect())
         };
         let processors =
             Processors::new(Arc::clone(&routes), Arc::clone(&users), Arc::clone(&transport), sink);
@@ -155,7 +160,7 @@ impl RaftHost {
             frame_bytes,
             fsm_workers: options.fsm_workers,
             rejoined,
-            lanes: lane_rings.iter().cloned().zip(lanes.iter().cloned()).collect(),
+            lanes: rings_of_lanes.into_iter().zip(lanes.iter().cloned()).collect(),
             disk: disk.clone(),
             routes,
             users,
@@ -174,15 +179,15 @@ impl RaftHost {
         }
         let threads = &host.0.threads;
         let mut net = Some((event_loop, processors));
-        for ((number, ring), guard) in lane_consumers.into_iter().enumerate().zip(lane_guards) {
+        for ((number, intake), guard) in intakes.into_iter().enumerate().zip(lane_guards) {
             let handler = LogEntryAndClosureHandler::new(
                 number as u16,
-                LaneLimits { deferred: options.turn_events, ..LaneLimits::default() },
+                LaneLimits::for_turns_of(options.turn_events / options.fsm_workers),
                 Arc::clone(&transport),
             );
             let parts = LaneParts {
                 handler,
-                ring,
+                intake,
                 shared: Arc::clone(&lanes[number]),
                 outbox: Outbox::new(Arc::clone(&transport)),
                 disk: disk.clone(),
@@ -205,7 +210,7 @@ impl RaftHost {
             storage,
             outbox: Outbox::new(transport),
             lanes: lanes.clone(),
-            lane_rings: lane_rings.clone(),
+            lane_rings: control_rings.clone(),
             watch: store_watch,
             _guard: disk_guard,
         };
@@ -216,7 +221,7 @@ impl RaftHost {
             threads.spawn(format!("rr-fsm-{number}"), move || fsm_loop.run())?;
         }
         for (number, ring) in read_consumers.into_iter().enumerate() {
-            let (lanes, lane_rings) = (lanes.clone(), lane_rings.clone());
+            let (lanes, lane_rings) = (lanes.clone(), control_rings.clone());
             let read_loop = ReadLoop { ring, reader: Arc::clone(&reader), lanes, lane_rings };
             threads.spawn(format!("rr-read-{number}"), move || read_loop.run())?;
         }
@@ -451,8 +456,9 @@ impl Inner {
             max_task_bytes: self.max_task_bytes,
             disable_cli,
             status,
+            control: self.lanes[lane].0.control.clone(),
         };
-        Ok(Node::new(Arc::new(shared), self.lanes[lane].0.clone()))
+        Ok(Node::new(Arc::new(shared), self.lanes[lane].0.tasks[worker].clone()))
     }
 
     /// Asks a lane and waits for its answer; `None` when the host has stopped.
@@ -463,7 +469,7 @@ impl Inner {
     ) -> Option<T> {
         let (answer, waiter) = promise();
         let event = LaneEvent::Control(Box::new(make(answer)));
-        self.lanes[usize::from(handle.lane)].0.publish(event).ok()?;
+        self.lanes[usize::from(handle.lane)].0.control.publish(event).ok()?;
         waiter.wait(None)
     }
 

@@ -105,13 +105,16 @@ pub struct HostOptions {
     /// Run the network loop on the owner thread: saves a hop a message where cores are few; needs `lanes == 1` (on when there
     /// is one lane).
     pub fuse_net: bool,
-    /// Slots of each lane's apply ring, a power of two: 2..=1048576 (16384, SOFAJRaft's `disruptorBufferSize`).
+    /// Slots of each lane's apply rings together, which are one for each state-machine worker (of 1024 slots at least, where this
+    /// allows it), of its ring for entries and of that for control; a power of two: 2..=1048576 (16384, SOFAJRaft's
+    /// `disruptorBufferSize`).
     pub apply_ring_size: usize,
     /// Slots of the disk ring, a power of two (256). A slot takes all writes of one turn of one lane.
     pub disk_ring_size: usize,
     /// Slots of each state-machine ring, a power of two (256). A slot takes all events of one turn of one lane.
     pub fsm_ring_size: usize,
-    /// Events that an owner takes from its ring before it hands on what came out of them: 1..=1048576 (4096).
+    /// Entries of leaders, and as many tasks and reads, that an owner takes from its rings before it hands on what came out of them:
+    /// 1..=1048576 (4096). Control is all taken.
     pub turn_events: usize,
     /// A call of [`on_apply`](crate::StateMachine::on_apply) that takes longer than so many milliseconds is told in the log, because the other
     /// groups of its worker wait for it; at most one line in ten seconds and worker. 0 means never (1000).

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use ringraft_core::{
@@ -175,6 +175,8 @@ pub(crate) struct NodeShared {
     pub(crate) max_task_bytes: usize,
     pub(crate) disable_cli: bool,
     pub(crate) status: Arc<NodeStatus>,
+    /// The lane's ring for control, which is drained whatever else waits.
+    pub(crate) control: Producer<LaneEvent>,
 }
 
 /// A replica of a group on this host. Clone it for each thread that applies: a clone remembers how full the apply ring was, and
@@ -183,6 +185,7 @@ pub(crate) struct NodeShared {
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<NodeShared>,
+    /// The lane's apply ring for the groups of this one's worker.
     ring: Producer<LaneEvent>,
 }
 
@@ -264,7 +267,21 @@ impl Node {
         ProposeFuture::new(waiter)
     }
 
-    /// Publishes an event to the owner, waiting for room where the group's mode says so.
+    /// Publishes a command to the owner. Waits for room for `limit` at most, and on a thread of the host not at all; room is a turn of
+    /// the owner away, whatever disk and state machines do.
+    pub(crate) fn publish_control(
+        &self,
+        control: Control,
+        limit: Duration,
+    ) -> Result<(), TryPublishError<LaneEvent>> {
+        let event = LaneEvent::Control(Box::new(control));
+        if on_host_thread() {
+            return self.shared.control.try_publish(event);
+        }
+        self.shared.control.publish_timeout(event, limit)
+    }
+
+    /// Publishes a task or a read to the owner, waiting for room where the group's mode says so.
     pub(crate) fn publish(&self, event: LaneEvent) -> Result<(), TryPublishError<LaneEvent>> {
         if self.may_block() {
             return self.ring.publish(event).map_err(|closed| TryPublishError::Closed(closed.into_inner()));
@@ -403,9 +420,11 @@ impl Node {
         let (promise, waiter) = promise();
         let control = Control::Describe { handle: self.shared.handle, answer: promise };
         let stopped = || Status::new(RaftError::Shutdown, "the node has stopped");
-        self.ring.publish(LaneEvent::Control(Box::new(control))).map_err(|_| stopped())?;
-        let waited = waiter.wait(Some(timeout));
         let timed_out = || Status::new(RaftError::TimedOut, "the owner of the group did not answer in time");
+        let begin = Instant::now();
+        self.publish_control(control, timeout)
+            .map_err(|error| if error.is_full() { timed_out() } else { stopped() })?;
+        let waited = waiter.wait(Some(timeout.saturating_sub(begin.elapsed())));
         waited.ok_or_else(timed_out)?.ok_or_else(stopped)
     }
 }

@@ -6,7 +6,7 @@ pub(crate) use {
     parking_lot::{Condvar, Mutex, RwLock},
     std::{
         sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
-        thread::{Builder, JoinHandle, current, park_timeout},
+        thread::{Builder, JoinHandle},
         thread_local,
     },
 };
@@ -14,7 +14,6 @@ pub(crate) use {
 #[cfg(shuttle)]
 pub(crate) use {
     locks::{Condvar, Mutex, RwLock},
-    ringraft_ring::parker::{current, park_timeout},
     shuttle::{
         sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
         thread::{Builder, JoinHandle},

@@ -14,6 +14,9 @@ use crate::types::{LogIndex, Time};
 impl NodeImpl {
     /// Hands on everything that is committed *and* stable here, as far as the state machine keeps up.
     pub(super) fn deliver(&mut self, fx: &mut Effects) {
+        if self.delivery_held {
+            return;
+        }
         loop {
             let allowed = self.applied.saturating_add(self.options.max_unapplied_entries);
             let durable = rules::log::may_be_applied(self.log.stable_index(), self.log.last_id().index);
@@ -47,7 +50,19 @@ impl NodeImpl {
             || self.committed_index() > self.log.stable_index()
     }
 
-    /// Whether entries that the state machine may see are held back until it has applied what it was given before.
+    /// Says whether the state-machine stage has no room: committed entries stay here until it has, and come with the next input, which
+    /// the owner gives (an [`Input::Applied`](crate::Input::Applied) with nothing new will do). A read of the store for the state machine
+    /// that is under way still brings its entries: one request's worth.
+    pub fn hold_delivery(&mut self, hold: bool) {
+        self.delivery_held = hold;
+    }
+
+    /// Whether the state-machine stage had no room when [`hold_delivery`](Self::hold_delivery) was called last.
+    pub fn holds_delivery(&self) -> bool {
+        self.delivery_held
+    }
+
+    /// Whether entries that the state machine may see are held back until it has applied what it was given before, or has room.
     pub fn awaits_apply(&self) -> bool {
         self.apply_read.is_none() && self.delivered < self.committed_index().min(self.log.stable_index())
     }

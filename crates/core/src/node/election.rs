@@ -61,7 +61,7 @@ impl NodeImpl {
     }
 
     /// Whether the leader (or, on a leader, a quorum) was heard of within the election time-out.
-    fn leader_is_alive(&self, now: Time) -> bool {
+    pub(super) fn leader_is_alive(&self, now: Time) -> bool {
         self.leader_id().is_some()
             && now.since(self.last_leader_timestamp) < self.options.election_timeout_ms * 1000
     }
@@ -75,6 +75,10 @@ impl NodeImpl {
         if self.leader_is_alive(now) {
             // Patience counts from the last message, not from when the timer happened to fire.
             self.restart_election_timer(self.last_leader_timestamp);
+            return;
+        }
+        if let Some(end) = self.extended_patience(now, fx) {
+            self.put_off(end);
             return;
         }
         if rules::election::asks_again(self.leader_id()) {
@@ -225,6 +229,10 @@ impl NodeImpl {
     }
 
     pub(super) fn handle_vote_timeout(&mut self, now: Time, fx: &mut Effects) {
+        if let Some(end) = self.extended_patience(now, fx) {
+            self.put_off(end);
+            return;
+        }
         let refused = matches!(&self.role, Role::Candidate(candidacy) if candidacy.refused);
         fx.marks.set(Mark::VoteRoundTimedOut);
         // Who was refused might be one that the others have removed without its knowledge: it would raise terms, and depose leaders,

@@ -70,6 +70,7 @@ impl NodeImpl {
             return Ok((refuse(term), false));
         }
         self.last_leader_timestamp = rules::election::heard_of_leader(self.last_leader_timestamp, now);
+        self.patience_begins();
         rules::election::leave_vote_alone(&mut self.hard_state.vote);
         self.promised_at = Some(now);
         if self.rejoining && request.rejoined == self.life {

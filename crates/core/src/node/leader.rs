@@ -103,6 +103,7 @@ impl NodeImpl {
     pub(super) fn become_leader(&mut self, now: Time, fx: &mut Effects) {
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "leads");
         self.last_leader_timestamp = now;
+        self.patience_begins();
         let conf = self.log.configuration().clone();
         let last_index = self.log.last_id().index;
         let mut leadership = Leadership::new(last_index + 1);
@@ -141,10 +142,15 @@ impl NodeImpl {
         };
         if rules::election::may_lead_on(rules::quorum::has_quorum(self.log.configuration(), alive)) {
             self.last_leader_timestamp = now;
+            self.patience_begins();
             if let Some(leader) = self.role.leadership_mut() {
                 let period = (self.options.election_timeout_ms / 2).max(1);
                 leader.step_down_timer.start(now.after_millis(period));
             }
+            return;
+        }
+        if let Some(end) = self.extended_patience(now, fx) {
+            self.put_off(end);
             return;
         }
         fx.marks.set(Mark::QuorumLost);

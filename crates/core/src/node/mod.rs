@@ -7,6 +7,7 @@ mod follower;
 mod getters;
 mod leader;
 mod membership;
+mod patience;
 mod read_index;
 mod replication;
 mod role;
@@ -33,6 +34,7 @@ pub use leader::{ProposeError, Proposed};
 pub use state::NodeState;
 
 use election::PriorityWait;
+use patience::Lateness;
 use read_index::ReadOnlyService;
 use role::{Following, Leadership, Recovered, Role};
 use state::NodeEvent;
@@ -79,6 +81,8 @@ pub struct NodeImpl {
 
     /// From when on patience counts: when the leader was last heard of; on a leader, when a quorum was; at first its own start.
     last_leader_timestamp: Time,
+    /// How late the owner is, which makes for more patience.
+    lateness: Lateness,
     /// When a leader's message last came: what the promise to it counts from. Unlike the above it is not moved by anything else.
     promised_at: Option<Time>,
     started_at: Time,
@@ -93,6 +97,8 @@ pub struct NodeImpl {
     /// Last index handed to the state-machine stage.
     delivered: LogIndex,
     applied: LogIndex,
+    /// The state-machine stage has no room: nothing is handed to it.
+    delivery_held: bool,
     /// Read of committed entries that are no longer in memory.
     apply_read: Option<Ticket>,
 }
@@ -131,6 +137,7 @@ impl NodeImpl {
             vote_write: None,
             hard_state_sequence: 0,
             last_leader_timestamp: now,
+            lateness: Lateness::default(),
             promised_at: None,
             started_at: now,
             life: Random::new(!seed).below(u64::MAX >> 2) + 1,
@@ -139,6 +146,7 @@ impl NodeImpl {
             reads: ReadOnlyService::default(),
             delivered: before_first.index,
             applied: before_first.index,
+            delivery_held: false,
             apply_read: None,
             log,
             options,
@@ -288,7 +296,7 @@ impl NodeImpl {
                 let known = self.read_index_failed(now, ticket, &status, fx)
                     || self.timeout_now_failed(ticket, &status, fx);
                 if !known {
-                    self.handle_rpc_error(now, from, ticket, &status);
+                    self.handle_rpc_error(now, from, ticket, &status, fx);
                 }
             }
         }
@@ -322,6 +330,7 @@ impl NodeImpl {
         self.handle_transfer_timeout(now, fx);
         self.handle_read_timeout(now, fx);
         self.handle_replicator_timeouts(now, fx);
+        self.tick_ends();
     }
 
     /// SOFAJRaft's `onError`: the node gives up every role and says so.

@@ -229,11 +229,26 @@ impl NodeImpl {
         self.send_entries(now, position, fx);
     }
 
-    pub(super) fn handle_rpc_error(&mut self, now: Time, from: &PeerId, ticket: Ticket, status: &Status) {
+    pub(super) fn handle_rpc_error(
+        &mut self,
+        now: Time,
+        from: &PeerId,
+        ticket: Ticket,
+        status: &Status,
+        fx: &mut Effects,
+    ) {
         let heartbeat_ms = self.options.heartbeat_ms();
         let Some(r) = self.role.replicator_mut(from) else { return };
         if r.heartbeat_answered(ticket).is_some() {
             r.heartbeat_failed = true;
+            return;
+        }
+        if status.error == RaftError::Again {
+            // Flow control, not an error: the peer is well, and so is what it was sent.
+            if r.awaits(ticket) {
+                fx.marks.set(Mark::LinkFull);
+                r.not_sent(ticket, now, heartbeat_ms);
+            }
             return;
         }
         // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).

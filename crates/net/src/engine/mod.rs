@@ -169,6 +169,9 @@ impl<S: Socket> Engine<S> {
         if let Err(error) = connection.outbox.on_writable(&connection.socket, &hub.metrics) {
             hub.break_connection(connection, format!("write failed: {error}"));
         }
+        if let Role::Outbound(link) = peer.role {
+            hub.tell_of_room(link, connection);
+        }
     }
 
     // --- a turn ---
@@ -216,6 +219,12 @@ impl<S: Socket> Engine<S> {
             }
             for remote in notes.heard {
                 self.heard(&remote, now, inbound);
+            }
+            for id in notes.rooms {
+                if let Some(link) = self.hub.link_at(id) {
+                    self.delivered += 1;
+                    inbound.on_room(id, &link.endpoint, link.class);
+                }
             }
             let new_links = if self.hub.is_closed() { Vec::new() } else { notes.new_links };
             for id in new_links {

@@ -61,15 +61,19 @@ impl Calls {
 }
 
 impl LogEntryAndClosureHandler {
-    pub(super) fn on_read(&mut self, read: ReadEvent, out: &mut LaneOutput) {
+    /// A read; `worker` tells its caller when the group is gone.
+    pub(super) fn on_read(&mut self, worker: u16, read: ReadEvent, out: &mut LaneOutput) {
         let ReadEvent { handle, mode, done } = read;
         let Some(group) = self.group(handle) else {
-            fail(out, 0, handle, vec![done], ApplyError::Shutdown);
+            fail(out, worker, handle, vec![done], ApplyError::Shutdown);
             return;
         };
         match mode {
             ReadOnlyOption::Safe => group.calls.safe.push(done),
             ReadOnlyOption::LeaseBased => group.calls.leased.push(done),
+        }
+        if !group.asked && !group.node().is_leader() {
+            self.note_asked(handle);
         }
         self.touch(handle);
     }

@@ -25,8 +25,9 @@ impl LogEntryAndClosureHandler {
             self.propose(now, handle, out);
         }
         let mut fx = std::mem::take(&mut self.fx);
+        let held = self.group(handle).map(|group| group.worker).is_some_and(|worker| !self.rooms.has_room(worker));
         if let Some(group) = self.group(handle) {
-            group.step(now, input, &mut fx);
+            group.step(now, input, held, &mut fx);
             out.steps += 1;
         }
         if fx.marks.contains(Mark::RequestTimedOut) && tracing::enabled!(tracing::Level::WARN) {
@@ -34,6 +35,9 @@ impl LogEntryAndClosureHandler {
         }
         self.absorb(handle, &mut fx, out);
         self.fx = fx;
+        if held {
+            self.note_held(handle);
+        }
     }
 
     fn tell_silent_peers(&mut self, now: Time, handle: GroupHandle) {
@@ -151,7 +155,9 @@ impl LogEntryAndClosureHandler {
         }
         out.disk.extend(write);
         let key = group.key;
-        out.reads.extend(fx.reads.drain(..).map(|read| ReadTask { handle, key, read }));
+        let readers = out.reads.len();
+        out.reads[handle.slot as usize % readers]
+            .extend(fx.reads.drain(..).map(|read| ReadTask { handle, key, read }));
         let tasks = &mut out.fsm[usize::from(group.worker)];
         for event in fx.fsm.drain(..) {
             tasks.push(match event {

@@ -1,12 +1,13 @@
 //! What travels between the stages.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ringraft_core::{
-    CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp, LogRead, Marks,
-    Members, MembershipChange, NodeDescription, PeerId, RaftRequest, RaftResponse, ReadOnlyOption,
+    AppendKind, CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp, LogRead, Marks,
+    Members, MembershipChange, Mutant, NodeDescription, PeerId, RaftRequest, RaftResponse, ReadOnlyOption,
     RecoveredState, Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
@@ -106,7 +107,11 @@ pub struct ResponseEvent {
     pub result: Result<RaftResponse, Status>,
 }
 
-/// What an owner takes from its apply ring.
+/// What an owner takes from its rings.
+///
+/// *Control* is votes, heartbeats, questions for reads, answers, log reads, connections and commands of the host: an owner takes it in
+/// every turn. *Bulk* waits in its ring for room downstream: entries (with all else that comes on a connection for entries) for
+/// room in the disk ring, tasks and reads for room with their group's state-machine worker, too.
 #[derive(Debug)]
 pub enum LaneEvent {
     /// A task.
@@ -128,11 +133,25 @@ pub enum LaneEvent {
     },
     /// A connection to a host came up.
     Connected(Endpoint),
+    /// The connection for entries to a host, which had no room, has some again.
+    LinkHasRoom(Endpoint),
     /// A command of the host.
     Control(Box<Control>),
 }
 
 impl LaneEvent {
+    /// Whether it goes with entries: it came on the connection for entries, whose order it keeps, and may bring work for the disk in
+    /// bulk. An order to campaign stays behind the entries that were sent before it; a probe stays among them.
+    pub fn goes_with_entries(&self) -> bool {
+        let LaneEvent::Request(event) = self else { return false };
+        match &event.request {
+            _ if Mutant::K3ControlWaitsBehindBulk.is_active() => true,
+            RaftRequest::AppendEntries(append) => append.kind != AppendKind::Heartbeat,
+            RaftRequest::TimeoutNow(_) => true,
+            RaftRequest::RequestVote(_) | RaftRequest::ReadIndex(_) => false,
+        }
+    }
+
     /// The task that a caller gets back.
     pub(crate) fn into_task(self) -> Option<Task> {
         let LaneEvent::Apply(ApplyEvent { expected_term, data, done, .. }) = self else { return None };
@@ -345,8 +364,9 @@ pub struct LaneOutput {
     pub disk: Vec<DiskWrite>,
     /// Tasks for each state-machine worker.
     pub fsm: Vec<Vec<FsmTask>>,
-    /// Reads of the store.
-    pub reads: Vec<ReadTask>,
+    /// Reads of the store for each read worker, oldest first. A group has one for its state machine and one for each peer at most, and
+    /// the next of each stands at the end: no group reads its whole log before another's turn.
+    pub reads: Vec<VecDeque<ReadTask>>,
     /// Steps of nodes since somebody last set it to 0; for simulations.
     pub steps: u64,
     /// Branches that those steps took.
@@ -354,9 +374,23 @@ pub struct LaneOutput {
 }
 
 impl LaneOutput {
-    /// No output, for `workers` state-machine workers.
-    pub fn new(workers: usize) -> LaneOutput {
-        LaneOutput { fsm: (0..workers).map(|_| Vec::new()).collect(), ..LaneOutput::default() }
+    /// No output, for so many state-machine workers and read workers.
+    pub fn new(fsm_workers: usize, read_workers: usize) -> LaneOutput {
+        LaneOutput {
+            fsm: (0..fsm_workers).map(|_| Vec::new()).collect(),
+            reads: (0..read_workers).map(|_| VecDeque::new()).collect(),
+            ..LaneOutput::default()
+        }
+    }
+
+    /// Whether the disk stage has taken all that it was given: there is room for more.
+    pub fn disk_has_room(&self) -> bool {
+        self.disk.is_empty()
+    }
+
+    /// Whether a state-machine worker has taken all that it was given, and the disk too, which comes first.
+    pub fn worker_has_room(&self, worker: usize) -> bool {
+        self.disk_has_room() && self.fsm.get(worker).is_none_or(Vec::is_empty)
     }
 
     /// Whether everything was handed on.
@@ -364,7 +398,7 @@ impl LaneOutput {
         self.sends.is_empty()
             && self.replies.is_empty()
             && self.disk.is_empty()
-            && self.reads.is_empty()
+            && self.reads.iter().all(VecDeque::is_empty)
             && self.fsm.iter().all(Vec::is_empty)
     }
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ringraft_core::{
-    ChunkBuilder, Effects, Input, NodeImpl, NodeState, ProposeError, Proposed, RaftError, Status, Term, Time,
+    ChunkBuilder, Effects, Input, Mutant, NodeImpl, NodeState, ProposeError, Proposed, RaftError, Status, Term, Time,
 };
 use ringraft_storage::GroupKey;
 
@@ -36,9 +36,15 @@ pub(super) struct Group {
     pub(super) turn_tasks: usize,
     /// Tasks over the group's share of a turn.
     pub(super) backlog: VecDeque<ApplyEvent>,
+    /// It stands in the list of groups whose committed entries wait for room with their worker.
+    pub(super) held: bool,
     /// Progress that the node has been told.
     seen_stable: u64,
     seen_applied: u64,
+    /// Its campaign waits for its turn, and is due by itself at this time.
+    pub(super) postponed: Option<Time>,
+    /// Somebody asked something of it while it did not lead.
+    pub(super) asked: bool,
     /// When the timer queue will look at the group.
     pub(super) armed: Option<Time>,
     /// It stands in the list of groups that something happened to in this turn.
@@ -111,8 +117,11 @@ impl Group {
             tasks: PendingTasks::default(),
             turn_tasks: 0,
             backlog: VecDeque::new(),
+            held: false,
             seen_stable: 0,
             seen_applied: 0,
+            postponed: None,
+            asked: false,
             armed: None,
             touched: false,
         }
@@ -159,8 +168,39 @@ impl Group {
         self.guarded(fx, |node, fx| node.start(now, fx));
     }
 
-    pub(super) fn step(&mut self, now: Time, input: Input, fx: &mut Effects) {
-        self.guarded(fx, |node, fx| node.step(now, input, fx));
+    /// With `held` the group's worker has no room: the node keeps what is committed.
+    pub(super) fn step(&mut self, now: Time, input: Input, held: bool, fx: &mut Effects) {
+        self.guarded(fx, |node, fx| {
+            node.hold_delivery(held);
+            node.step(now, input, fx);
+        });
+    }
+
+    /// The timer that was armed has rung: the next deadline is armed anew.
+    pub(super) fn timer_has_rung(&mut self) {
+        if !Mutant::B9TimerIsArmedOnce.is_active() {
+            self.armed = None;
+        }
+    }
+
+    /// The owner was not there for so many microseconds.
+    pub(super) fn owner_was_late(&mut self, micros: u64) {
+        self.node.owner_was_late(micros);
+    }
+
+    /// The group's campaign is due at `at`.
+    pub(super) fn postpone_campaign(&mut self, at: Time) {
+        self.node.postpone_campaign(at);
+        self.postponed = Some(at);
+    }
+
+    /// Whether the campaign that was postponed is still wanted: nothing has moved its time since.
+    pub(super) fn campaign_still_waits(&mut self) -> bool {
+        let waits = self.postponed.is_some() && self.postponed == self.node.campaign_deadline();
+        if !waits {
+            self.postponed = None;
+        }
+        waits && self.panicked.is_none()
     }
 
     /// Proposes the waiting tasks. `None` after a panic; the completions come back unless they wait for the commit now.

@@ -102,6 +102,7 @@ impl LogEntryAndClosureHandler {
         if let Some(group) = self.group(handle) {
             let (worker, held) = (group.worker, std::mem::take(&mut group.backlog));
             if !held.is_empty() {
+                self.rooms.backlog_ends(worker, held.len());
                 fail(
                     out,
                     worker,
@@ -120,6 +121,7 @@ impl LogEntryAndClosureHandler {
             let response = RaftResponse::Error(status);
             out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
         }
+        self.waiting_for_links.retain(|(waits, _)| *waits != handle);
         let slot = &mut self.slots[handle.slot as usize];
         if let Some(mut group) = slot.group.take() {
             let left = group.closures.take_all();
@@ -137,9 +139,6 @@ impl LogEntryAndClosureHandler {
 
     fn stop(&mut self, now: Time, out: &mut LaneOutput) {
         self.stopping = true;
-        for event in std::mem::take(&mut self.deferred) {
-            self.on_event(now, event, out);
-        }
         for handle in self.handles() {
             self.close(now, handle, None, out);
         }

@@ -1,6 +1,5 @@
 //! The owner of a lane's groups (SOFAJRaft's `LogEntryAndClosureHandler`, and everything that runs under its node lock).
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,13 +9,16 @@ use ringraft_core::{
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
 use ringraft_storage::StorageError;
+use rustc_hash::FxHashSet;
 
 use crate::completion::ApplyError;
+use crate::handler::campaigns::{Campaigns, Gap};
 use crate::handler::effects::fail;
 use crate::handler::group::Group;
 use crate::handler::peer_table::{PeerTable, unpack};
 use crate::handler::reply_table::{ReplyTable, Waiting};
 use crate::handler::silent_peers::SilentPeers;
+use crate::handler::room::Rooms;
 use crate::handler::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
@@ -31,12 +33,13 @@ pub struct LaneLimits {
     pub chunk_bytes: usize,
     /// A task of so many bytes stands alone in its chunk and is not copied.
     pub alone_bytes: usize,
-    /// Tasks of one group in one turn at most; more wait for the next turn.
+    /// Tasks of one group in one turn at most; more wait for the next turn. Less than what a turn takes, so that a hot group leaves the
+    /// rest of a turn to others.
     pub group_turn_tasks: usize,
-    /// Tasks of one group that wait for their turn at most; more are refused as busy.
+    /// Campaigns that the lane begins in a second at most, those of groups whose clients wait first.
+    pub campaigns_a_second: u64,
+    /// Tasks over their groups' share that the groups of one worker hold at most; more wait in the ring.
     pub group_backlog: usize,
-    /// Events held back at most while the next stages are full.
-    pub deferred: usize,
 }
 
 impl Default for LaneLimits {
@@ -45,10 +48,18 @@ impl Default for LaneLimits {
             chunk_entries: 1024,
             chunk_bytes: 256 * 1024,
             alone_bytes: 64 * 1024,
-            group_turn_tasks: 4096,
+            group_turn_tasks: 1024,
+            campaigns_a_second: 200,
             group_backlog: 16_384,
-            deferred: 4096,
         }
+    }
+}
+
+impl LaneLimits {
+    /// The defaults, for turns that take so many tasks of one worker's groups: a quarter of them may be one group's.
+    pub fn for_turns_of(tasks: usize) -> LaneLimits {
+        let limits = LaneLimits::default();
+        LaneLimits { group_turn_tasks: (tasks / 4).clamp(1, limits.group_turn_tasks), ..limits }
     }
 }
 
@@ -61,7 +72,7 @@ pub(super) struct Slot {
 /// Owns every node of one lane. The loop (or the simulator) gives it events, progress and ticks, and carries out its
 /// [`LaneOutput`]; it has no thread, no clock, no socket and no file.
 ///
-/// After any of its inputs, call [`end_turn`](LogEntryAndClosureHandler::end_turn) once, then hand the output on in this order:
+/// A turn begins with [`begin_turn`](LogEntryAndClosureHandler::begin_turn). After any of its inputs, call [`end_turn`](LogEntryAndClosureHandler::end_turn) once, then hand the output on in this order:
 /// replies and sends, flush, then disk, state-machine tasks and reads.
 pub struct LogEntryAndClosureHandler {
     pub(super) lane: u16,
@@ -73,14 +84,16 @@ pub struct LogEntryAndClosureHandler {
     pub(super) replies: ReplyTable,
     pub(super) silent_peers: SilentPeers,
     pub(super) timers: TimerQueue,
+    pub(super) campaigns: Campaigns,
+    pub(super) gap: Gap,
+    /// Groups and peers (by number) whose entries wait for room on the link to a host.
+    pub(super) waiting_for_links: FxHashSet<(GroupHandle, u16)>,
     /// Slots of groups that something happened to in this turn, each once.
     pub(super) touched: Vec<u32>,
     /// Those of the turn before.
     pub(super) touched_before: Vec<u32>,
-    /// Bulk that came while the next stages were full.
-    pub(super) deferred: VecDeque<LaneEvent>,
-    /// Groups with tasks over their share of a turn.
-    pub(super) backlogged: Vec<GroupHandle>,
+    /// Room of the workers, and what waits for it.
+    pub(super) rooms: Rooms,
     /// The effects of one step; reused.
     pub(super) fx: Effects,
     /// Why the log store takes nothing any more.
@@ -101,10 +114,12 @@ impl LogEntryAndClosureHandler {
             replies: ReplyTable::default(),
             silent_peers: SilentPeers::default(),
             timers: TimerQueue::default(),
+            campaigns: Campaigns::default(),
+            gap: Gap::default(),
+            waiting_for_links: FxHashSet::default(),
             touched: Vec::new(),
             touched_before: Vec::new(),
-            deferred: VecDeque::new(),
-            backlogged: Vec::new(),
+            rooms: Rooms::default(),
             fx: Effects::new(),
             store_failed: None,
             stopping: false,
@@ -116,40 +131,21 @@ impl LogEntryAndClosureHandler {
         self.stopping
     }
 
-    /// How many more events it can hold back while the next stages are full.
-    pub fn room(&self) -> usize {
-        self.limits.deferred.saturating_sub(self.deferred.len())
-    }
-
-    /// Whether events are held back that the next turn can take.
-    pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || !self.backlogged.is_empty()
-    }
-
-    /// When [`on_tick`](LogEntryAndClosureHandler::on_tick) is wanted next.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.next()
-    }
-
     // --- inputs ---
 
-    /// Takes events, oldest first. While `accept` is false the next stages are full: tasks and entries of leaders are held
-    /// back (the caller gives no more than [`room`](LogEntryAndClosureHandler::room) events), all else goes on.
-    pub fn on_batch(&mut self, now: Time, events: &mut Vec<LaneEvent>, accept: bool, out: &mut LaneOutput) {
-        if accept {
-            self.serve_backlogs(now, out);
-            if !Mutant::K3DeferredEventsStay.is_active() {
-                for event in std::mem::take(&mut self.deferred) {
-                    self.on_event(now, event, out);
-                }
-            }
-        }
+    /// Takes control, or entries and what goes with them, oldest first. All of it is taken, whatever room there is: give it control
+    /// always, and entries while the disk has room ([`LaneOutput::disk_has_room`]). Tasks and reads come by
+    /// [`on_tasks`](Self::on_tasks).
+    pub fn on_batch(&mut self, now: Time, events: &mut Vec<LaneEvent>, out: &mut LaneOutput) {
         for event in events.drain(..) {
-            if !accept && is_bulk(&event) {
-                self.deferred.push_back(event);
-            } else {
-                self.on_event(now, event, out);
-            }
+            self.on_event(now, 0, event, out);
+        }
+    }
+
+    /// Takes tasks and reads of groups of one worker, oldest first: no more than [`task_room`](Self::task_room).
+    pub fn on_tasks(&mut self, now: Time, worker: u16, events: &mut Vec<LaneEvent>, out: &mut LaneOutput) {
+        for event in events.drain(..) {
+            self.on_event(now, worker, event, out);
         }
     }
 
@@ -180,25 +176,6 @@ impl LogEntryAndClosureHandler {
         }
     }
 
-    /// Time has passed.
-    pub fn on_tick(&mut self, now: Time, out: &mut LaneOutput) {
-        while let Some((at, slot, generation)) = self.timers.pop_due(now) {
-            let handle = GroupHandle { lane: self.lane, slot, generation };
-            let Some(group) = self.group(handle) else { continue };
-            if group.armed != Some(at) {
-                continue; // an earlier deadline was armed meanwhile, and has its own entry
-            }
-            if !Mutant::B9TimerIsArmedOnce.is_active() {
-                group.armed = None;
-            }
-            let due = group.node().deadline().is_some_and(|deadline| deadline <= now);
-            if due {
-                self.step(now, handle, Input::Tick, out);
-            }
-            self.touch(handle);
-        }
-    }
-
     /// A request of this lane could not be queued.
     pub fn on_send_failed(
         &mut self,
@@ -207,6 +184,10 @@ impl LogEntryAndClosureHandler {
         status: Status,
         out: &mut LaneOutput,
     ) {
+        if status.error == RaftError::Again {
+            let handle = GroupHandle { lane: self.lane, slot: context.slot, generation: context.generation };
+            self.waiting_for_links.insert((handle, unpack(context.ticket).0));
+        }
         self.on_response(now, ResponseEvent { context, result: Err(status) }, out);
     }
 
@@ -247,27 +228,29 @@ impl LogEntryAndClosureHandler {
     // --- events ---
 
     #[inline]
-    pub(super) fn on_event(&mut self, now: Time, event: LaneEvent, out: &mut LaneOutput) {
+    fn on_event(&mut self, now: Time, worker: u16, event: LaneEvent, out: &mut LaneOutput) {
         match event {
-            LaneEvent::Apply(task) => self.on_apply(now, task, out),
-            LaneEvent::Read(read) => self.on_read(read, out),
+            LaneEvent::Apply(task) => self.on_apply(now, worker, task, out),
+            LaneEvent::Read(read) => self.on_read(worker, read, out),
             LaneEvent::Request(request) => self.on_request(now, *request, out),
             LaneEvent::Response(response) => self.on_response(now, *response, out),
             LaneEvent::LogRead { handle, ticket, result } => {
                 self.step(now, handle, read_input(ticket, *result), out);
             }
             LaneEvent::Connected(endpoint) => self.on_connected(now, &endpoint, out),
+            LaneEvent::LinkHasRoom(endpoint) => self.on_link_room(now, &endpoint, out),
             LaneEvent::Control(control) => self.on_control(now, *control, out),
         }
     }
 
+    /// A task; `worker` tells its caller when the group is gone.
     #[inline]
-    fn on_apply(&mut self, now: Time, task: ApplyEvent, out: &mut LaneOutput) {
+    pub(super) fn on_apply(&mut self, now: Time, worker: u16, task: ApplyEvent, out: &mut LaneOutput) {
         let handle = task.handle;
         let limits = self.limits;
         let Some(group) = self.group(handle) else {
-            // No worker knows the group any more: any of them can say so.
-            fail(out, 0, handle, vec![task.done], ApplyError::Shutdown);
+            // No worker knows the group any more: any that has room can say so.
+            fail(out, worker, handle, vec![task.done], ApplyError::Shutdown);
             return;
         };
         if task.expected_term != 0 && task.expected_term != group.node().term() {
@@ -281,6 +264,10 @@ impl LogEntryAndClosureHandler {
             return;
         }
         group.turn_tasks += 1;
+        if !group.asked && !group.node().is_leader() {
+            self.note_asked(handle);
+        }
+        let Some(group) = self.group(handle) else { return };
         let (size, alone) = (task.data.len(), task.data.len() >= limits.alone_bytes);
         let pending = &group.tasks;
         let full = pending.len() >= limits.chunk_entries || pending.bytes() + size > limits.chunk_bytes;
@@ -296,38 +283,6 @@ impl LogEntryAndClosureHandler {
             group.tasks.push(task);
             if !group.touched {
                 self.touch(handle);
-            }
-        }
-    }
-
-    /// The group has had its share of this turn: the task waits for the next, or is refused.
-    #[cold]
-    fn hold_back(&mut self, task: ApplyEvent, out: &mut LaneOutput) {
-        let (handle, limit) = (task.handle, self.limits.group_backlog);
-        let Some(group) = self.group(handle) else { return };
-        if group.backlog.len() >= limit {
-            metrics::counter!("apply-task-overload-times").increment(1);
-            fail(out, group.worker, handle, vec![task.done], ApplyError::Busy);
-            return;
-        }
-        group.backlog.push_back(task);
-        if group.backlog.len() == 1 {
-            self.backlogged.push(handle);
-        }
-    }
-
-    /// Gives the groups that were held back their share of this turn.
-    fn serve_backlogs(&mut self, now: Time, out: &mut LaneOutput) {
-        for handle in std::mem::take(&mut self.backlogged) {
-            for _ in 0..self.limits.group_turn_tasks {
-                let Some(task) = self.group(handle).and_then(|group| group.backlog.pop_front()) else {
-                    break;
-                };
-                self.on_apply(now, task, out);
-            }
-            let more = self.group(handle).is_some_and(|group| !group.backlog.is_empty());
-            if more && !Mutant::K3BacklogIsForgotten.is_active() {
-                self.backlogged.push(handle);
             }
         }
     }
@@ -385,6 +340,18 @@ impl LogEntryAndClosureHandler {
         }
     }
 
+    /// The link to a host has sent much of what it held: groups whose entries wait for that go on.
+    fn on_link_room(&mut self, now: Time, endpoint: &Endpoint, out: &mut LaneOutput) {
+        let peers = &self.peers;
+        let reached = |number: u16| peers.get(number).is_some_and(|peer| peer.id.endpoint() == *endpoint.0);
+        let mut ready: Vec<_> = self.waiting_for_links.extract_if(|(_, number)| reached(*number)).collect();
+        ready.sort_unstable();
+        for (handle, number) in ready {
+            let Some(peer) = self.peers.get(number).map(|peer| peer.id.clone()) else { continue };
+            self.step(now, handle, Input::PeerConnected { peer }, out);
+        }
+    }
+
     // --- slots ---
 
     #[inline]
@@ -422,18 +389,6 @@ impl fmt::Debug for LogEntryAndClosureHandler {
             .field("lane", &self.lane)
             .field("slots", &self.slots.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// Whether the event brings work for the disk in bulk, which waits while the disk is behind.
-fn is_bulk(event: &LaneEvent) -> bool {
-    match event {
-        // A read brings none, but its answer needs room with the state machine.
-        LaneEvent::Apply(_) | LaneEvent::Read(_) => true,
-        LaneEvent::Request(request) => {
-            matches!(&request.request, RaftRequest::AppendEntries(append) if append.kind == AppendKind::Entries)
-        }
-        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod apply_task;
 mod calls;
+mod campaigns;
 mod effects;
 mod event;
 mod group;
@@ -18,6 +19,7 @@ mod peer_table;
 mod progress;
 mod reply_table;
 mod silent_peers;
+mod room;
 mod stable_closure;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use ringraft_core::{
     AppendEntriesRequest, AppendEntriesResponse, AppendKind, Configuration, CoreOptions, Extensions, GroupId,
     LogId, MembershipChange, NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
-    Status, Term, Time,
+    RequestVoteResponse, Status, Term, Time, TimeoutNowRequest,
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
 use ringraft_proto::OutFrame;
@@ -95,7 +95,9 @@ struct World {
     transport: Arc<NoTransport>,
     lane: LogEntryAndClosureHandler,
     disk: StableClosureEventHandler,
-    worker: ApplyTaskHandler,
+    workers: [ApplyTaskHandler; 2],
+    /// Workers that stand still.
+    still: [bool; 2],
     storage: MemoryLogStorage,
     board: ProgressBoard,
     out: LaneOutput,
@@ -105,6 +107,7 @@ struct World {
     sink: SinkId,
     progress: Vec<(GroupId, Arc<GroupProgress>)>,
     max_unapplied_entries: u64,
+    members: Configuration,
     /// How often the worker had to wake the owner.
     wakes: u32,
     /// Learns from every group that is opened from now on; it is never heard of.
@@ -124,16 +127,18 @@ impl World {
             lane: LogEntryAndClosureHandler::new(0, limits, Arc::clone(&transport) as _),
             transport,
             disk: StableClosureEventHandler::new(),
-            worker: ApplyTaskHandler::new(),
+            workers: [ApplyTaskHandler::new(), ApplyTaskHandler::new()],
+            still: [false; 2],
             storage: MemoryLogStorage::new(),
             board: ProgressBoard::new(),
-            out: LaneOutput::new(1),
+            out: LaneOutput::new(2, 1),
             replies: Vec::new(),
             log: Log::default(),
             sink: SinkId::register(outcomes.clone()),
             outcomes,
             progress: Vec::new(),
             max_unapplied_entries: 1000,
+            members: PEER.parse().unwrap(),
             wakes: 0,
             learner: None,
             disk_wakes: 0,
@@ -141,10 +146,14 @@ impl World {
     }
 
     fn open(&mut self, name: &str) -> GroupHandle {
-        self.try_open(name).expect("opened")
+        self.open_at(name, 0)
     }
 
-    fn try_open(&mut self, name: &str) -> Result<GroupHandle, Status> {
+    fn open_at(&mut self, name: &str, worker: u16) -> GroupHandle {
+        self.try_open(name, worker).expect("opened")
+    }
+
+    fn try_open(&mut self, name: &str, worker: u16) -> Result<GroupHandle, Status> {
         let (group, peer): (GroupId, PeerId) = (name.parse().unwrap(), PEER.parse().unwrap());
         let (key, recovered) = self.storage.open_group(&group).unwrap();
         let names = GroupNames::new(group.clone(), peer.clone());
@@ -152,7 +161,7 @@ impl World {
         self.progress.push((group.clone(), progress.clone()));
         let machine = Box::new(Recorder(name.to_owned(), self.log.clone()));
         let fsm = FsmGroup::new(names.clone(), machine, progress.clone(), status.clone(), 0);
-        let mut conf = Configuration::of_peers(vec![peer.clone()]);
+        let mut conf = self.members.clone();
         conf.learners.extend(self.learner.clone());
         let mut options = CoreOptions::new(group, peer, conf);
         options.max_unapplied_entries = self.max_unapplied_entries;
@@ -162,7 +171,7 @@ impl World {
             options,
             recovered,
             seed: 7,
-            worker: 0,
+            worker,
             progress,
             status,
             fsm: Box::new(fsm),
@@ -173,18 +182,22 @@ impl World {
         opened.wait(Some(std::time::Duration::ZERO)).expect("answered at once")
     }
 
+    /// A turn that finds these events, all of which there is room for.
     fn turn(&mut self, events: Vec<LaneEvent>) {
-        self.turn_with(events, true);
-    }
-
-    fn turn_with(&mut self, mut events: Vec<LaneEvent>, accept: bool) {
         let mut progress = Vec::new();
         assert_eq!(self.board.take(&mut progress), None);
+        self.lane.begin_turn(self.now, &mut self.out);
         self.lane.on_progress(self.now, &mut progress, &mut self.out);
-        self.lane.on_batch(self.now, &mut events, accept, &mut self.out);
+        for event in events {
+            match event {
+                LaneEvent::Apply(_) | LaneEvent::Read(_) => {
+                    self.lane.on_tasks(self.now, 0, &mut vec![event], &mut self.out);
+                }
+                event => self.lane.on_batch(self.now, &mut vec![event], &mut self.out),
+            }
+        }
         self.lane.on_tick(self.now, &mut self.out);
         self.lane.end_turn(self.now, &mut self.out);
-        assert!(events.is_empty());
         self.replies.append(&mut self.out.replies);
     }
 
@@ -203,7 +216,9 @@ impl World {
             self.disk_wakes += u32::from(self.board.stable(handle, &progress, sequence));
         }
         let mut applied = ApplyOutput::default();
-        self.worker.on_batch(&mut self.out.fsm[0], &mut applied);
+        for worker in (0..2).filter(|worker| !self.still[*worker]) {
+            self.workers[worker].on_batch(&mut self.out.fsm[worker], &mut applied);
+        }
         for (handle, progress, index) in applied.applied {
             self.wakes += u32::from(self.board.applied(handle, &progress, index));
         }
@@ -218,13 +233,14 @@ impl World {
             self.stages();
             let reader = self.storage.reader();
             let reads =
-                std::mem::take(&mut self.out.reads).into_iter().map(|ReadTask { handle, key, read }| {
+                std::mem::take(&mut self.out.reads[0]).into_iter().map(|ReadTask { handle, key, read }| {
                     let result = reader.read(key, read.from, read.to, read.max_bytes);
                     LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) }
                 });
             let reads = reads.collect();
             self.turn(reads);
-            if self.out.is_empty() && !self.board.is_marked() && !self.lane.has_deferred() {
+            let idle = (0..2).all(|worker| self.still[worker] || self.out.fsm[worker].is_empty());
+            if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out) {
                 return;
             }
         }
@@ -299,12 +315,14 @@ fn a_sole_voter_commits_without_a_thread_or_a_clock() {
 
 #[test]
 fn a_hot_group_leaves_its_lane_to_others() {
-    let limits = LaneLimits { group_turn_tasks: 3, group_backlog: 4, ..LaneLimits::default() };
+    let limits = LaneLimits { group_turn_tasks: 3, group_backlog: 7, ..LaneLimits::default() };
     let mut world = World::new(limits);
     let (hot, other) = (world.open("hot"), world.open("other"));
-    let mut events: Vec<_> = (0..10).map(|tag| world.task(hot, tag)).collect();
+    assert_eq!(world.lane.task_room(0), 7);
+    let mut events: Vec<_> = (0..9).map(|tag| world.task(hot, tag)).collect();
     events.push(world.task(other, 100));
     world.turn(events);
+    assert_eq!(world.lane.task_room(0), 1, "six of nine wait; the ring keeps what more there is");
     world.stages();
     world.turn(Vec::new());
     world.stages();
@@ -312,28 +330,110 @@ fn a_hot_group_leaves_its_lane_to_others() {
     assert_eq!(first[..4], ["hot", "hot", "hot", "other"], "the share of one turn");
     world.settle();
     let outcomes = world.take_outcomes();
-    assert_eq!(outcomes.len(), 11);
-    let busy: Vec<u64> =
-        outcomes.iter().filter(|(_, o)| *o == Err(ApplyError::Busy)).map(|(tag, _)| *tag).collect();
-    assert_eq!(busy, [7, 8, 9], "three in the turn, four in the backlog");
+    assert_eq!(outcomes.len(), 10);
+    assert!(outcomes.iter().all(|(_, outcome)| outcome.is_ok()), "{outcomes:?}");
     let applied: Vec<_> =
         world.log.lock().iter().filter(|(g, _)| g == "hot").map(|(_, d)| d.clone()).collect();
-    let expected: Vec<_> = (0..7).map(|tag: u64| tag.to_string().into_bytes()).collect();
+    let expected: Vec<_> = (0..9).map(|tag: u64| tag.to_string().into_bytes()).collect();
     assert_eq!(applied, expected, "in the order in which they came");
+    assert_eq!(world.lane.task_room(0), 7, "nothing waits any more");
 }
 
 #[test]
-fn while_the_next_stages_are_full_only_bulk_waits() {
-    let mut world = World::new(LaneLimits { deferred: 8, ..LaneLimits::default() });
-    let handle = world.open("g");
-    let events = vec![world.task(handle, 0), world.vote_request(handle, 99, true), world.task(handle, 1)];
-    world.turn_with(events, false);
-    assert!(world.out.disk.is_empty() && world.out.fsm[0].is_empty(), "tasks wait");
-    assert_eq!(world.replies.len(), 1, "votes go on");
-    assert_eq!(world.lane.room(), 6);
-    world.turn(vec![world.task(handle, 2)]);
+fn by_default_one_group_cannot_take_a_turn() {
+    for turn in [1, 4, 4096, 1 << 20] {
+        let share = LaneLimits::for_turns_of(turn).group_turn_tasks;
+        assert!(share < turn || turn == 1, "{share} of {turn}");
+    }
+}
+
+/// The worker of one group stands still: that group waits, with what it has committed, and the other, on the same lane, does not.
+#[test]
+fn a_worker_that_stands_still_holds_back_its_own_groups_only() {
+    let mut world = World::new(LaneLimits::default());
+    let (slow, fine) = (world.open_at("slow", 0), world.open_at("fine", 1));
+    world.settle();
+    world.still[0] = true;
+    for tag in 0..3 {
+        world.turn(vec![world.task(slow, tag)]);
+        world.settle();
+    }
+    assert_eq!((world.lane.task_room(0), world.out.fsm[0].len()), (0, 1), "one turn is with the worker");
+    assert!(world.lane.holds_back());
+    assert!(world.lane.takes_entries(&world.out), "entries of leaders wait for the disk alone");
+    let description = world.describe(slow).expect("it runs");
+    assert_eq!((description.committed_index, description.state), (4, NodeState::Leader));
+    // Votes go on, for the slow group as well.
+    world.turn(vec![world.vote_request(slow, 99, true)]);
+    assert_eq!(world.replies.len(), 1);
+    assert!(world.lane.task_room(1) > 0);
+    world.turn(vec![world.task(fine, 10)]);
+    world.settle();
+    assert_eq!(world.take_outcomes(), [(10, Ok(2))]);
+    assert_eq!(world.out.fsm[0].len(), 1, "nothing has gathered for the worker meanwhile");
+    world.still[0] = false;
     world.settle();
     assert_eq!(world.take_outcomes(), [(0, Ok(2)), (1, Ok(3)), (2, Ok(4))]);
+    assert!(!world.lane.holds_back() && world.lane.task_room(0) > 0);
+}
+
+/// The disk is full: whatever brings work for it waits, whoever's it is, and control does not.
+#[test]
+fn while_the_disk_is_full_only_bulk_waits() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    world.turn(vec![world.task(handle, 0)]);
+    assert!(!world.out.disk.is_empty(), "the disk has not taken it");
+    world.turn(vec![world.vote_request(handle, 99, true)]);
+    assert_eq!(world.replies.len(), 1, "votes go on");
+    assert_eq!((world.lane.task_room(0), world.lane.task_room(1)), (0, 0));
+    assert!(!world.lane.takes_entries(&world.out));
+    world.settle();
+    world.turn(Vec::new());
+    assert!(world.lane.task_room(0) > 0 && world.lane.takes_entries(&world.out));
+    assert_eq!(world.take_outcomes(), [(0, Ok(2))]);
+}
+
+/// Tasks of a group that is gone are answered by a worker that has room, not by one that may stand still.
+#[test]
+fn tasks_of_a_group_that_is_gone_are_answered_where_there_is_room() {
+    let mut world = World::new(LaneLimits::default());
+    let gone = GroupHandle { lane: 0, slot: 9, generation: 1 };
+    world.still[0] = true;
+    let event = world.task(gone, 5);
+    world.lane.on_tasks(world.now, 1, &mut vec![event], &mut world.out);
+    world.settle();
+    assert_eq!(world.take_outcomes(), [(5, Err(ApplyError::Shutdown))]);
+}
+
+/// What came on the connection for entries keeps its order; all else overtakes it.
+#[test]
+fn an_order_to_campaign_and_probes_stay_among_the_entries() {
+    let world = World::new(LaneLimits::default());
+    let handle = GroupHandle { lane: 0, slot: 0, generation: 1 };
+    let event = |request| {
+        let reply = ReplyHandle { connection: 1, generation: 1, request: 9 };
+        let from = "b:1".parse().unwrap();
+        LaneEvent::Request(Box::new(RequestEvent { handle, from, reply, codec: 1, request }))
+    };
+    let append = |kind| {
+        RaftRequest::AppendEntries(AppendEntriesRequest {
+            kind,
+            term: 1,
+            prev_log: LogId::default(),
+            committed_index: 0,
+            rejoined: 0,
+            entries: Vec::new(),
+            extensions: Default::default(),
+        })
+    };
+    assert!(event(append(AppendKind::Entries)).goes_with_entries());
+    assert!(event(append(AppendKind::Probe)).goes_with_entries());
+    let order = TimeoutNowRequest { term: 1 };
+    assert!(event(RaftRequest::TimeoutNow(order)).goes_with_entries());
+    assert!(!event(append(AppendKind::Heartbeat)).goes_with_entries());
+    assert!(!world.vote_request(handle, 9, false).goes_with_entries());
+    assert!(!world.task(handle, 0).goes_with_entries(), "a task comes on no connection");
 }
 
 #[test]
@@ -402,7 +502,7 @@ fn no_group_starts_over_a_store_that_has_failed() {
     world.lane.on_store_failed(world.now, &failure, &mut world.out);
     world.settle();
     assert_eq!(world.describe(first).unwrap().state, NodeState::Error);
-    assert_eq!(world.try_open("second"), Err(failure));
+    assert_eq!(world.try_open("second", 0), Err(failure));
 }
 
 /// A bound of unapplied entries below what a worker reports by itself: the owner holds entries back, and must be woken.
@@ -563,6 +663,196 @@ fn a_change_of_what_a_peer_announces_is_passed_on_once() {
     assert_eq!(hear(Extensions::REJOIN), [("b:1".to_owned(), true)]);
     assert_eq!(hear(Extensions::REJOIN), []);
     assert_eq!(hear(Extensions::NONE), [("b:1".to_owned(), false)]);
+}
+
+/// A world whose groups have members elsewhere, who answer when the test says so.
+fn world_of_three(limits: LaneLimits) -> World {
+    let mut world = World::new(limits);
+    world.members = "a:1,b:1,c:1".parse().unwrap();
+    world
+}
+
+impl World {
+    /// Turns every 10 ms for so long, each on time; gives the groups (by slot) that asked for pre-votes, in order.
+    fn wait(&mut self, ms: u64) -> Vec<u32> {
+        let mut asked = Vec::new();
+        for _ in 0..ms / 10 {
+            self.now = self.now.after_millis(10);
+            self.turn(Vec::new());
+            asked.extend(self.campaigns());
+            self.stages();
+        }
+        asked
+    }
+
+    /// Groups that have asked `b:1` for pre-votes or votes just now.
+    fn campaigns(&mut self) -> Vec<u32> {
+        let sends = std::mem::take(&mut self.out.sends);
+        let asks = |send: &&OutSend| {
+            &*send.to == "b:1" && matches!(&send.request, RaftRequest::RequestVote(vote) if vote.pre_vote)
+        };
+        sends.iter().filter(asks).map(|send| send.context.slot).collect()
+    }
+
+    fn heartbeat(&self, handle: GroupHandle, term: Term) -> LaneEvent {
+        let request = AppendEntriesRequest {
+            kind: AppendKind::Heartbeat,
+            term,
+            prev_log: LogId::default(),
+            committed_index: 0,
+            rejoined: 0,
+            entries: Vec::new(),
+            extensions: Default::default(),
+        };
+        LaneEvent::Request(Box::new(RequestEvent {
+            handle,
+            from: "b:1".parse().unwrap(),
+            reply: ReplyHandle { connection: 1, generation: 1, request: 9 },
+            codec: 1,
+            request: RaftRequest::AppendEntries(request),
+        }))
+    }
+}
+
+/// The lane did not run for longer than any election time-out. It does not campaign over what it could not hear: the leader's
+/// heartbeats are read in a moment.
+#[test]
+fn a_lane_that_was_late_waits_before_it_campaigns() {
+    let mut world = world_of_three(LaneLimits::default());
+    let handle = world.open("g");
+    world.turn(vec![world.heartbeat(handle, 1)]);
+    for _ in 0..3 {
+        world.now = world.now.after_millis(5000);
+        world.turn(Vec::new());
+        assert!(world.campaigns().is_empty(), "it does not campaign over a gap of its own");
+        let heartbeat = world.heartbeat(handle, 1);
+        world.now = world.now.after_millis(10);
+        world.turn(vec![heartbeat]);
+        assert!(world.wait(900).is_empty(), "the leader is there");
+    }
+    assert_eq!(world.describe(handle).unwrap().term, 1, "no term was begun");
+    // A leader that is really gone is not waited for without end, however late the lane is each time.
+    let mut gaps = 0;
+    while world.campaigns().is_empty() {
+        world.now = world.now.after_millis(1000);
+        world.turn(Vec::new());
+        gaps += 1;
+        assert!(gaps < 10, "four election time-outs are enough");
+    }
+}
+
+/// A leader whose lane did not run has heard no answers: it does not step down over that, but it does over a quorum that is gone.
+#[test]
+fn a_leader_that_was_late_waits_before_it_steps_down() {
+    let mut world = world_of_three(LaneLimits::default());
+    let handle = world.open("g");
+    let answer = |world: &mut World| {
+        let mut answers = Vec::new();
+        for send in std::mem::take(&mut world.out.sends) {
+            let response = match &send.request {
+                RaftRequest::RequestVote(vote) => {
+                    let term = vote.term - u64::from(vote.pre_vote);
+                    RaftResponse::RequestVote(RequestVoteResponse { term, granted: true })
+                }
+                RaftRequest::AppendEntries(append) => RaftResponse::AppendEntries(AppendEntriesResponse {
+                    term: append.term,
+                    success: true,
+                    last_log_index: None,
+                    conflict: None,
+                    lease_promise: false,
+                    rejoining: 0,
+                    extensions: Extensions::NONE,
+                }),
+                other => panic!("{other:?} was sent"),
+            };
+            let event = ResponseEvent { context: send.context, result: Ok(response) };
+            answers.push(LaneEvent::Response(Box::new(event)));
+        }
+        world.turn(answers);
+        let batch = world.disk.on_batch(&mut world.out.disk);
+        let result = world.storage.submit(&batch).and_then(|()| world.storage.complete());
+        let mut stable = StableOutput::default();
+        world.disk.on_synced(result, &mut stable);
+        world.out.sends.append(&mut stable.sends);
+        for (handle, progress, sequence) in stable.stable {
+            let _ = world.board.stable(handle, &progress, sequence);
+        }
+    };
+    for _ in 0..400 {
+        world.now = world.now.after_millis(10);
+        answer(&mut world);
+    }
+    let leads = |world: &mut World| world.describe(handle).unwrap().state == NodeState::Leader;
+    assert!(leads(&mut world));
+    world.now = world.now.after_millis(5000);
+    world.turn(Vec::new());
+    assert!(leads(&mut world), "a gap of its own says nothing about the others");
+    for _ in 0..100 {
+        world.now = world.now.after_millis(10);
+        answer(&mut world);
+    }
+    assert!(leads(&mut world), "they were there");
+    world.now = world.now.after_millis(5000);
+    for _ in 0..400 {
+        world.turn(Vec::new());
+        world.now = world.now.after_millis(10);
+    }
+    assert!(!leads(&mut world), "nobody answers for four election time-outs");
+}
+
+/// A host of a thousand groups hears of no leader any more: it campaigns for one after the other, and first where somebody waits.
+#[test]
+fn campaigns_of_a_lane_are_spread() {
+    let mut world = world_of_three(LaneLimits::default());
+    let handles: Vec<_> = (0..1000).map(|n| world.open(&format!("g{n}"))).collect();
+    let heartbeats = handles.iter().map(|handle| world.heartbeat(*handle, 1)).collect();
+    world.turn(heartbeats);
+    assert!(world.wait(2000).len() <= 220, "their patience ends within a second, but not all begin");
+    let wanted = handles[998];
+    world.turn(vec![world.task(wanted, 7)]);
+    assert_eq!(world.wait(10).first(), Some(&wanted.slot), "a client waits");
+    let begun = world.wait(1000);
+    assert!((190..=210).contains(&begun.len()), "{} campaigns in a second", begun.len());
+    // The rest hears of a leader, and wants no more.
+    let heartbeats = handles.iter().map(|handle| world.heartbeat(*handle, 2)).collect();
+    world.turn(heartbeats);
+    assert!(world.wait(500).is_empty());
+}
+
+/// A link without room is flow control: what is in flight stays, and the group goes on when there is room.
+#[test]
+fn a_full_link_resumes_when_it_has_room() {
+    let mut world = World::new(LaneLimits::default());
+    let handle = world.open("g");
+    let change = MembershipChange::AddPeer("b:1".parse().unwrap());
+    let (answer, _) = promise();
+    let call = NodeCall::ChangeMembers { change, prev_index: None };
+    world.turn(vec![LaneEvent::Control(Box::new(Control::Call { handle, call, answer }))]);
+    let entries = |world: &mut World| {
+        let sends = std::mem::take(&mut world.out.sends);
+        sends.into_iter().find(|send| send.request.log_class())
+    };
+    let first = entries(&mut world).expect("a probe");
+    let full = Status::new(RaftError::Again, "full");
+    world.lane.on_send_failed(world.now, first.context, full, &mut world.out);
+    world.turn(Vec::new());
+    assert!(entries(&mut world).is_none(), "it waits");
+    world.turn(vec![LaneEvent::LinkHasRoom(Endpoint("c:1".into()))]);
+    assert!(entries(&mut world).is_none(), "that was another host");
+    world.turn(vec![LaneEvent::LinkHasRoom(Endpoint("b:1".into()))]);
+    let again = entries(&mut world).expect("it goes on");
+    assert_eq!(format!("{:?}", again.request), format!("{:?}", first.request), "where it was");
+}
+
+trait LogClass {
+    fn log_class(&self) -> bool;
+}
+
+impl LogClass for RaftRequest {
+    /// Whether it goes on the connection for entries.
+    fn log_class(&self) -> bool {
+        matches!(self, RaftRequest::AppendEntries(append) if append.kind != AppendKind::Heartbeat)
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) struct DiskLoop {
     pub(crate) storage: Box<dyn LogStorage>,
     pub(crate) outbox: Outbox,
     pub(crate) lanes: Vec<Arc<LaneShared>>,
-    /// Rings of the lanes, for requests that could not be sent.
+    /// Rings of the lanes for control, for requests that could not be sent.
     pub(crate) lane_rings: Vec<Producer<LaneEvent>>,
     /// Told when the store has failed.
     pub(crate) watch: Arc<StoreWatch>,

@@ -5,22 +5,22 @@ use std::time::Duration;
 
 use ringraft_core::Status;
 use ringraft_net::RequestContext;
-use ringraft_ring::{Consumer, Producer, TryPublishError};
+use ringraft_ring::{Producer, TryPublishError};
 
 #[cfg(shuttle)]
 use crate::breakage::{Breakage, is};
 use crate::handler::{Control, FsmTask, LaneEvent, LaneOutput, LogEntryAndClosureHandler, ReadTask};
 use crate::pipeline::clock::{now, until};
 use crate::pipeline::net::end;
-use crate::pipeline::{DiskEvent, HostLoop, LaneShared, Running, StageGuard};
+use crate::pipeline::{DiskEvent, HostLoop, Intake, LaneShared, Running, StageGuard};
 use crate::rpc::flush::{flush_now, gather_flushes};
 use crate::rpc::{Outbox, Processors};
-use crate::sync::{Ordering, current, park_timeout};
+use crate::sync::Ordering;
 
 /// What a lane works with.
 pub(crate) struct LaneParts {
     pub(crate) handler: LogEntryAndClosureHandler,
-    pub(crate) ring: Consumer<LaneEvent>,
+    pub(crate) intake: Intake,
     pub(crate) shared: Arc<LaneShared>,
     pub(crate) outbox: Outbox,
     pub(crate) disk: Producer<DiskEvent>,
@@ -38,11 +38,14 @@ pub(crate) struct LaneParts {
 pub(crate) struct LaneLoop {
     parts: LaneParts,
     out: LaneOutput,
-    events: Vec<LaneEvent>,
+    /// What the next turn takes, from the network that this thread drives or from the rings.
+    control: Vec<LaneEvent>,
+    entries: Vec<LaneEvent>,
+    tasks: Vec<LaneEvent>,
     progress: Vec<(crate::handler::GroupHandle, Arc<crate::handler::GroupProgress>)>,
     failed: Vec<(RequestContext, Status)>,
     turns: u32,
-    /// The lane has been told to end: its ring is closed.
+    /// The lane has been told to end: its rings for bulk are closed.
     stopping: bool,
     /// The sleep that has just ended was a turn of the network.
     polled: bool,
@@ -56,11 +59,13 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 impl LaneLoop {
     pub(crate) fn new(parts: LaneParts) -> LaneLoop {
-        let out = LaneOutput::new(parts.fsm.len());
+        let out = LaneOutput::new(parts.fsm.len(), parts.reads.len());
         LaneLoop {
             parts,
             out,
-            events: Vec::new(),
+            control: Vec::new(),
+            entries: Vec::new(),
+            tasks: Vec::new(),
             progress: Vec::new(),
             failed: Vec::new(),
             turns: 0,
@@ -71,51 +76,51 @@ impl LaneLoop {
 
     pub(crate) fn run(mut self) {
         gather_flushes();
-        match &self.parts.net {
-            None => {
-                let thread = current();
-                self.parts.shared.set_bell(Box::new(move || thread.unpark()));
-            }
-            Some((event_loop, _)) => {
-                let waker = event_loop.waker();
-                self.parts.shared.set_bell(Box::new(move || waker.wake()));
-            }
-        }
         loop {
             if !self.stopping && self.parts.shared.stop.load(Ordering::Acquire) {
                 self.stopping = true;
                 // What was published until now is still handled, by groups that are gone.
-                self.parts.ring.close();
-                self.events.push(LaneEvent::Control(Box::new(Control::Stop)));
+                self.parts.intake.close_bulk();
+                self.control.push(LaneEvent::Control(Box::new(Control::Stop)));
             }
-            let closed = self.turn();
-            if self.stopping && closed && self.out.is_empty() && self.failed.is_empty() {
+            self.turn();
+            let over = self.parts.handler.is_stopping() && self.parts.intake.bulk_is_over();
+            if self.stopping && over && self.out.is_empty() && self.failed.is_empty() {
                 break;
             }
-            if self.events.is_empty() && self.is_idle() {
+            if self.control.is_empty() && self.entries.is_empty() && self.is_idle() {
                 self.sleep();
             }
         }
         self.end();
     }
 
-    /// One turn: takes what has come, steps the groups, hands on what came out. Says whether nothing can come any more.
-    fn turn(&mut self) -> bool {
-        let accept = self.accepts();
+    /// How many entries the next turn takes.
+    fn entry_room(&self) -> usize {
+        if self.stopping || self.parts.handler.takes_entries(&self.out) { self.parts.turn_events } else { 0 }
+    }
+
+    /// One turn: takes what has come, steps the groups, hands on what came out.
+    ///
+    /// Control is taken whatever waits downstream: a vote or a heartbeat makes no work in bulk, and nobody may be deposed because a
+    /// disk or a state machine is slow.
+    fn turn(&mut self) {
+        let entry_room = self.entry_room();
         let parts = &mut self.parts;
-        let room = if accept { parts.turn_events } else { parts.handler.room().min(parts.turn_events) };
         if let Some((event_loop, processors)) = &mut parts.net {
-            processors.set_room(room);
+            processors.set_room(entry_room);
             // What ended the sleep is handled first; it was a turn of the network, too.
             if !std::mem::take(&mut self.polled) {
                 event_loop.turn(Some(Duration::ZERO), processors);
-                processors.take_local(&mut self.events);
+                processors.take_local(&mut self.control, &mut self.entries);
             }
         }
-        let drained = parts.ring.drain(room, &mut self.events);
+        parts.intake.drain_control(&mut self.control);
+        parts.intake.drain_entries(entry_room, &mut self.entries);
         let store_failed = parts.shared.board.take(&mut self.progress);
         let now = now();
         let (handler, out) = (&mut parts.handler, &mut self.out);
+        handler.begin_turn(now, out);
         if let Some(status) = store_failed {
             handler.on_store_failed(now, &status, out);
         }
@@ -123,7 +128,14 @@ impl LaneLoop {
             handler.on_send_failed(now, context, status, out);
         }
         handler.on_progress(now, &mut self.progress, out);
-        handler.on_batch(now, &mut self.events, accept || self.stopping, out);
+        handler.on_batch(now, &mut self.control, out);
+        handler.on_batch(now, &mut self.entries, out);
+        let share = (parts.turn_events / parts.fsm.len()).max(1);
+        for worker in 0..parts.fsm.len() {
+            let room = if self.stopping { usize::MAX } else { handler.task_room(worker as u16).min(share) };
+            parts.intake.drain_tasks(worker, room, &mut self.tasks);
+            handler.on_tasks(now, worker as u16, &mut self.tasks, out);
+        }
         handler.on_tick(now, out);
         handler.end_turn(now, out);
         if self.turns.is_multiple_of(TURNS_PER_SAMPLE) {
@@ -131,13 +143,12 @@ impl LaneLoop {
         }
         self.turns = self.turns.wrapping_add(1);
         self.hand_on();
-        drained.closed && self.parts.handler.is_stopping()
     }
 
     /// Gauges of the rings, under SOFAJRaft's names; one of many lanes or workers wins.
     fn sample(&self) {
         let parts = &self.parts;
-        metrics::gauge!("jraft-node-impl-disruptor.buffer-size").set(parts.ring.capacity() as f64);
+        metrics::gauge!("jraft-node-impl-disruptor.buffer-size").set(parts.intake.capacity() as f64);
         metrics::gauge!("jraft-log-manager-disruptor.buffer-size").set(parts.disk.capacity() as f64);
         metrics::gauge!("jraft-log-manager-disruptor.remaining-capacity")
             .set(parts.disk.remaining_capacity() as f64);
@@ -163,102 +174,90 @@ impl LaneLoop {
         for (ring, tasks) in parts.fsm.iter().zip(&mut out.fsm) {
             publish(ring, tasks, |tasks| tasks, |tasks| tasks);
         }
-        while let Some(read) = out.reads.pop() {
-            let ring = &parts.reads[read.handle.slot as usize % parts.reads.len()];
-            if let Err(TryPublishError::Full(read)) = ring.try_publish(read) {
-                out.reads.push(read);
-                break;
+        for (ring, reads) in parts.reads.iter().zip(&mut out.reads) {
+            while let Some(read) = reads.pop_front() {
+                if let Err(TryPublishError::Full(read)) = ring.try_publish(read) {
+                    reads.push_front(read);
+                    break;
+                }
             }
         }
-    }
-
-    /// Whether tasks and entries of leaders are taken: what they bring goes to the disk and the workers.
-    fn accepts(&self) -> bool {
-        self.out.disk.is_empty() && self.out.fsm.iter().all(Vec::is_empty)
-    }
-
-    /// Whether the lane waits for nothing but room, since it cannot take what its ring holds or the ring is closed: the ring must
-    /// not keep it awake.
-    fn is_starved(&self) -> bool {
-        !self.out.is_empty() && (self.stopping || self.parts.handler.room() == 0)
     }
 
     /// Whether the next turn has something to do that is here already.
     fn has_work(&self) -> bool {
         #[cfg(shuttle)]
         if is(Breakage::LastLook) {
-            return self.accepts() && self.parts.handler.has_deferred();
+            return self.parts.handler.can_go_on(&self.out);
         }
         !self.failed.is_empty()
             || self.parts.shared.board.is_marked()
-            || self.accepts() && self.parts.handler.has_deferred()
+            || self.parts.handler.can_go_on(&self.out)
+            || !self.stopping && self.parts.shared.stop.load(Ordering::Acquire)
     }
 
-    /// Whether the lane has nothing to do before something comes.
+    /// Whether the lane has nothing to do before something comes. What its rings hold it looks at when it goes to sleep.
     fn is_idle(&mut self) -> bool {
         if self.has_work() {
             return false;
         }
         if self.out.is_empty() {
-            return self.stopping || !self.parts.shared.stop.load(Ordering::Acquire);
+            // Else this was the last turn.
+            return true;
         }
-        // The next stages are full. Once more, now that they know that we wait.
+        // One of the next stages is full. Once more, now that they know that we wait.
         #[cfg(shuttle)]
         crate::breakage::let_others_make_room();
-        self.parts.shared.set_starved(self.is_starved());
         self.parts.shared.announce_blocked();
         #[cfg(shuttle)]
         if is(Breakage::SecondTry) {
             return !self.has_work();
         }
         self.hand_on();
-        let idle = !self.out.is_empty() && !self.has_work();
-        if !idle {
-            self.parts.shared.set_starved(false);
-        }
-        idle
+        !self.has_work()
     }
 
     fn sleep(&mut self) {
-        debug_assert!(
-            !(self.accepts() && self.parts.handler.has_deferred()),
-            "a lane sleeps over what it holds back and could take"
-        );
-        let starved = self.is_starved();
-        let parts = &mut self.parts;
-        let limit = parts.handler.next_deadline().map_or(LONGEST_SLEEP, until);
-        match &mut parts.net {
-            None if starved => park_timeout(limit),
-            None => {
-                parts.ring.wait(Some(limit));
-            }
-            Some((event_loop, processors)) => {
-                if starved || parts.ring.prepare_sleep() {
-                    event_loop.turn(Some(limit), processors);
-                    processors.take_local(&mut self.events);
-                    self.polled = true;
-                }
-                if !starved {
-                    parts.ring.end_sleep();
+        let entry_room = self.entry_room();
+        let limit = self.parts.handler.next_deadline().map_or(LONGEST_SLEEP, until);
+        let (parts, out) = (&mut self.parts, &self.out);
+        debug_assert!(!parts.handler.can_go_on(out), "a lane sleeps over what it holds back and could hand on");
+        let stopping = self.stopping;
+        let takes = |worker| stopping || out.worker_has_room(worker);
+        if parts.intake.announce_sleep(entry_room > 0, takes) {
+            match &mut parts.net {
+                None => parts.intake.park(limit),
+                Some((event_loop, processors)) => {
+                    if parts.intake.prepare_sleep() {
+                        processors.set_room(entry_room);
+                        event_loop.turn(Some(limit), processors);
+                        processors.take_local(&mut self.control, &mut self.entries);
+                        self.polled = true;
+                    }
+                    parts.intake.end_sleep();
                 }
             }
         }
-        if starved {
-            parts.shared.set_starved(false);
-        }
+        parts.intake.awake();
     }
 
     /// The lane that drives the network carries the answers of the later stages until they have ended, too.
     fn end(self) {
-        let LaneLoop { parts, mut events, .. } = self;
+        let LaneLoop { mut parts, mut out, mut failed, .. } = self;
+        // Whoever asks something of a group that is gone is told so.
+        parts.handler.on_batch(now(), &mut parts.intake.end(), &mut out);
+        parts.outbox.dispatch(&mut out.sends, &mut out.replies, &mut failed);
+        flush_now();
         drop(parts.guard);
         if let Some((mut event_loop, mut processors)) = parts.net {
             processors.set_room(0);
+            let (mut control, mut entries) = (Vec::new(), Vec::new());
             while !parts.stages_running.is_over() {
                 event_loop.turn(None, &mut processors);
                 flush_now();
-                processors.take_local(&mut events);
-                events.clear();
+                processors.take_local(&mut control, &mut entries);
+                control.clear();
+                entries.clear();
             }
             end(event_loop, processors);
         }

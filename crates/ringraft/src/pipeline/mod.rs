@@ -3,6 +3,7 @@
 mod clock;
 mod disk;
 mod fsm;
+mod intake;
 mod lane;
 mod net;
 mod read;
@@ -13,7 +14,7 @@ mod threads;
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ringraft_ring::ConsumerWaker;
 
@@ -24,6 +25,7 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence, thread_local};
 
 pub(crate) use disk::{DiskEvent, DiskLoop};
 pub(crate) use fsm::FsmLoop;
+pub(crate) use intake::{Intake, LaneRings, lane_rings};
 pub(crate) use lane::{LaneLoop, LaneParts};
 pub(crate) use net::{HostLoop, NetThread, NetWaker};
 pub(crate) use read::ReadLoop;
@@ -46,13 +48,9 @@ pub(crate) struct LaneShared {
     pub(crate) board: ProgressBoard,
     /// The lane waits for room in one of the next rings.
     blocked: AtomicBool,
-    /// The lane sleeps where its ring cannot wake it: it waits for nothing but room and progress.
-    starved: AtomicBool,
     /// The lane shall end.
     pub(crate) stop: AtomicBool,
     waker: ConsumerWaker,
-    /// Ends the sleep of a starved lane: its thread's parker, or the event loop that it drives.
-    bell: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl LaneShared {
@@ -60,42 +58,17 @@ impl LaneShared {
         LaneShared {
             board: ProgressBoard::new(),
             blocked: AtomicBool::new(false),
-            starved: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             waker,
-            bell: OnceLock::new(),
         }
     }
 
-    /// Says how the lane sleeps when it is starved. Called once, by the lane.
-    fn set_bell(&self, bell: Box<dyn Fn() + Send + Sync>) {
-        let _ = self.bell.set(bell);
-    }
-
     pub(crate) fn wake(&self) {
-        self.waker.wake();
         #[cfg(shuttle)]
         if is(Breakage::Bell) {
             return;
         }
-        fence(Ordering::SeqCst);
-        if self.starved.load(Ordering::Relaxed)
-            && let Some(bell) = self.bell.get()
-        {
-            bell();
-        }
-    }
-
-    /// The lane is about to sleep without its ring, or has woken. It looks at everything once more in between.
-    fn set_starved(&self, starved: bool) {
-        self.starved.store(starved, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-    }
-
-    /// Whether the lane sleeps, or is about to, where its ring cannot wake it.
-    #[cfg(all(test, shuttle))]
-    pub(crate) fn is_starved(&self) -> bool {
-        self.starved.load(Ordering::SeqCst)
+        self.waker.wake();
     }
 
     /// The lane could not publish; it tries once more after this, and sleeps if that fails too.

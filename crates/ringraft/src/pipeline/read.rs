@@ -12,6 +12,7 @@ pub(crate) struct ReadLoop {
     pub(crate) ring: Consumer<ReadTask>,
     pub(crate) reader: Arc<dyn LogReader>,
     pub(crate) lanes: Vec<Arc<LaneShared>>,
+    /// Rings of the lanes for control.
     pub(crate) lane_rings: Vec<Producer<LaneEvent>>,
 }
 
@@ -24,7 +25,8 @@ impl ReadLoop {
             for ReadTask { handle, key, read } in tasks.drain(..) {
                 let result = self.reader.read(key, read.from, read.to, read.max_bytes);
                 let event = LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) };
-                // Waiting is fine here: the lane does not wait for this worker. A closed ring needs no answer.
+                // Waiting is fine here: the lane does not wait for this worker, and drains the ring in every turn. A closed ring needs
+                // no answer.
                 let _ = self.lane_rings[usize::from(handle.lane)].publish(event);
             }
         }

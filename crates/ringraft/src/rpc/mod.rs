@@ -11,7 +11,7 @@ mod worker;
 
 pub use outbox::Outbox;
 pub(crate) use processors::Place;
-pub use processors::{LaneSink, Processors, UserProcessors};
+pub use processors::{LaneSink, Processors, SinkRings, UserProcessors};
 pub use routing::RoutingTable;
 #[cfg(all(test, not(shuttle)))]
 mod processors_tests;

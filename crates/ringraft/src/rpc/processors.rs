@@ -34,15 +34,18 @@ use crate::rpc::worker::{Job, WorkerQueue};
 /// Texts of peers that are remembered as parsed.
 const PARSED_PEERS: usize = 4096;
 
-/// Where events for the lanes go.
+/// Where events for the lanes go. Control is always taken; entries, and what goes with them
+/// ([`LaneEvent::goes_with_entries`]), are handed back as busy when there is no room, which parks their connection and no other.
 pub enum LaneSink {
     /// Into their rings, by number of lane.
-    Rings(Vec<Producer<LaneEvent>>),
-    /// Into a list that the owner, who drives the network itself, takes after its turn: at most `room` requests.
+    Rings(Vec<SinkRings>),
+    /// Into lists that the owner, who drives the network itself, takes after its turn.
     Local {
-        /// Events in order of arrival.
-        events: Vec<LaneEvent>,
-        /// Events after which requests are handed back as busy.
+        /// Control, in order of arrival.
+        control: Vec<LaneEvent>,
+        /// Entries, in order of arrival.
+        entries: Vec<LaneEvent>,
+        /// Entries after which more are handed back as busy.
         room: usize,
     },
 }
@@ -55,6 +58,22 @@ pub(crate) enum Place {
     /// On the worker.
     Worker,
 }
+/// The rings of one lane that the network publishes into.
+#[derive(Clone, Debug)]
+pub struct SinkRings {
+    /// For control.
+    pub control: Producer<LaneEvent>,
+    /// For entries, and what goes with them.
+    pub entries: Producer<LaneEvent>,
+}
+
+/// Control that waits for room in a lane's ring at most, beside the answers to requests of this host. A lane drains that ring in every
+/// turn, so that only one that gets no time at all has so much.
+const WAITING_CONTROL: usize = 1 << 16;
+
+/// Content of a request for entries that is surely no heartbeat: it need not be decoded to be handed back.
+const NO_HEARTBEAT: usize = 16 << 10;
+
 
 type ByClass = FxHashMap<Box<[u8]>, (Arc<dyn UserProcessor>, Place)>;
 
@@ -111,8 +130,9 @@ pub struct Processors {
     transport: Arc<dyn Transport>,
     answers: Arc<dyn AnswerPath>,
     sink: LaneSink,
-    /// Events that found their ring full and cannot be handed back. Bounded by the requests of ours that wait for an answer.
-    overflow: VecDeque<(usize, LaneEvent)>,
+    /// Control that found its lane's ring full, by lane: one lane that is late does not keep others waiting. Bounded by the requests of
+    /// ours that wait for an answer, and [`WAITING_CONTROL`].
+    overflow: Vec<VecDeque<LaneEvent>>,
     peers: FxHashMap<Box<str>, PeerId>,
     /// What is used of [`USER_TIME`] in this turn.
     user_time: Duration,
@@ -129,27 +149,32 @@ impl Processors {
         sink: LaneSink,
     ) -> Processors {
         let answers = Arc::new(TransportAnswers(Arc::clone(&transport)));
+        let overflow = match &sink {
+            LaneSink::Rings(rings) => rings.iter().map(|_| VecDeque::new()).collect(),
+            LaneSink::Local { .. } => Vec::new(),
+        };
         Processors {
             routes,
             users,
             transport,
             answers,
             sink,
-            overflow: VecDeque::new(),
+            overflow,
             peers: FxHashMap::default(),
             user_time: Duration::ZERO,
             log: LogLimiter::new(),
         }
     }
 
-    /// Moves the local events into `into`, and sets how many requests are taken until the next call.
-    pub fn take_local(&mut self, into: &mut Vec<LaneEvent>) {
-        if let LaneSink::Local { events, .. } = &mut self.sink {
-            into.append(events);
+    /// Moves what has arrived for the owner that drives the network behind what is in the lists.
+    pub fn take_local(&mut self, into_control: &mut Vec<LaneEvent>, into_entries: &mut Vec<LaneEvent>) {
+        if let LaneSink::Local { control, entries, .. } = &mut self.sink {
+            into_control.append(control);
+            into_entries.append(entries);
         }
     }
 
-    /// How many requests may be waiting locally from now on.
+    /// How many requests with entries may be waiting locally from now on.
     pub fn set_room(&mut self, room: usize) {
         if let LaneSink::Local { room: current, .. } = &mut self.sink {
             *current = room;
@@ -158,46 +183,82 @@ impl Processors {
 
     /// Tries again what found a ring full; says whether anything is left.
     pub fn retry(&mut self) -> bool {
-        while let Some((lane, event)) = self.overflow.pop_front() {
-            let LaneSink::Rings(rings) = &self.sink else { return false };
-            if let Some(Err(TryPublishError::Full(event))) =
-                rings.get(lane).map(|ring| ring.try_publish(event))
-            {
-                self.overflow.push_front((lane, event));
-                return true;
+        let LaneSink::Rings(rings) = &self.sink else { return false };
+        for (waiting, ring) in self.overflow.iter_mut().zip(rings) {
+            while let Some(event) = waiting.pop_front() {
+                if let Err(TryPublishError::Full(event)) = ring.control.try_publish(event) {
+                    waiting.push_front(event);
+                    break;
+                }
             }
         }
-        false
+        self.overflow.iter().any(|waiting| !waiting.is_empty())
     }
 
-    /// Hands an event on that must not be lost.
+    /// Hands control on, which must not be lost.
     fn deliver(&mut self, lane: usize, event: LaneEvent) {
         match &mut self.sink {
-            LaneSink::Local { events, .. } => events.push(event),
+            LaneSink::Local { control, .. } => control.push(event),
             LaneSink::Rings(rings) => {
-                let Some(ring) = rings.get(lane) else { return };
-                // Behind what waits already, so that answers keep their order.
-                if !self.overflow.is_empty() {
-                    self.overflow.push_back((lane, event));
-                } else if let Err(TryPublishError::Full(event)) = ring.try_publish(event) {
-                    self.overflow.push_back((lane, event));
+                let (Some(ring), Some(waiting)) = (rings.get(lane), self.overflow.get_mut(lane)) else { return };
+                // Behind what waits already, so that control keeps its order.
+                if !waiting.is_empty() {
+                    waiting.push_back(event);
+                } else if let Err(TryPublishError::Full(event)) = ring.control.try_publish(event) {
+                    waiting.push_back(event);
                 }
             }
         }
     }
 
-    /// Whether a raft request would be taken now; asked before the work of decoding it, which for a large one is much, and would be done
-    /// again each time that it is offered.
-    fn has_room(&self, frame: &RequestFrame) -> bool {
-        match &self.sink {
-            LaneSink::Local { events, room } => events.len() < *room,
-            LaneSink::Rings(rings) => {
-                let lane = group_of(frame).ok().and_then(|group| self.routes.lane(group));
-                let ring = lane.and_then(|lane| rings.get(usize::from(lane)));
-                // A request that can go nowhere needs no room for its refusal.
-                ring.is_none_or(|ring| ring.remaining_capacity() > 0 || ring.is_closed())
+    fn tell_all(&mut self, event: impl Fn() -> LaneEvent) {
+        let lanes = match &self.sink {
+            LaneSink::Rings(rings) => rings.len(),
+            LaneSink::Local { .. } => 1,
+        };
+        (0..lanes).for_each(|lane| self.deliver(lane, event()));
+    }
+
+    /// Hands a request to its lane; gives it back when there is no room for its kind.
+    fn offer(&mut self, lane: usize, event: LaneEvent) -> Result<(), TryPublishError<LaneEvent>> {
+        if !event.goes_with_entries() {
+            if self.overflow.get(lane).is_some_and(|waiting| waiting.len() >= WAITING_CONTROL) {
+                return Err(TryPublishError::Full(event));
             }
+            if let LaneSink::Rings(rings) = &self.sink
+                && rings.get(lane).is_none_or(|ring| ring.control.is_closed())
+            {
+                return Err(TryPublishError::Closed(event));
+            }
+            self.deliver(lane, event);
+            return Ok(());
         }
+        match &mut self.sink {
+            LaneSink::Local { entries, room, .. } if entries.len() < *room => {
+                entries.push(event);
+                Ok(())
+            }
+            LaneSink::Local { .. } => Err(TryPublishError::Full(event)),
+            LaneSink::Rings(rings) => match rings.get(lane) {
+                Some(ring) => ring.entries.try_publish(event),
+                None => Err(TryPublishError::Closed(event)),
+            },
+        }
+    }
+
+    /// Whether a request with entries would surely be handed back; asked before the work of decoding it, which for a large one is much, and
+    /// would be done again each time that it is offered.
+    fn is_full_for(&self, frame: &RequestFrame) -> bool {
+        frame.content.len() > NO_HEARTBEAT
+            && match &self.sink {
+                LaneSink::Local { entries, room, .. } => entries.len() >= *room,
+                LaneSink::Rings(rings) => {
+                    let lane = group_of(frame).ok().and_then(|group| self.routes.lane(group));
+                    let ring = lane.and_then(|lane| rings.get(usize::from(lane)));
+                    // A request that can go nowhere needs no room for its refusal.
+                    ring.is_some_and(|ring| ring.entries.remaining_capacity() == 0 && !ring.entries.is_closed())
+                }
+            }
     }
 
     fn reply(&self, handle: ReplyHandle, frame: OutFrame) {
@@ -212,7 +273,7 @@ impl Processors {
 
     /// AppendEntries, RequestVote and TimeoutNow.
     fn process_raft_request(&mut self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
-        if !self.has_room(&frame) {
+        if self.is_full_for(&frame) {
             return Accept::Busy(frame);
         }
         let codec = frame.codec;
@@ -238,21 +299,15 @@ impl Processors {
             }
         };
         let event = RequestEvent { handle: group, from, reply: handle, codec, request: request.request };
-        let event = LaneEvent::Request(Box::new(event));
-        match &mut self.sink {
-            LaneSink::Local { events, .. } => events.push(event),
-            LaneSink::Rings(rings) => {
-                match rings.get(usize::from(group.lane)).map(|ring| ring.try_publish(event)) {
-                    Some(Err(TryPublishError::Full(_))) => return Accept::Busy(frame),
-                    Some(Ok(())) => {}
-                    Some(Err(TryPublishError::Closed(_))) | None => {
-                        let status = Status::new(RaftError::Shutdown, "the host is shutting down");
-                        self.reply_error(handle, codec, &status);
-                    }
-                }
+        match self.offer(usize::from(group.lane), LaneEvent::Request(Box::new(event))) {
+            Ok(()) => Accept::Taken,
+            Err(TryPublishError::Full(_)) => Accept::Busy(frame),
+            Err(TryPublishError::Closed(_)) => {
+                let status = Status::new(RaftError::Shutdown, "the host is shutting down");
+                self.reply_error(handle, codec, &status);
+                Accept::Taken
             }
         }
-        Accept::Taken
     }
 
     fn process_user_request(&self, handle: ReplyHandle, frame: RequestFrame) -> Accept {
@@ -330,22 +385,21 @@ impl Inbound for Processors {
     }
 
     fn on_connected(&mut self, _link: LinkId, endpoint: &Endpoint, class: ConnectionClass) {
-        if class != ConnectionClass::Log {
-            return;
+        if class == ConnectionClass::Log {
+            self.tell_all(|| LaneEvent::Connected(endpoint.clone()));
         }
-        let lanes = match &self.sink {
-            LaneSink::Rings(rings) => rings.len(),
-            LaneSink::Local { .. } => 1,
-        };
-        for lane in 0..lanes {
-            self.deliver(lane, LaneEvent::Connected(endpoint.clone()));
+    }
+
+    fn on_room(&mut self, _link: LinkId, endpoint: &Endpoint, class: ConnectionClass) {
+        if class == ConnectionClass::Log {
+            self.tell_all(|| LaneEvent::LinkHasRoom(endpoint.clone()));
         }
     }
 }
 
 impl fmt::Debug for Processors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Processors").field("overflow", &self.overflow.len()).finish_non_exhaustive()
+        f.debug_struct("Processors").field("lanes", &self.overflow.len()).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use ringraft::inproc::Network;
 use ringraft::{
     ApplyError, ApplyTaskMode, Completion, HostOptions, Iterator, Node, NodeOptions, NodeState, RaftError,
@@ -10,7 +11,9 @@ use ringraft_storage::{
     GroupKey, LogReader, LogStorage, MemoryLogStorage, RefusedWrites, StorageError, WriteBatch,
 };
 
-use crate::support::{Applied, Journal, LIMIT, Outcomes, eventually, memory_options, quick, start_member};
+use crate::support::{
+    Applied, Cluster, Journal, LIMIT, Outcomes, eventually, memory_options, quick, start_member, write,
+};
 
 /// A group of one voter, which leads at once.
 fn alone(change: impl Fn(&mut HostOptions, &mut NodeOptions)) -> crate::support::Member {
@@ -191,6 +194,64 @@ fn full_stages_hold_the_owner_back_but_do_not_stop_it() {
         }
         assert!(outcomes.each_once(2000).iter().all(Result::is_ok));
         host.shutdown();
+    }
+}
+
+/// Waits in `on_apply` while the lock is held.
+struct Held(Arc<Mutex<()>>);
+
+impl StateMachine for Held {
+    fn on_apply(&mut self, iter: &mut Iterator<'_>) {
+        drop(self.0.lock());
+        while iter.next().is_some() {}
+    }
+}
+
+/// The state machines of one group stand still on every host, and its callers fill whatever takes their tasks. A group of another
+/// worker, on the same lane, is served, and the owner answers for both.
+#[test]
+fn a_state_machine_that_stands_still_stops_nobody_else() {
+    for (lanes, fuse_net) in [(1, true), (1, false), (2, false)] {
+        let network = Network::new();
+        let cluster = Cluster::in_memory(&network, |host, _| {
+            (host.lanes, host.fuse_net, host.fsm_workers) = (lanes, fuse_net, 2);
+            (host.apply_ring_size, host.disk_ring_size, host.fsm_ring_size) = (16, 4, 2);
+        });
+        let gate = Arc::new(Mutex::new(()));
+        // The second group of a lane is pinned to the second worker: with two lanes the one in between takes the other lane's place.
+        let names: &[&str] = if lanes == 1 { &["slow"] } else { &["between", "slow"] };
+        let slow: Vec<Node> = cluster
+            .members
+            .iter()
+            .map(|member| {
+                let start = |name: &&str| {
+                    let machine = Held(Arc::clone(&gate));
+                    let options = quick(&cluster.conf);
+                    let server = member.node.server_id().clone();
+                    RaftGroupService::new(*name, server, options, machine).start(&member.host).expect("starts")
+                };
+                names.iter().map(start).next_back().expect("one at least")
+            })
+            .collect();
+        let leader = || eventually("the slow group leads", || slow.iter().find(|node| node.is_leader()));
+        write(&cluster.members, 1);
+        leader().propose("x").wait(LIMIT).expect("applied");
+        let held = gate.lock();
+        // Until nothing more is taken: the ring stays full.
+        eventually("the ring is full", || {
+            let refused = || leader().apply(Task::new("x", Completion::none())) == Err(ApplyError::Busy);
+            let full = (0..64).filter(|_| refused()).count() == 64;
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            (full && refused()).then_some(())
+        });
+        write(&cluster.members, 20);
+        for node in slow.iter().chain(cluster.members.iter().map(|member| &member.node)) {
+            node.describe(LIMIT).expect("the owner answers");
+        }
+        eventually("members are told", || leader().list_peers(LIMIT).ok());
+        drop(held);
+        eventually("the slow group goes on", || leader().propose("y").wait(LIMIT).ok());
+        cluster.shutdown();
     }
 }
 

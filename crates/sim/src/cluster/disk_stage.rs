@@ -208,8 +208,8 @@ impl World {
         let mut failed = Vec::new();
         p.disk_dispatcher.dispatch(&mut stable.sends, &mut stable.replies, &mut failed);
         for (context, status) in failed {
-            if p.ring.len() < self.plan.apply_ring {
-                p.ring
+            if p.control.len() < self.plan.apply_ring {
+                p.control
                     .push_back(LaneEvent::Response(Box::new(ResponseEvent { context, result: Err(status) })));
             }
         }
@@ -233,7 +233,7 @@ impl World {
             wake = true;
         }
         // A lane that waits for room is woken by every drain.
-        wake |= !p.out.is_empty() || !p.ring.is_empty();
+        wake |= !p.out.is_empty() || p.tasks.iter().any(|tasks| !tasks.is_empty());
         self.hosts[host].process = Some(process);
         if wake {
             self.wake(host, 0);

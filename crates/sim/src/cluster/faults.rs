@@ -3,6 +3,7 @@
 use ringraft_storage::disk::FsyncFailure;
 
 use super::Profile;
+use super::host::WORKERS;
 use super::plan::{MS, StoreKind};
 use super::random::Random;
 use super::world::{Event, World};
@@ -46,6 +47,8 @@ pub enum FaultKind {
     ClockLeap,
     /// The disk stage stands still between answers and the news for the lane that its write is durable.
     StageStall,
+    /// The state machines of one worker stand still for several election time-outs, on one host or on all.
+    MachineStall,
     /// A group's leader works with a bare majority for a while, and then it is cut off, paused, killed or loses power.
     LeaderLost,
     /// What others say reaches a group's leader late, and then the leader is heard by nobody.
@@ -76,7 +79,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 31] = [
+    pub const ALL: [FaultKind; 32] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerCut,
@@ -95,6 +98,7 @@ impl FaultKind {
         FaultKind::Pause,
         FaultKind::ClockLeap,
         FaultKind::StageStall,
+        FaultKind::MachineStall,
         FaultKind::LeaderLost,
         FaultKind::LeaderMuffled,
         FaultKind::LeaseStrained,
@@ -131,6 +135,7 @@ impl FaultKind {
             FaultKind::Pause => "pause",
             FaultKind::ClockLeap => "clock_leap",
             FaultKind::StageStall => "stage_stall",
+            FaultKind::MachineStall => "machine_stall",
             FaultKind::LeaderLost => "leader_lost",
             FaultKind::LeaderMuffled => "leader_muffled",
             FaultKind::LeaseStrained => "lease_strained",
@@ -286,6 +291,13 @@ impl World {
                 self.wake(host, 0);
             }
             FaultKind::StageStall => self.hosts[host].stall = r.sized(MS, 4 * timeout),
+            FaultKind::MachineStall => {
+                let (until, worker) = (self.now + r.sized(timeout, 6 * timeout), r.index(WORKERS));
+                let all = r.chance(500);
+                for at in (0..self.plan.hosts).filter(|at| all || *at == host) {
+                    self.hosts[at].still_until[worker] = until;
+                }
+            }
             FaultKind::LeaderLost => return self.lag_behind_leader(r),
             FaultKind::LeaderMuffled
             | FaultKind::LeaseStrained

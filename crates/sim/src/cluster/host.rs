@@ -42,6 +42,22 @@ impl Store {
     }
 }
 
+/// State-machine workers of a host.
+pub(super) const WORKERS: usize = 2;
+
+/// The worker that a group is pinned to, on every host the same: its replicas are slow together, which is the hardest case.
+pub(super) fn worker_of(group: usize) -> usize {
+    group % WORKERS
+}
+
+/// A state-machine worker.
+#[derive(Default)]
+pub(super) struct Worker {
+    pub(super) fsm: ApplyTaskHandler,
+    pub(super) ring: VecDeque<Vec<FsmTask>>,
+    pub(super) busy: bool,
+}
+
 /// What runs between two crashes.
 pub(super) struct Process {
     pub(super) transport: Arc<SimTransport>,
@@ -50,8 +66,12 @@ pub(super) struct Process {
     pub(super) out: LaneOutput,
     /// How much of `out.disk` the checkers have seen: writes, and operations of the last.
     pub(super) seen_disk: (usize, usize),
-    pub(super) seen_fsm: usize,
-    pub(super) ring: VecDeque<LaneEvent>,
+    /// How much of `out.fsm` they have seen, by worker.
+    pub(super) seen_fsm: [usize; WORKERS],
+    /// What the lane takes in every turn.
+    pub(super) control: VecDeque<LaneEvent>,
+    /// Tasks and reads, by worker of their group.
+    pub(super) tasks: [VecDeque<LaneEvent>; WORKERS],
     pub(super) board: ProgressBoard,
     pub(super) failed: Vec<(RequestContext, Status)>,
     pub(super) lane_dispatcher: Dispatcher,
@@ -67,9 +87,7 @@ pub(super) struct Process {
     /// What the disk stage has made durable and not told the lane yet.
     pub(super) telling: Option<Vec<(GroupHandle, Arc<GroupProgress>, u64)>>,
     pub(super) batches: u64,
-    pub(super) fsm: ApplyTaskHandler,
-    pub(super) fsm_ring: VecDeque<Vec<FsmTask>>,
-    pub(super) fsm_busy: bool,
+    pub(super) workers: [Worker; WORKERS],
     pub(super) read_ring: VecDeque<ReadTask>,
     pub(super) read_busy: bool,
     /// Handle of each group that runs here.
@@ -97,6 +115,8 @@ pub(super) struct Host {
     pub(super) process: Option<Box<Process>>,
     pub(super) arrivals: VecDeque<Arrival>,
     pub(super) paused_until: u64,
+    /// Until when the state machines of each worker stand still.
+    pub(super) still_until: [u64; WORKERS],
     /// Until when it reads one request a turn only.
     pub(super) slow_reader: u64,
     /// How long the disk stage stands still before it next says what is durable.
@@ -145,6 +165,7 @@ impl Host {
             process: None,
             arrivals: VecDeque::new(),
             paused_until: 0,
+            still_until: [0; WORKERS],
             slow_reader: 0,
             stall: 0,
             slow_disk: None,
@@ -279,7 +300,7 @@ impl World {
         let transport = Arc::new(SimTransport::new(self.plan.net.outbox));
         transport.take_fresh(self.now);
         let routes = Arc::new(RoutingTable::new());
-        let sink = LaneSink::Local { events: Vec::new(), room: 0 };
+        let sink = LaneSink::Local { control: Vec::new(), entries: Vec::new(), room: 0 };
         let dynamic: Arc<dyn ringraft_net::Transport> = Arc::clone(&transport) as _;
         let processors = Processors::new(
             Arc::clone(&routes),
@@ -293,10 +314,11 @@ impl World {
             transport,
             processors,
             lane: LogEntryAndClosureHandler::new(0, self.plan.limits, Arc::clone(&dynamic)),
-            out: LaneOutput::new(1),
+            out: LaneOutput::new(WORKERS, 1),
             seen_disk: (0, 0),
-            seen_fsm: 0,
-            ring: VecDeque::new(),
+            seen_fsm: [0; WORKERS],
+            control: VecDeque::new(),
+            tasks: Default::default(),
             board: ProgressBoard::new(),
             failed: Vec::new(),
             lane_dispatcher: Dispatcher::new(Arc::clone(&dynamic)),
@@ -309,9 +331,7 @@ impl World {
             waits_for_room: false,
             telling: None,
             batches: 0,
-            fsm: ApplyTaskHandler::new(),
-            fsm_ring: VecDeque::new(),
-            fsm_busy: false,
+            workers: Default::default(),
             read_ring: VecDeque::new(),
             read_busy: false,
             handles: vec![None; groups],
@@ -361,7 +381,7 @@ impl World {
                 options: self.core_options(group, host),
                 recovered,
                 seed: self.random.fork(u64::from(life) << 32 | (group * 8 + host) as u64).next(),
-                worker: 0,
+                worker: worker_of(group) as u16,
                 progress,
                 status,
                 fsm: Box::new(fsm),
@@ -369,7 +389,7 @@ impl World {
             let (answer, waiter) = promise();
             let control = Control::Open { group: Box::new(open), answer };
             let mut events = vec![LaneEvent::Control(Box::new(control))];
-            process.lane.on_batch(now, &mut events, true, &mut process.out);
+            process.lane.on_batch(now, &mut events, &mut process.out);
             let handle = match waiter.wait(Some(std::time::Duration::ZERO)) {
                 Some(Ok(handle)) => handle,
                 other => {
@@ -430,7 +450,7 @@ impl World {
         let Some(process) = &mut self.hosts[host].process else { return };
         if process.stopping.is_none() {
             process.stopping = Some(away);
-            process.ring.push_back(LaneEvent::Control(Box::new(Control::Stop)));
+            process.control.push_back(LaneEvent::Control(Box::new(Control::Stop)));
             self.wake(host, 1);
         }
     }
@@ -441,17 +461,17 @@ impl World {
         let Some(away) = process.stopping else { return Ok(()) };
         let idle = process.lane.is_stopping()
             && process.out.is_empty()
-            && process.ring.is_empty()
+            && process.control.is_empty()
+            && process.tasks.iter().all(VecDeque::is_empty)
             && process.disk_ring.is_empty()
             && process.writing.is_none()
             && process.telling.is_none()
-            && process.fsm_ring.is_empty()
-            && !process.fsm_busy
+            && process.workers.iter().all(|worker| worker.ring.is_empty() && !worker.busy)
             && process.read_ring.is_empty();
         if !idle {
             return Ok(());
         }
-        process.fsm.shutdown();
+        process.workers.iter_mut().for_each(|worker| worker.fsm.shutdown());
         // What was still arriving belongs to nobody; what was taken in has been answered.
         if process.disk.failed().is_none() {
             let ended = process.answers.ended();

@@ -1,6 +1,9 @@
 //! The last phase: faults end, a majority is healed, and the groups must come to rest with everything that was acknowledged.
 
+use std::collections::VecDeque;
+
 use super::checks::{AtRest, kept};
+use super::host::WORKERS;
 use super::plan::MS;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
@@ -45,6 +48,7 @@ impl World {
             self.hosts[host].slow_disk = None;
             self.hosts[host].slow_reader = 0;
             self.hosts[host].stall = 0;
+            self.hosts[host].still_until = [0; WORKERS];
             self.hosts[host].paused_until = self.now.min(self.hosts[host].paused_until);
             self.hosts[host].disk.limit_bytes(None);
             self.hosts[host].disk_full = false;
@@ -86,6 +90,10 @@ impl World {
             }
         }
         self.leaders_kept()?;
+        if self.is_standing_still() {
+            self.after(20 * MS, Event::Check);
+            return Ok(());
+        }
         if self.led_since.is_some() {
             match self.unsettled() {
                 None if self.calls_are_open()? => {
@@ -93,6 +101,7 @@ impl World {
                     return Ok(());
                 }
                 None if self.stays_quiet() => return Ok(()),
+                None if self.stands_still() => return Ok(()),
                 None if self.call_at_rest()? => return Ok(()),
                 None => return self.finish(),
                 Some((what, group))
@@ -196,24 +205,27 @@ impl World {
         asleep.into_iter().for_each(|host| self.wake(host, 0));
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(p) = &host.process else { continue };
+            let waiting = p.control.len() + p.tasks.iter().map(VecDeque::len).sum::<usize>();
             let held =
-                !p.out.is_empty() || p.lane.has_deferred() || !p.ring.is_empty() || !p.failed.is_empty();
+                !p.out.is_empty() || p.lane.holds_back() || waiting > 0 || !p.failed.is_empty();
             // Heartbeats go on: what is just on its way is no leak.
-            let queued = p.disk_ring.len() + p.fsm_ring.len() + p.read_ring.len();
-            let busy = held || queued > 0 || p.writing.is_some() || p.fsm_busy || p.read_busy;
+            let applying = p.workers.iter().map(|worker| worker.ring.len()).sum::<usize>();
+            let queued = p.disk_ring.len() + applying + p.read_ring.len();
+            let fsm_busy = p.workers.iter().any(|worker| worker.busy);
+            let busy = held || queued > 0 || p.writing.is_some() || fsm_busy || p.read_busy;
             if busy || p.board.is_marked() {
                 if self.now - self.calm_since > 2 * CONVERGENCE + 100 * self.plan.election_timeout_ms * MS {
                     let what = format!(
-                        "host {number} never comes to rest: output {}, deferred {}, ring {}, failed {}, disk {} {}, state machine {} {}, \
+                        "host {number} never comes to rest: output {}, held back {}, rings {}, failed {}, disk {} {}, state machine {} {}, \
                          reads {} {}, progress {}",
                         !p.out.is_empty(),
-                        p.lane.has_deferred(),
-                        p.ring.len(),
+                        p.lane.holds_back(),
+                        waiting,
                         p.failed.len(),
                         p.disk_ring.len(),
                         p.writing.is_some(),
-                        p.fsm_ring.len(),
-                        p.fsm_busy,
+                        applying,
+                        fsm_busy,
                         p.read_ring.len(),
                         p.read_busy,
                         p.board.is_marked()

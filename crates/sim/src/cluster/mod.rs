@@ -20,6 +20,7 @@ mod random;
 mod readers;
 mod recovery;
 mod run;
+mod standstill;
 mod strain;
 #[cfg(test)]
 mod tests;
@@ -150,6 +151,7 @@ const WORLD_MARKS: &[&str] = &[
     "members changed",
     "leadership transferred",
     "read by read index",
+    "a worker stood still",
 ];
 
 /// Names of everything that a full run must reach at least once: marks of the world, and branches of the core

@@ -224,12 +224,12 @@ impl World {
         let life = self.hosts[host].life;
         let Some(process) = &mut self.hosts[host].process else { return };
         let Some(handle) = process.handles[group] else { return };
-        if process.ring.len() >= self.plan.apply_ring || process.stopping.is_some() {
+        if process.control.len() >= self.plan.apply_ring || process.stopping.is_some() {
             return;
         }
         let (answer, outcome) = promise();
         let control = Control::Call { handle, call: call.clone(), answer };
-        process.ring.push_back(LaneEvent::Control(Box::new(control)));
+        process.control.push_back(LaneEvent::Control(Box::new(control)));
         self.report.events += 1;
         self.note(|| format!("operator asks host {host}, group {group}: {call:?}"));
         self.operators.open.push(OpenCall { host, life, group, call, outcome });

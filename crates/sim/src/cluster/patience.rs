@@ -177,7 +177,11 @@ impl World {
         for (group, (before, now)) in quiet.terms.iter().zip(self.terms()).enumerate() {
             if *before != now {
                 let what = format!("group {group} was at rest in term {before} and is in term {now}");
-                return Err(broken("a group at rest keeps its leader", what + &self.describe(group)));
+                let rule = match self.is_standing_still() {
+                    true => "a state machine that stands still deposes nobody",
+                    false => "a group at rest keeps its leader",
+                };
+                return Err(broken(rule, what + &self.describe(group)));
             }
         }
         Ok(())

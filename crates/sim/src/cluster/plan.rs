@@ -199,7 +199,8 @@ impl Plan {
             alone_bytes: r.sized(32, 1024) as usize,
             group_turn_tasks: r.sized(1, 64) as usize,
             group_backlog: r.sized(1, 64) as usize,
-            deferred: r.sized(1, 64) as usize,
+            // Every group may campaign well within an election time-out.
+            campaigns_a_second: 1 + r.range(10, 100) * group_count as u64 * 1000 / election_timeout_ms,
         };
         // Faults in several acts take their time, and what they are about comes between them.
         let fault_gap = match operators.aims {
@@ -253,7 +254,7 @@ impl Plan {
                 datagrams,
                 loss: rate(&mut r),
                 duplication: rate(&mut r),
-                outbox: r.sized(64, 4096) as usize + 8 * group_count,
+                outbox: r.sized(8, 4096) as usize + 8 * group_count,
                 // Room for the heartbeats of every group: a network that cannot carry them keeps no leader.
                 window: if r.chance(300) { r.sized(1, 64) as usize + 2 * group_count } else { 1 << 16 },
             },

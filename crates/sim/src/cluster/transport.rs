@@ -17,6 +17,8 @@ struct Link {
     queue: Vec<OutFrame>,
     waiting: BTreeMap<u32, (u64, RequestContext)>,
     next_id: u32,
+    /// It has refused a request since it had room last.
+    refused: bool,
 }
 
 #[derive(Default)]
@@ -90,6 +92,19 @@ impl SimTransport {
         self.state.lock().links[link.0 as usize].waiting.remove(&id).map(|(_, context)| context)
     }
 
+    /// Links that have room again after they refused something.
+    pub(super) fn take_rooms(&self) -> Vec<(LinkId, Endpoint, ConnectionClass)> {
+        let mut state = self.state.lock();
+        let half = state.outbox / 2;
+        let rooms = (0..).zip(&mut state.links).filter(|(_, link)| link.refused && link.waiting.len() <= half);
+        rooms
+            .map(|(at, link)| {
+                link.refused = false;
+                (LinkId(at), link.endpoint.clone(), link.class)
+            })
+            .collect()
+    }
+
     /// What a request that waits for its answer was sent with.
     pub(super) fn context(&self, link: LinkId, id: u32) -> Option<RequestContext> {
         self.state.lock().links.get(link.0 as usize)?.waiting.get(&id).map(|(_, context)| *context)
@@ -131,6 +146,7 @@ impl Transport for SimTransport {
             queue: Vec::new(),
             waiting: BTreeMap::new(),
             next_id: 1,
+            refused: false,
         });
         state.fresh.push(id);
         id
@@ -149,6 +165,7 @@ impl Transport for SimTransport {
             return Err(SendError::NotConnected(link.endpoint.clone()));
         }
         if link.waiting.len() >= outbox {
+            link.refused = true;
             return Err(SendError::Full(link.endpoint.clone()));
         }
         let id = link.next_id;

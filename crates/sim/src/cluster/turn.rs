@@ -5,7 +5,7 @@ use ringraft_core::{AppendKind, FsmEvent, NodeState, RaftRequest};
 use ringraft_net::{Accept, Inbound, ReplyHandle};
 
 use super::checks::OpenRequest;
-use super::host::Process;
+use super::host::{Process, WORKERS, Worker, worker_of};
 use super::network::Arrival;
 use super::oracle::unseen;
 use super::patience::heard_terms;
@@ -52,16 +52,18 @@ impl World {
         process.next_turn = None;
         let before = self.report.events;
         let p = &mut *process;
-        let accept = p.out.disk.is_empty() && p.out.fsm.iter().all(Vec::is_empty);
-        let room = if accept { self.plan.turn_events } else { p.lane.room().min(self.plan.turn_events) };
+        let stopping = p.stopping.is_some();
+        let room = if stopping || p.lane.takes_entries(&p.out) { self.plan.turn_events } else { 0 };
         let mut events = std::mem::take(&mut self.scratch_events);
+        let mut entries = Vec::new();
         p.processors.set_room(room);
-        self.take_arrivals(host, p, &mut events);
-        let taken = room.min(p.ring.len());
-        events.extend(p.ring.drain(..taken));
-        let heard = heard_terms(p, &events, self.plan.operators.lease_reads);
+        self.take_arrivals(host, p, &mut events, &mut entries);
+        events.extend(p.control.drain(..));
+        let mut heard = heard_terms(p, &events, self.plan.operators.lease_reads);
+        heard.extend(heard_terms(p, &entries, self.plan.operators.lease_reads));
         let mut progress = Vec::new();
         let store_failed = p.board.take(&mut progress);
+        p.lane.begin_turn(host_now, &mut p.out);
         if let Some(status) = store_failed {
             p.lane.on_store_failed(host_now, &status, &mut p.out);
         }
@@ -70,11 +72,16 @@ impl World {
         }
         let (lane, out) = (&mut p.lane, &mut p.out);
         lane.on_progress(host_now, &mut progress, out);
-        let stopping = p.stopping.is_some();
-        let held = self.plan.limits.deferred - lane.room().min(self.plan.limits.deferred);
-        lane.on_batch(host_now, &mut events, accept || stopping, out);
-        if self.plan.limits.deferred - lane.room().min(self.plan.limits.deferred) > held {
-            *self.report.marks.entry("request held back").or_default() += 1;
+        lane.on_batch(host_now, &mut events, out);
+        lane.on_batch(host_now, &mut entries, out);
+        for (worker, tasks) in p.tasks.iter_mut().enumerate() {
+            let room = lane.task_room(worker as u16).min((self.plan.turn_events / WORKERS).max(1));
+            let room = if stopping { tasks.len() } else { room.min(tasks.len()) };
+            if room == 0 && !tasks.is_empty() {
+                *self.report.marks.entry("request held back").or_default() += 1;
+            }
+            events.extend(tasks.drain(..room));
+            lane.on_tasks(host_now, worker as u16, &mut events, out);
         }
         lane.on_tick(host_now, out);
         lane.end_turn(host_now, out);
@@ -91,7 +98,13 @@ impl World {
     }
 
     /// Gives what has arrived to the processors, as far as they take it, and the events that they make to the lane.
-    fn take_arrivals(&mut self, host: usize, p: &mut Process, events: &mut Vec<LaneEvent>) {
+    fn take_arrivals(
+        &mut self,
+        host: usize,
+        p: &mut Process,
+        control: &mut Vec<LaneEvent>,
+        entries: &mut Vec<LaneEvent>,
+    ) {
         let mut busy = Vec::new();
         let mut arrivals = std::mem::take(&mut self.hosts[host].arrivals);
         let slow = self.hosts[host].slow_reader > self.now;
@@ -133,9 +146,12 @@ impl World {
             }
         }
         self.hosts[host].arrivals = arrivals;
+        for (link, endpoint, class) in p.transport.take_rooms() {
+            p.processors.on_room(link, &endpoint, class);
+        }
         p.processors.on_turn_end();
-        p.processors.take_local(events);
-        for lane_event in events.iter() {
+        p.processors.take_local(control, entries);
+        for lane_event in control.iter().chain(entries.iter()) {
             let LaneEvent::Request(event) = lane_event else { continue };
             let Some(group) = p.by_handle.get(&event.handle) else { continue };
             self.note_request(*group, host, lane_event);
@@ -182,14 +198,16 @@ impl World {
         }
         process.seen_disk =
             (process.out.disk.len(), process.out.disk.last().map_or(0, |write| write.ops.len()));
-        for task in process.out.fsm[0].iter().skip(process.seen_fsm) {
-            let (FsmTask::Committed { handle, .. } | FsmTask::Event { handle, .. }) = task else { continue };
-            if let Some(group) = process.by_handle.get(handle) {
-                self.note_fsm(*group, host, task);
-                self.oracle.delivered(*group, host, task)?;
+        for worker in 0..WORKERS {
+            for task in process.out.fsm[worker].iter().skip(process.seen_fsm[worker]) {
+                let (FsmTask::Committed { handle, .. } | FsmTask::Event { handle, .. }) = task else { continue };
+                if let Some(group) = process.by_handle.get(handle) {
+                    self.note_fsm(*group, host, task);
+                    self.oracle.delivered(*group, host, task)?;
+                }
             }
+            process.seen_fsm[worker] = process.out.fsm[worker].len();
         }
-        process.seen_fsm = process.out.fsm[0].len();
         let mut hash = self.report.trace_hash;
         for slot in process.lane.touched_slots() {
             let Some(group) = process.by_slot.get(*slot as usize).copied().flatten() else { continue };
@@ -198,7 +216,7 @@ impl World {
                 if process.stopping.is_some() {
                     continue;
                 }
-                let why = process.out.fsm[0].iter().rev().find_map(|task| match task {
+                let why = process.out.fsm[worker_of(group)].iter().rev().find_map(|task| match task {
                     FsmTask::Event { event: FsmEvent::Error(status), .. } => Some(status.to_string()),
                     _ => None,
                 });
@@ -237,16 +255,19 @@ impl World {
                 p.disk_ring.push_back(std::mem::take(&mut p.out.disk));
                 p.seen_disk = (0, 0);
             }
-            if !p.out.fsm[0].is_empty() {
-                if p.fsm_ring.len() < self.plan.fsm_ring {
-                    p.fsm_ring.push_back(std::mem::take(&mut p.out.fsm[0]));
-                    p.seen_fsm = 0;
+            for (number, worker) in p.workers.iter_mut().enumerate() {
+                if p.out.fsm[number].is_empty() {
+                    continue;
+                }
+                if worker.ring.len() < self.plan.fsm_ring {
+                    worker.ring.push_back(std::mem::take(&mut p.out.fsm[number]));
+                    p.seen_fsm[number] = 0;
                 } else {
                     *self.report.marks.entry("full state-machine ring").or_default() += 1;
                 }
             }
             while p.read_ring.len() < self.plan.read_ring
-                && let Some(read) = p.out.reads.pop()
+                && let Some(read) = p.out.reads[0].pop_front()
             {
                 p.read_ring.push_back(read);
             }
@@ -263,39 +284,51 @@ impl World {
     pub(super) fn start_stages(&mut self, host: usize) {
         let life = self.hosts[host].life;
         let step = self.plan.stage_delay;
-        let delays = [self.random.below(step), self.random.below(step), self.random.below(step)];
+        let delays = [(); 2].map(|()| self.random.below(step));
+        let fsm_delays = [(); WORKERS].map(|()| self.random.below(step));
         let pause = self.hosts[host].paused_until.saturating_sub(self.now);
+        let still = self.hosts[host].still_until.map(|until| until.saturating_sub(self.now));
         let Some(p) = &mut self.hosts[host].process else { return };
         let disk = p.writing.is_none() && p.telling.is_none() && !p.disk_ring.is_empty();
-        let fsm = !p.fsm_busy && !p.fsm_ring.is_empty();
         let read = !p.read_busy && !p.read_ring.is_empty();
-        p.fsm_busy |= fsm;
+        let start = |worker: &mut Worker| {
+            let starts = !worker.busy && !worker.ring.is_empty();
+            worker.busy |= starts;
+            starts
+        };
+        let fsm = p.workers.each_mut().map(start);
         p.read_busy |= read;
         if disk {
             // The place is taken, so that no second start is armed.
             p.writing = Some((Default::default(), false));
             self.after(pause + delays[0], Event::Write(host, life));
         }
-        if fsm {
-            self.after(pause + delays[1], Event::Apply(host, life));
+        for worker in (0..WORKERS).filter(|worker| fsm[*worker]) {
+            let delay = pause.max(still[worker]) + fsm_delays[worker];
+            self.after(delay, Event::Apply(host, life, worker));
         }
         if read {
-            self.after(pause + delays[2], Event::Read(host, life));
+            self.after(pause + delays[1], Event::Read(host, life));
         }
     }
 
     /// Plans the next turn.
     fn rest(&mut self, host: usize) -> Result<(), Violation> {
         let Some(p) = &self.hosts[host].process else { return Ok(()) };
-        let blocked = !p.out.is_empty();
+        let stopping = p.stopping.is_some();
+        let room = |worker: usize| stopping || p.out.worker_has_room(worker);
+        // What was handed back as busy waits for the disk, which wakes the lane; a slow reader has not looked at all of it.
+        let slow = self.hosts[host].slow_reader > self.now;
+        let takes = stopping || slow || p.lane.takes_entries(&p.out);
+        let arrived = takes && !self.hosts[host].arrivals.is_empty();
         let more = !p.failed.is_empty()
             || p.board.is_marked()
-            || (!blocked && p.lane.has_deferred())
-            || (!p.ring.is_empty() && (!blocked || p.lane.room() > 0))
-            || (!self.hosts[host].arrivals.is_empty() && (!blocked || p.lane.room() > 0));
+            || p.lane.can_go_on(&p.out)
+            || !p.control.is_empty()
+            || p.tasks.iter().enumerate().any(|(worker, tasks)| !tasks.is_empty() && room(worker))
+            || arrived;
         let deadline = p.lane.next_deadline();
         if more {
-            let slow = self.hosts[host].slow_reader > self.now;
             self.wake(host, if slow { SLOW_READ } else { 1 });
         } else if let Some(deadline) = deadline {
             let at = self.hosts[host].clock.world_time(deadline);

@@ -5,6 +5,7 @@ use ringraft::handler::{ApplyEvent, LaneEvent, ReadEvent};
 use ringraft_core::{LogIndex, ReadOnlyOption};
 
 use super::checks::{Completed, Outcome, Tasks};
+use super::host::worker_of;
 use super::machine::Command;
 use super::plan::MS;
 use super::world::{Event, World, broken};
@@ -106,14 +107,15 @@ impl World {
         let leased = self.plan.operators.lease_reads && self.random.chance(700);
         let Some(process) = &mut self.hosts[host].process else { return false };
         let Some(handle) = process.handles[group] else { return false };
-        if process.ring.len() >= self.plan.apply_ring || process.stopping.is_some() {
+        let tasks = &mut process.tasks[worker_of(group)];
+        if tasks.len() >= self.plan.apply_ring || process.stopping.is_some() {
             *self.report.marks.entry("task refused as busy").or_default() += 1;
             return false;
         }
         let command = Command { id, key, op };
         let term = if expects { process.lane.node(handle).map(|node| node.term()) } else { None };
         let done = Completion::sink(self.sink, id);
-        process.ring.push_back(if by_index {
+        tasks.push_back(if by_index {
             let mode = if leased { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe };
             LaneEvent::Read(ReadEvent { handle, mode, done })
         } else {

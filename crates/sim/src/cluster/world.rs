@@ -21,6 +21,7 @@ use super::patience::{Quiet, Unwritten};
 use super::plan::{MS, Plan};
 use super::random::Random;
 use super::readers::Watch;
+use super::standstill::Standstill;
 use super::strain::Act;
 use super::trace::Trace;
 use super::transport::ConnectionId;
@@ -35,7 +36,8 @@ pub(super) enum Event {
     Synced(usize, u32),
     /// No batch may have come since that many batches.
     Vouch(usize, u32, u64),
-    Apply(usize, u32),
+    /// A worker applies.
+    Apply(usize, u32, usize),
     Read(usize, u32),
     Deliver(ConnectionId, usize, Box<Frame>),
     Connect {
@@ -76,6 +78,8 @@ pub(super) enum Event {
     Operator,
     Calm,
     Check,
+    /// A trial of a worker that stands still goes on.
+    Standstill,
 }
 
 /// A cluster and everything around it.
@@ -107,6 +111,7 @@ pub(super) struct World {
     pub(super) led_since: Option<u64>,
     pub(super) quiet: Option<Quiet>,
     pub(super) last_calls: LastCalls,
+    pub(super) standstill: Standstill,
     /// Until when no other fault in several acts begins.
     pub(super) strained: u64,
     /// Until when clients ask nothing of a group.
@@ -163,6 +168,7 @@ impl World {
             led_since: None,
             quiet: None,
             last_calls: LastCalls::default(),
+            standstill: Standstill::default(),
             strained: 0,
             hushed: vec![0; plan.groups.len()],
             heartbeats: FxHashMap::default(),
@@ -259,7 +265,7 @@ impl World {
             Event::Turn(host, life) => self.turn(host, life),
             Event::Write(host, life) => self.write(host, life),
             Event::Synced(host, life) => self.write_done(host, life),
-            Event::Apply(host, life) => self.apply(host, life),
+            Event::Apply(host, life, worker) => self.apply(host, life, worker),
             Event::Read(host, life) => self.read(host, life),
             Event::Deliver(connection, direction, frame) => {
                 self.report.events += 1;
@@ -331,6 +337,7 @@ impl World {
             Event::Operator => self.operator(),
             Event::Calm => self.calm(),
             Event::Check => self.check_rest(),
+            Event::Standstill => self.standstill(),
         }
     }
 

@@ -21,14 +21,14 @@ fn an_owner_that_does_not_say_that_it_waits_for_the_state_machine() {
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn a_starved_lane_that_is_not_rung() {
+fn a_lane_that_is_not_woken() {
     set(Breakage::Bell);
     a_stage_is_slow(Slow::StateMachine, 8, |_| {});
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn a_starved_lane_that_drives_the_network_and_is_not_rung() {
+fn a_lane_that_drives_the_network_and_is_not_woken() {
     set(Breakage::Bell);
     a_stage_is_slow(Slow::Disk, 8, |options| options.fuse_net = true);
 }

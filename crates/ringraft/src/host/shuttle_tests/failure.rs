@@ -93,9 +93,10 @@ fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Ar
         max_task_bytes: inner.max_task_bytes,
         disable_cli: options.disable_cli,
         status,
+        control: inner.lanes[0].0.control.clone(),
     };
     leads.pass();
-    (Node::new(Arc::new(shared), inner.lanes[0].0.clone()), progress)
+    (Node::new(Arc::new(shared), inner.lanes[0].0.tasks[0].clone()), progress)
 }
 
 /// A debug assertion of the core stands for any bug in it. It speaks through the panic hook, once a schedule.

@@ -150,3 +150,62 @@ fn reads_find_their_ring_full() {
 fn reads_of_a_lane_that_drives_the_network_find_their_ring_full() {
     entries_are_read_back(|options| options.fuse_net = true);
 }
+
+/// The state machines of one worker stand still, and tasks for them fill their ring. What is asked of the owner is answered all the
+/// same, and a group of the other worker, on the same lane, is served.
+fn one_worker_stands_still(change: fn(&mut HostOptions)) {
+    explore(move || {
+        let gate = Arc::new(Gate::default());
+        let mut options = tight();
+        options.fsm_workers = 2;
+        change(&mut options);
+        let (host, ledger) =
+            (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+        let machine = Recorder { gate: Some(Arc::clone(&gate)), ..Recorder::new(&ledger) };
+        let slow = start_with(&host, "slow", node_options(ApplyTaskMode::Blocking), machine);
+        let fine = start_group(&host, "fine", ApplyTaskMode::Blocking, &ledger);
+        gate.close();
+        let flood = producer(&slow, &ledger, 0..12);
+        for tag in 100..103 {
+            assert!(propose(&fine, tag).is_ok());
+            assert!(slow.describe(Duration::MAX).is_ok() && fine.describe(Duration::MAX).is_ok());
+        }
+        gate.open();
+        join(vec![flood]);
+        ledger.await_outcomes(12);
+        assert!(ledger.check(0..12).iter().all(Result::is_ok));
+        host.shutdown();
+    });
+}
+
+#[test]
+fn one_worker_stands_still_and_the_other_goes_on() {
+    one_worker_stands_still(|_| {});
+}
+
+#[test]
+fn one_worker_stands_still_behind_a_lane_that_drives_the_network() {
+    one_worker_stands_still(|options| options.fuse_net = true);
+}
+
+/// What is asked of the owner is answered while the disk, and with it everything in bulk, stands still.
+#[test]
+fn control_is_answered_while_the_disk_stands_still() {
+    explore(|| {
+        let gate = Arc::new(Gate::default());
+        let mut options = tight();
+        options.store = ScriptedStore::gated(Arc::clone(&gate));
+        let (host, ledger) =
+            (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
+        let node = start_group(&host, "g", ApplyTaskMode::Blocking, &ledger);
+        gate.close();
+        let flood = producer(&node, &ledger, 0..12);
+        for _ in 0..4 {
+            assert!(node.describe(Duration::MAX).is_ok());
+        }
+        gate.open();
+        join(vec![flood]);
+        ledger.await_outcomes(12);
+        host.shutdown();
+    });
+}

@@ -1,0 +1,157 @@
+//! Room downstream, counted for each state-machine worker: who has it in this turn, and which groups wait for it.
+//!
+//! A worker that stands still holds back the groups that are pinned to it and nobody else. Their committed entries stay with
+//! their nodes ([`NodeImpl::hold_delivery`](ringraft_core::NodeImpl::hold_delivery)), which read them back later if memory
+//! runs short; their tasks and reads stay in the ring of that worker.
+
+use ringraft_core::{Input, Mutant, Time};
+
+use crate::completion::ApplyError;
+use crate::handler::effects::fail;
+use crate::handler::{ApplyEvent, GroupHandle, LaneOutput, LogEntryAndClosureHandler};
+
+/// What the lane knows of one worker.
+#[derive(Default)]
+struct Worker {
+    /// It had taken everything when the turn began.
+    has_room: bool,
+    /// Groups whose committed entries are held back for it, each once.
+    held: Vec<GroupHandle>,
+    /// Groups with tasks over their share of a turn, each once.
+    backlogged: Vec<GroupHandle>,
+    /// Those tasks.
+    backlog: usize,
+}
+
+/// Room of every worker.
+#[derive(Default)]
+pub(super) struct Rooms {
+    workers: Vec<Worker>,
+}
+
+impl Rooms {
+    fn worker(&mut self, worker: u16) -> &mut Worker {
+        let worker = usize::from(worker);
+        if self.workers.len() <= worker {
+            self.workers.resize_with(worker + 1, Worker::default);
+        }
+        &mut self.workers[worker]
+    }
+
+    /// Whether the worker had room when the turn began.
+    pub(super) fn has_room(&self, worker: u16) -> bool {
+        self.workers.get(usize::from(worker)).is_some_and(|worker| worker.has_room)
+    }
+
+    /// Tasks of a group that ends are answered: they wait no more.
+    pub(super) fn backlog_ends(&mut self, worker: u16, tasks: usize) {
+        self.worker(worker).backlog -= tasks;
+    }
+}
+
+impl LogEntryAndClosureHandler {
+    /// Begins a turn: looks at what the next stages have taken, and gives workers with room what was held back for them. Call it
+    /// before all other inputs of the turn.
+    pub fn begin_turn(&mut self, now: Time, out: &mut LaneOutput) {
+        for worker in 0..out.fsm.len() {
+            let has_room = match Mutant::K3RoomIsCountedForTheLane.is_active() {
+                true => (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)),
+                false => out.worker_has_room(worker),
+            };
+            self.rooms.worker(worker as u16).has_room = has_room;
+        }
+        for worker in 0..out.fsm.len() as u16 {
+            if self.rooms.has_room(worker) {
+                self.deliver_held(now, worker, out);
+                self.serve_backlogs(now, worker, out);
+            }
+        }
+    }
+
+    /// Whether the lane holds back what it could hand on now: another turn is wanted.
+    pub fn can_go_on(&self, out: &LaneOutput) -> bool {
+        self.rooms.workers.iter().enumerate().any(|(number, worker)| {
+            !(worker.held.is_empty() && worker.backlogged.is_empty()) && out.worker_has_room(number)
+        })
+    }
+
+    /// Whether anything is held back at all.
+    pub fn holds_back(&self) -> bool {
+        self.rooms.workers.iter().any(|worker| !worker.held.is_empty() || !worker.backlogged.is_empty())
+    }
+
+    /// Whether entries of leaders are taken, and what goes with them. They need the disk alone: what is committed of them waits with its
+    /// node for a worker, so that no state machine keeps the entries of another group, on the same connection, waiting.
+    pub fn takes_entries(&self, out: &LaneOutput) -> bool {
+        out.disk_has_room()
+            && (!Mutant::K3ControlWaitsBehindBulk.is_active()
+                || (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)))
+    }
+
+    /// How many tasks and reads for groups of this worker [`on_tasks`](Self::on_tasks) may be given in this turn.
+    pub fn task_room(&self, worker: u16) -> usize {
+        match self.rooms.workers.get(usize::from(worker)) {
+            Some(worker) if worker.has_room => self.limits.group_backlog.saturating_sub(worker.backlog),
+            _ => 0,
+        }
+    }
+
+    /// The group's committed entries wait for its worker: it gets them when that has room.
+    pub(super) fn note_held(&mut self, handle: GroupHandle) {
+        let Some(group) = self.group(handle) else { return };
+        let worker = group.worker;
+        if group.node().holds_delivery() && group.node().awaits_apply() && !std::mem::replace(&mut group.held, true)
+        {
+            self.rooms.worker(worker).held.push(handle);
+        }
+    }
+
+    fn deliver_held(&mut self, now: Time, worker: u16, out: &mut LaneOutput) {
+        if Mutant::K3HeldEntriesStay.is_active() {
+            return;
+        }
+        for handle in std::mem::take(&mut self.rooms.worker(worker).held) {
+            let Some(group) = self.group(handle) else { continue };
+            group.held = false;
+            let index = group.node().applied_index();
+            self.step(now, handle, Input::Applied { index }, out);
+        }
+    }
+
+    /// The group has had its share of this turn: the task waits for the next.
+    #[cold]
+    pub(super) fn hold_back(&mut self, task: ApplyEvent, out: &mut LaneOutput) {
+        let (handle, limit) = (task.handle, self.limits.group_backlog);
+        let Some(group) = self.group(handle) else { return };
+        let worker = group.worker;
+        if group.backlog.len() >= limit {
+            debug_assert!(false, "more tasks were given than there is room for");
+            fail(out, worker, handle, vec![task.done], ApplyError::Busy);
+            return;
+        }
+        group.backlog.push_back(task);
+        let first = group.backlog.len() == 1;
+        let worker = self.rooms.worker(worker);
+        worker.backlog += 1;
+        if first {
+            worker.backlogged.push(handle);
+        }
+    }
+
+    /// Gives the groups that were held back their share of this turn.
+    fn serve_backlogs(&mut self, now: Time, worker: u16, out: &mut LaneOutput) {
+        for handle in std::mem::take(&mut self.rooms.worker(worker).backlogged) {
+            for _ in 0..self.limits.group_turn_tasks {
+                let Some(task) = self.group(handle).and_then(|group| group.backlog.pop_front()) else {
+                    break;
+                };
+                self.rooms.worker(worker).backlog -= 1;
+                self.on_apply(now, worker, task, out);
+            }
+            let more = self.group(handle).is_some_and(|group| !group.backlog.is_empty());
+            if more && !Mutant::K3BacklogIsForgotten.is_active() {
+                self.rooms.worker(worker).backlogged.push(handle);
+            }
+        }
+    }
+}
