@@ -3,7 +3,9 @@ use std::sync::Arc;
 use super::*;
 use crate::chunk::EntryChunk;
 use crate::effects::{Reply, ReplyToken, Send, Ticket};
-use crate::message::{AppendEntriesResponse, Extensions, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest};
+use crate::message::{
+    AppendEntriesResponse, Extensions, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest,
+};
 use crate::status::{RaftError, Status};
 
 fn peer(text: &str) -> PeerId {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, EntryChunk, Extensions, Input, Mutant, RaftError, RaftRequest,
+    AppendKind, ConfigurationEntry, Effects, EntryChunk, Extensions, Input, RaftError, RaftRequest,
     RaftResponse, Status, Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
@@ -17,8 +17,8 @@ use crate::handler::effects::fail;
 use crate::handler::group::Group;
 use crate::handler::peer_table::{PeerTable, unpack};
 use crate::handler::reply_table::{ReplyTable, Waiting};
-use crate::handler::silent_peers::SilentPeers;
 use crate::handler::room::Rooms;
+use crate::handler::silent_peers::SilentPeers;
 use crate::handler::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,

@@ -18,8 +18,8 @@ mod log_entry_and_closure;
 mod peer_table;
 mod progress;
 mod reply_table;
-mod silent_peers;
 mod room;
+mod silent_peers;
 mod stable_closure;
 #[cfg(test)]
 mod tests;

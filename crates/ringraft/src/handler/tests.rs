@@ -240,7 +240,8 @@ impl World {
             let reads = reads.collect();
             self.turn(reads);
             let idle = (0..2).all(|worker| self.still[worker] || self.out.fsm[worker].is_empty());
-            if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out) {
+            if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out)
+            {
                 return;
             }
         }

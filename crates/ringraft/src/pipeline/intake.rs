@@ -56,7 +56,11 @@ impl Wake for Rouse {
 
 /// The rings of a lane: `size` slots for control, as many for entries, and as many for the tasks of all workers together. With
 /// `wake` the lane sleeps elsewhere, and that ends its sleep.
-pub(crate) fn lane_rings(size: usize, fsm_workers: usize, wake: Option<Arc<dyn Wake>>) -> (LaneRings, Intake) {
+pub(crate) fn lane_rings(
+    size: usize,
+    fsm_workers: usize,
+    wake: Option<Arc<dyn Wake>>,
+) -> (LaneRings, Intake) {
     let (control, taken) = match wake {
         Some(wake) => ring_with_wake(size, wake),
         None => ring(size),

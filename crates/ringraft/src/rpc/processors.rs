@@ -74,7 +74,6 @@ const WAITING_CONTROL: usize = 1 << 16;
 /// Content of a request for entries that is surely no heartbeat: it need not be decoded to be handed back.
 const NO_HEARTBEAT: usize = 16 << 10;
 
-
 type ByClass = FxHashMap<Box<[u8]>, (Arc<dyn UserProcessor>, Place)>;
 
 /// The users' processors, by class, and the queue of their worker.
@@ -200,7 +199,9 @@ impl Processors {
         match &mut self.sink {
             LaneSink::Local { control, .. } => control.push(event),
             LaneSink::Rings(rings) => {
-                let (Some(ring), Some(waiting)) = (rings.get(lane), self.overflow.get_mut(lane)) else { return };
+                let (Some(ring), Some(waiting)) = (rings.get(lane), self.overflow.get_mut(lane)) else {
+                    return;
+                };
                 // Behind what waits already, so that control keeps its order.
                 if !waiting.is_empty() {
                     waiting.push_back(event);
@@ -256,7 +257,9 @@ impl Processors {
                     let lane = group_of(frame).ok().and_then(|group| self.routes.lane(group));
                     let ring = lane.and_then(|lane| rings.get(usize::from(lane)));
                     // A request that can go nowhere needs no room for its refusal.
-                    ring.is_some_and(|ring| ring.entries.remaining_capacity() == 0 && !ring.entries.is_closed())
+                    ring.is_some_and(|ring| {
+                        ring.entries.remaining_capacity() == 0 && !ring.entries.is_closed()
+                    })
                 }
             }
     }

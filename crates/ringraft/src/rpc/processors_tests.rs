@@ -14,7 +14,7 @@ use ringraft_proto::{Frame, FrameDecoder, FrameLimits, OutFrame, RequestFrame, c
 use crate::handler::{GroupHandle, LaneEvent};
 
 use super::user::{Responder, UserRequest};
-use super::{LaneSink, Place, Processors, RoutingTable, UserProcessors};
+use super::{LaneSink, Place, Processors, RoutingTable, SinkRings, UserProcessors};
 
 /// Keeps the answers.
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl Transport for Answers {
 }
 
 fn local(room: usize) -> LaneSink {
-    LaneSink::Local { events: Vec::new(), room }
+    LaneSink::Local { control: Vec::new(), entries: Vec::new(), room }
 }
 
 fn processors(sink: LaneSink) -> (Processors, Arc<Answers>, Arc<RoutingTable>, Arc<UserProcessors>) {
@@ -157,28 +157,32 @@ fn a_sender_whose_name_could_forge_lines_is_refused() {
         processors.on_request(handle(0, 1), raft(bad, vote()));
     }
     assert_eq!(answers.0.lock().len(), 4);
-    let mut events: Vec<LaneEvent> = Vec::new();
-    processors.take_local(&mut events);
-    assert!(events.is_empty());
+    let (mut control, mut entries): (Vec<LaneEvent>, Vec<LaneEvent>) = (Vec::new(), Vec::new());
+    processors.take_local(&mut control, &mut entries);
+    assert!(control.is_empty() && entries.is_empty());
     processors.on_request(handle(0, 1), raft("b:2", vote()));
-    processors.take_local(&mut events);
-    assert_eq!((events.len(), answers.0.lock().len()), (1, 4));
+    processors.take_local(&mut control, &mut entries);
+    assert_eq!((control.len() + entries.len(), answers.0.lock().len()), (1, 4));
 }
 
 /// What is large is not decoded before there is room for it, nor again and again while there is none. Damage that only decoding
 /// would find shows which it was.
 #[test]
 fn a_request_is_not_decoded_before_its_lane_has_room() {
-    let (producer, mut consumer) = ringraft_ring::ring(2);
+    let (control, _) = ringraft_ring::ring(2);
+    let (entries, mut consumer) = ringraft_ring::ring(2);
     let damaged = |server: &str| {
         let mut damaged = raft(server, RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 }));
-        damaged.content = [&damaged.content[..], &[0xff, 0xff]].concat().into();
+        // Field 500, 20,000 bytes, makes it large; what stands behind it is no field.
+        let large = [&[0xa2, 0x1f, 0xa0, 0x9c, 0x01][..], &[0; 20_000]].concat();
+        damaged.content = [&damaged.content[..], &large, &[0xff, 0xff]].concat().into();
         damaged
     };
     let full = || LaneEvent::Connected(Endpoint("x:1".into()));
     let mut taken = Vec::new();
-    for (rings, sink) in [(true, LaneSink::Rings(vec![producer.clone()])), (false, local(0))] {
-        while producer.try_publish(full()).is_ok() {}
+    let lane = SinkRings { control, entries: entries.clone() };
+    for (rings, sink) in [(true, LaneSink::Rings(vec![lane.clone()])), (false, local(0))] {
+        while entries.try_publish(full()).is_ok() {}
         let (mut processors, answers, routes, _) = processors(sink);
         with_group(&routes);
         for _ in 0..3 {

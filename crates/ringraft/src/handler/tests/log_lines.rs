@@ -92,7 +92,7 @@ fn clock() -> Time {
 fn a_slow_call_of_on_apply_is_told_of_with_a_bound() {
     let mut world = World::new(LaneLimits::default());
     let handle = world.open("slow");
-    world.worker.tell_slow_calls(1000, clock);
+    world.workers[0].tell_slow_calls(1000, clock);
     let mut apply = |tag, call_ms| {
         CALL_MS.set(call_ms);
         Lines::of(|| {
