@@ -105,8 +105,8 @@ pub(crate) struct Group {
     pub(crate) key: GroupKey,
     pub(crate) name: GroupId,
     pub(crate) index: Mutex<GroupIndex>,
-    /// A run that could not be read back, by its sequence, and why.
-    pub(crate) damage: Mutex<Option<(u64, StorageError)>>,
+    /// A run that could not be read back, and why.
+    damage: Mutex<Option<(Run, StorageError)>>,
 }
 
 impl Group {
@@ -119,18 +119,29 @@ impl Group {
         let mut damage = self.damage.lock();
         if damage.is_none() {
             tracing::error!(group = %self.name, first = run.first, last = run.last, %error, "entries cannot be read back");
-            *damage = Some((run.sequence, error.clone()));
+            *damage = Some((run.clone(), error.clone()));
         }
     }
 
-    /// What is damaged, as long as the log still holds it.
+    /// What is damaged, as long as the log still holds it there: an error that passed does not keep a run from being
+    /// copied to another place.
     pub(crate) fn known_damage(&self) -> Option<StorageError> {
         let mut damage = self.damage.lock();
-        let sequence = damage.as_ref()?.0;
-        if !self.index.lock().runs.iter().any(|run| run.sequence == sequence) {
+        if !self.still_holds(&damage.as_ref()?.0) {
             *damage = None;
         }
         damage.as_ref().map(|(_, error)| error.clone())
+    }
+
+    /// Whether the run stands where it was found.
+    pub(crate) fn still_holds(&self, run: &Run) -> bool {
+        let index = self.index.lock();
+        let at = index.runs.partition_point(|r| r.sequence < run.sequence);
+        index.runs.get(at).is_some_and(|r| {
+            r.sequence == run.sequence
+                && r.place.offset == run.place.offset
+                && Arc::ptr_eq(&r.place.segment, &run.place.segment)
+        })
     }
 }
 

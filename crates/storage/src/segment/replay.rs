@@ -150,3 +150,43 @@ fn repeat_truncation(index: &mut GroupIndex, from: LogIndex) {
         index.truncate_suffix(from);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use crate::segment::files::OpenFiles;
+    use crate::segment::format::{
+        DATA_START, RunHeader, SegmentHeader, align, decode_run, encode_run, seal_run,
+    };
+    use crate::segment::stream::Position;
+    use crate::traits::{GroupKey, GroupNumber, Incarnation};
+
+    /// A record with a good checksum and entries that cannot be counted, in a place where the index has others.
+    #[test]
+    fn a_run_without_entries_is_damage_and_not_a_panic() {
+        let group = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
+        let header = SegmentHeader { number: 1, salt: 7, bytes: 4096 };
+        let segment = Segment::new(header, OpenFiles::new(Arc::new(MemoryDisk::new()), 1));
+        for (rewritten, index, count) in [(false, 0, 0), (true, 0, 0), (true, u64::MAX, 2), (false, 1, 0)] {
+            let position = Position { file: 1, offset: DATA_START, sequence: 1 };
+            let mut replay = Replay::new(Checkpoint::initial(position), |_| None).unwrap();
+            let mut apply = |run: RunHeader, payload: &[u8]| {
+                let mut bytes = Vec::new();
+                let ends = vec![0; run.count as usize];
+                encode_run(&run, &ends, &mut bytes);
+                seal_run(3, &mut bytes, payload);
+                bytes.extend_from_slice(payload);
+                bytes.resize(align(bytes.len()), 0);
+                let view = decode_run(3, &bytes).unwrap();
+                let place = Place { segment: Arc::clone(&segment), offset: 0, len: view.len as u32 };
+                replay.apply(&view, &bytes, place)
+            };
+            let create = RunHeader { payload: 1, ..RunHeader::control(RunKind::GroupCreated, group, 0) };
+            apply(create, b"g").unwrap();
+            let run =
+                RunHeader { rewritten, index, count, term: 1, ..RunHeader::control(RunKind::Data, group, 1) };
+            assert!(apply(run, b"").is_err(), "rewritten {rewritten}, {count} entries at {index}");
+        }
+    }
+}
