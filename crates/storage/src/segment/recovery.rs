@@ -447,18 +447,15 @@ impl Tail {
     }
 
     fn make_durable(&self) -> Result<(), StorageError> {
-        let mut writes: BTreeMap<u64, (&Arc<Segment>, Vec<(u64, &[u8])>)> = BTreeMap::new();
-        for (segment, offset, bytes) in self.not_proven_durable() {
-            writes.entry(segment.number()).or_insert((segment, Vec::new())).1.push((*offset, bytes));
-        }
-        for (segment, offset) in &self.stale {
-            let zeros: &[u8] = &[0; BATCH_HEADER];
-            writes.entry(segment.number()).or_insert((segment, Vec::new())).1.push((*offset, zeros));
-        }
+        const ZEROS: [u8; BATCH_HEADER] = [0; BATCH_HEADER];
+        let again = self.not_proven_durable().iter().map(|(s, offset, bytes)| (s, *offset, bytes.as_slice()));
+        let dead = self.stale.iter().map(|(s, offset)| (s, *offset, ZEROS.as_slice()));
+        let mut writes: Vec<_> = again.chain(dead).collect();
+        writes.sort_by_key(|(segment, ..)| segment.number());
         // One file after the other, each through the descriptor that wrote it.
-        for (segment, writes) in writes.values() {
-            let file = segment.file()?;
-            for (offset, bytes) in writes {
+        for of_one in writes.chunk_by(|(a, ..), (b, ..)| a.number() == b.number()) {
+            let file = of_one[0].0.file()?;
+            for (_, offset, bytes) in of_one {
                 file.write_at(*offset, bytes)?;
             }
             file.sync_data()?;

@@ -80,10 +80,10 @@ impl SegmentLog {
 
     /// Takes nothing more of the group.
     fn refuse(&mut self, key: GroupKey, reason: StorageError) {
-        if !self.refused.contains_key(&key) {
+        self.refused.entry(key).or_insert_with(|| {
             tracing::error!(group = %key, error = %reason, "the log store refuses the writes of a group");
-            self.refused.insert(key, reason.clone());
-        }
+            reason.clone()
+        });
         if self.refused_now.iter().all(|refused| refused.group != key) {
             self.refused_now.push(RefusedWrites { group: key, reason });
         }
