@@ -258,9 +258,16 @@ fn a_state_machine_that_stands_still_stops_nobody_else() {
 }
 
 /// A store in memory that fails when told to.
+#[derive(Default)]
 struct Failing {
     inner: MemoryLogStorage,
     fail: Arc<AtomicBool>,
+    /// The disk is full.
+    full: Arc<AtomicBool>,
+    /// Writes that were turned away because of that.
+    turned_away: Arc<AtomicU64>,
+    /// The writes of group `g` break a rule.
+    spoil: Arc<AtomicBool>,
 }
 
 impl LogStorage for Failing {
@@ -283,7 +290,20 @@ impl LogStorage for Failing {
         if self.fail.load(Ordering::SeqCst) {
             return Err(StorageError::Poisoned("the disk is gone".into()));
         }
-        self.inner.submit(batch)
+        if self.full.load(Ordering::SeqCst) {
+            self.turned_away.fetch_add(1, Ordering::SeqCst);
+            return Err(StorageError::NoRoom("for a while".into()));
+        }
+        let mut batch = batch.clone();
+        let spoilt = self.groups().into_iter().find(|(name, _)| name.as_str() == "g");
+        if self.spoil.load(Ordering::SeqCst) {
+            for write in
+                batch.writes.iter_mut().filter(|w| spoilt.as_ref().is_some_and(|(_, g)| w.group == *g))
+            {
+                write.ops.push(ringraft_core::LogOp::TruncateSuffix { from: 0 });
+            }
+        }
+        self.inner.submit(&batch)
     }
 
     fn complete(&mut self) -> Result<Vec<RefusedWrites>, StorageError> {
@@ -300,7 +320,7 @@ fn nothing_is_acknowledged_after_the_store_has_failed() {
     let fail = Arc::new(AtomicBool::new(false));
     let network = Network::new();
     let mut options = memory_options(&network, "127.0.0.1:1");
-    let storage = Box::new(Failing { inner: MemoryLogStorage::new(), fail: fail.clone() });
+    let storage = Box::new(Failing { fail: fail.clone(), ..Failing::default() });
     options.store = StoreOptions::Custom { storage, blank: true };
     let member = start_member(options, quick(&"127.0.0.1:1".parse().expect("conf")));
     let (other, _) = second_group(&member.host, "h");
@@ -325,6 +345,70 @@ fn nothing_is_acknowledged_after_the_store_has_failed() {
     assert_eq!(member.applied.entries.lock().len(), 1);
     eventually("on_error", || (member.applied.errors.lock().len() == 1).then_some(()));
     member.host.shutdown();
+}
+
+#[test]
+fn a_group_whose_write_the_store_refuses_stops_alone() {
+    let spoil = Arc::new(AtomicBool::new(false));
+    let network = Network::new();
+    let mut options = memory_options(&network, "127.0.0.1:1");
+    let storage = Box::new(Failing { spoil: spoil.clone(), ..Failing::default() });
+    options.store = StoreOptions::Custom { storage, blank: true };
+    let member = start_member(options, quick(&"127.0.0.1:1".parse().expect("conf")));
+    let (other, _) = second_group(&member.host, "h");
+    eventually("leads", || member.node.is_leader().then_some(()));
+    member.node.propose("fine").wait(LIMIT).expect("applied");
+    spoil.store(true, Ordering::SeqCst);
+    let outcome = member.node.propose("lost").wait(LIMIT);
+    assert!(matches!(&outcome, Err(ApplyError::Unknown(_))), "{outcome:?}");
+    eventually("the group stops", || (member.node.state() == NodeState::Error).then_some(()));
+    let refused = member.node.propose("more").wait(LIMIT);
+    assert!(
+        matches!(&refused, Err(ApplyError::Failed(s)) if s.message.contains("refuses the group's writes")),
+        "{refused:?}"
+    );
+    assert_eq!(member.applied.entries.lock().len(), 1);
+    eventually("on_error", || (member.applied.errors.lock().len() == 1).then_some(()));
+    for _ in 0..20 {
+        other.propose("goes on").wait(LIMIT).expect("the other group is not concerned");
+    }
+    // A new life of the group begins from what was stored.
+    spoil.store(false, Ordering::SeqCst);
+    let group = member.node.group_id().clone();
+    assert!(member.host.stop_group(&group).expect("stops"));
+    let (again, _) = second_group(&member.host, "g");
+    again.propose("again").wait(LIMIT).expect("applied");
+    member.host.shutdown();
+}
+
+#[test]
+fn a_write_that_finds_the_disk_full_is_done_when_there_is_space() {
+    for shut_down in [false, true] {
+        let (full, turned_away) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let network = Network::new();
+        let mut options = memory_options(&network, "127.0.0.1:1");
+        let storage =
+            Box::new(Failing { full: full.clone(), turned_away: turned_away.clone(), ..Failing::default() });
+        options.store = StoreOptions::Custom { storage, blank: true };
+        let mut node_options = quick(&"127.0.0.1:1".parse().expect("conf"));
+        // A leader whose disk stands still for long would step down.
+        node_options.disk_stall_timeout_ms = 3_600_000;
+        let member = start_member(options, node_options);
+        eventually("leads", || member.node.is_leader().then_some(()));
+        member.node.propose("fine").wait(LIMIT).expect("applied");
+        full.store(true, Ordering::SeqCst);
+        let mut waits = member.node.propose("waits");
+        eventually("it was tried twice", || (turned_away.load(Ordering::SeqCst) > 1).then_some(()));
+        assert_eq!(member.applied.entries.lock().len(), 1);
+        if !shut_down {
+            full.store(false, Ordering::SeqCst);
+            waits.wait(LIMIT).expect("done without a restart");
+            member.node.propose("and on").wait(LIMIT).expect("applied");
+        }
+        // A host whose disk is full can end, too.
+        member.host.shutdown();
+        assert_eq!(member.applied.entries.lock().len(), if shut_down { 1 } else { 3 });
+    }
 }
 
 #[test]

@@ -116,8 +116,8 @@ pub(crate) struct Group {
     /// Which creation of this name it is, as its creator counts; 0 for none.
     pub(crate) creation: u64,
     pub(crate) index: Mutex<GroupIndex>,
-    /// A run that could not be read back, by its sequence, and why.
-    pub(crate) damage: Mutex<Option<(u64, StorageError)>>,
+    /// A run that could not be read back, and why.
+    damage: Mutex<Option<(Run, StorageError)>>,
 }
 
 impl Group {
@@ -130,15 +130,15 @@ impl Group {
         let mut damage = self.damage.lock();
         if damage.is_none() {
             tracing::error!(group = %self.name, first = run.first, last = run.last, %error, "entries cannot be read back");
-            *damage = Some((run.sequence, error.clone()));
+            *damage = Some((run.clone(), error.clone()));
         }
     }
 
-    /// What is damaged, as long as the log still holds it.
+    /// What is damaged, as long as the log still holds it there: an error that passed does not keep a run from being
+    /// copied to another place.
     pub(crate) fn known_damage(&self) -> Option<StorageError> {
         let mut damage = self.damage.lock();
-        let gone = |sequence| !self.index.lock().runs.iter().any(|run| run.sequence == sequence);
-        damage.take_if(|(sequence, _)| gone(*sequence));
+        damage.take_if(|(run, _)| !self.still_holds(run));
         let found_at_start = || {
             let index = self.index.lock();
             let range = index.damaged.first()?;
@@ -146,6 +146,17 @@ impl Group {
             Some(StorageError::Damaged { path: "the log".to_owned(), offset: 0, what })
         };
         damage.as_ref().map(|(_, error)| error.clone()).or_else(found_at_start)
+    }
+
+    /// Whether the run stands where it was found.
+    pub(crate) fn still_holds(&self, run: &Run) -> bool {
+        let index = self.index.lock();
+        let at = index.runs.partition_point(|r| r.sequence < run.sequence);
+        index.runs.get(at).is_some_and(|r| {
+            r.sequence == run.sequence
+                && r.place.offset == run.place.offset
+                && Arc::ptr_eq(&r.place.segment, &run.place.segment)
+        })
     }
 }
 

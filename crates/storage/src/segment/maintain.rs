@@ -31,10 +31,9 @@ pub(crate) struct Maintenance {
     checkpoint_bytes: u64,
     /// The file that is being emptied, and who may still have runs in it.
     victim: Option<Victim>,
-    /// Files with a live run that no file of today's size can hold; looked at again after the next checkpoint.
+    /// Files with a live run that no file of today's size can hold, or that cannot be read back; looked at again after
+    /// the next checkpoint.
     stuck: FxHashSet<u64>,
-    /// Files with a run that cannot be read back. They stay as they are.
-    unreadable: FxHashSet<u64>,
 }
 
 /// What came of rewriting runs of a group.
@@ -67,7 +66,6 @@ impl Maintenance {
             checkpoint_bytes: 0,
             victim: None,
             stuck: FxHashSet::default(),
-            unreadable: FxHashSet::default(),
         }
     }
 
@@ -79,10 +77,6 @@ impl Maintenance {
 }
 
 impl Maintenance {
-    fn may_be_emptied(&self, file: u64) -> bool {
-        !self.stuck.contains(&file) && !self.unreadable.contains(&file)
-    }
-
     /// A checkpoint could not be begun; the next is tried after a growing number of calls.
     fn put_off(&mut self, error: &StorageError) {
         self.checkpoint_failures = self.checkpoint_failures.saturating_add(1);
@@ -205,7 +199,7 @@ impl SegmentLog {
                 Rewritten::Bytes(moved) => budget = budget.saturating_sub(moved),
                 Rewritten::NotNow => break,
                 Rewritten::Never => {
-                    self.maintenance.unreadable.insert(victim.file);
+                    self.maintenance.stuck.insert(victim.file);
                     return Ok(());
                 }
             }
@@ -221,7 +215,7 @@ impl SegmentLog {
         loop {
             let (file, _) = self.stream.segments.range(..current).find(|(file, s)| {
                 let live = s.live();
-                live > 0 && live * 100 <= s.header.bytes * percent && self.maintenance.may_be_emptied(**file)
+                live > 0 && live * 100 <= s.header.bytes * percent && !self.maintenance.stuck.contains(file)
             })?;
             let file = *file;
             if let Some(groups) = self.groups_in(file) {

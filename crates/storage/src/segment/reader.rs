@@ -68,17 +68,6 @@ fn wanted(group: &Group, from: LogIndex, to: LogIndex, max_bytes: usize) -> Resu
     Ok(runs)
 }
 
-/// Whether the group still says that the run stands where it was read.
-fn still_there(group: &Group, run: &Run) -> bool {
-    let index = group.index.lock();
-    let at = index.runs.partition_point(|r| r.sequence < run.sequence);
-    index.runs.get(at).is_some_and(|r| {
-        r.sequence == run.sequence
-            && r.place.offset == run.place.offset
-            && Arc::ptr_eq(&r.place.segment, &run.place.segment)
-    })
-}
-
 /// The longest prefix of `runs` that one read fetches.
 fn span(runs: &[Run]) -> usize {
     let first = &runs[0].place;
@@ -125,7 +114,7 @@ fn verify(group: &Group, run: &Run, bytes: &[u8]) -> Result<RunView, Failure> {
         Err(RunError::Broken(what) | RunError::Damaged(_, what)) => what,
         Err(RunError::Newer(_)) => "a record of a newer program",
     };
-    if !still_there(group, run) {
+    if !group.still_holds(run) {
         return Err(Failure::Moved);
     }
     let what = format!("group {}, entries {}..={}: {what}", group.key, run.first, run.last);
@@ -224,7 +213,7 @@ fn collect(group: &Group, runs: &[Run], max_bytes: usize) -> Result<Vec<Arc<Entr
         let n = span(rest);
         let bytes = match fetch(&rest[..n]) {
             Ok(bytes) => bytes,
-            Err(_) if rest[..n].iter().any(|r| !still_there(group, r)) => return Err(Failure::Moved),
+            Err(_) if rest[..n].iter().any(|r| !group.still_holds(r)) => return Err(Failure::Moved),
             Err(error) => return Err(Failure::Final(error)),
         };
         let base = rest[0].place.offset;

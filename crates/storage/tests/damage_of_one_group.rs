@@ -1,0 +1,264 @@
+//! Damage that concerns one group, files that hold nothing of the log, and names that errors tell.
+
+mod model;
+
+use model::{completed, contents, open, tiny};
+use ringraft_core::LogOp;
+use ringraft_storage::conformance::sample_chunk;
+use ringraft_storage::{
+    Disk, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError,
+    WriteBatch,
+};
+
+fn write(log: &mut SegmentLog, group: GroupKey, ops: Vec<LogOp>) {
+    log.submit(&WriteBatch { writes: vec![GroupWrite { group, ops }] }).unwrap();
+    completed(log).unwrap();
+}
+
+fn append(log: &mut SegmentLog, group: GroupKey, first: u64, count: u64) {
+    write(log, group, vec![LogOp::Append(sample_chunk(first, 1, count))]);
+}
+
+fn group(log: &mut SegmentLog, name: &str) -> GroupKey {
+    log.open_group(&name.parse().unwrap()).unwrap().0
+}
+
+fn segments(disk: &MemoryDisk) -> Vec<String> {
+    disk.list().unwrap().into_iter().filter(|name| name.ends_with(".seg")).collect()
+}
+
+/// Where the payload of an entry stands, in which file.
+fn find(disk: &MemoryDisk, needle: &[u8]) -> (String, u64) {
+    segments(disk)
+        .into_iter()
+        .find_map(|name| {
+            let bytes = disk.contents(&name)?;
+            let at = bytes.windows(needle.len()).position(|window| window == needle)?;
+            Some((name, at as u64))
+        })
+        .unwrap()
+}
+
+/// Writes of a busy group that drive housekeeping over every old file.
+fn drive(log: &mut SegmentLog, busy: GroupKey, next: &mut u64, rounds: u64) {
+    for _ in 0..rounds {
+        append(log, busy, *next, 8);
+        *next += 8;
+        write(log, busy, vec![LogOp::TruncatePrefix { first_kept: *next - 8 }]);
+        log.maintain().unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_housekeeping_cannot_read_concerns_its_group_alone() {
+    for rotten in [true, false] {
+        let disk = MemoryDisk::new();
+        let mut log = open(&disk, &tiny()).unwrap();
+        let (cold, good, busy) = (group(&mut log, "cold"), group(&mut log, "good"), group(&mut log, "busy"));
+        append(&mut log, cold, 1, 20);
+        append(&mut log, good, 1, 20);
+        let (file, at) = find(&disk, b"7@1;7@1;7@1;");
+        if rotten {
+            disk.flip_bit(&file, at, 3);
+        }
+        let mut next = 1;
+        drive(&mut log, busy, &mut next, 5);
+        assert_eq!(log.damaged_groups().len(), 0);
+        if !rotten {
+            // The next read is that of housekeeping: nobody else reads here.
+            disk.fail_read_after(0);
+        }
+        let mut damaged = Vec::new();
+        for _ in 0..300 {
+            drive(&mut log, busy, &mut next, 1);
+            let now = log.damaged_groups();
+            if damaged.is_empty() || rotten {
+                damaged = now;
+            }
+        }
+        // Its file stays, others are emptied and freed. After an error that passed it is emptied, too.
+        let files = segments(&disk);
+        assert!(files.contains(&file) == rotten && files.len() < 14, "{files:?}");
+        assert_eq!(log.damaged_groups().len(), usize::from(rotten));
+        assert_eq!(damaged.len(), 1, "{damaged:?}");
+        let victim = damaged[0].0;
+        assert!(damaged[0].1.to_string().contains(&file), "{}", damaged[0].1);
+        let reader = log.reader();
+        if rotten {
+            assert_eq!(victim, cold);
+            let read = reader.read(cold, 1, 20, 1000);
+            assert!(matches!(read, Err(StorageError::Damaged { .. })), "{read:?}");
+        } else {
+            // An error that passed: all of it is still to be had.
+            assert_eq!(reader.read(victim, 1, 20, 10_000).unwrap()[0].first_index(), 1);
+        }
+        assert_eq!(reader.read(good, 1, 20, 10_000).unwrap()[0].first_index(), 1);
+        // The damaged group goes on, too: only what is damaged is not to be had.
+        append(&mut log, cold, 21, 3);
+        assert_eq!(reader.read(cold, 21, 23, 1000).unwrap()[0].first_index(), 21);
+        drop(log);
+        disk.crash(4);
+        // Each life goes through the same.
+        let mut log = open(&disk, &tiny()).unwrap();
+        drive(&mut log, busy, &mut next, 100);
+        assert_eq!(log.damaged_groups().len(), usize::from(rotten));
+        // What is dropped is damaged no more, and its file is freed.
+        write(&mut log, cold, vec![LogOp::TruncatePrefix { first_kept: 21 }]);
+        assert_eq!(log.damaged_groups().len(), 0);
+        drive(&mut log, busy, &mut next, 100);
+        assert!(!segments(&disk).contains(&file), "{:?}", segments(&disk));
+    }
+}
+
+/// A store that has used some files, and has two ready behind the one it writes.
+fn with_spares(options: &SegmentLogOptions) -> (MemoryDisk, model::StoreModel) {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, options).unwrap();
+    let g = group(&mut log, "g");
+    for i in 0..20 {
+        append(&mut log, g, 1 + i * 40, 40);
+        log.maintain().unwrap();
+    }
+    let found = contents(&mut log).unwrap();
+    (disk, found)
+}
+
+fn overwrite(disk: &MemoryDisk, name: &str, offset: u64, bytes: &[u8]) {
+    let file = disk.open(name).unwrap();
+    file.write_at(offset, bytes).unwrap();
+    file.sync_data().unwrap();
+}
+
+#[test]
+fn spare_files_that_are_damaged_do_not_stop_a_start() {
+    let options = SegmentLogOptions { checkpoint_bytes: 1 << 20, ..tiny() };
+    let (disk, before) = with_spares(&options);
+    let names = segments(&disk);
+    for (what, harm) in [
+        (
+            "a header of something else",
+            Box::new(|disk: &MemoryDisk, name: &str| overwrite(disk, name, 0, b"x"))
+                as Box<dyn Fn(&MemoryDisk, &str)>,
+        ),
+        ("cut short", Box::new(|disk, name| disk.open(name).unwrap().set_len(2048).unwrap())),
+    ] {
+        let disk = disk.fork();
+        for spare in &names[names.len() - 2..] {
+            harm(&disk, spare);
+        }
+        let mut log = open(&disk, &options).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(contents(&mut log).unwrap(), before, "{what}");
+        let g = group(&mut log, "g");
+        for i in 20..40 {
+            append(&mut log, g, 1 + i * 40, 40);
+            log.maintain().unwrap();
+        }
+        drop(log);
+        disk.crash(1);
+        assert_eq!(contents(&mut open(&disk, &options).unwrap()).unwrap()["g"].last(), 1600, "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_may_hold_the_end_of_the_log_stops_a_start() {
+    let options = SegmentLogOptions { checkpoint_bytes: 1 << 20, ..tiny() };
+    let (disk, before) = with_spares(&options);
+    let names = segments(&disk);
+    let used = &names[..names.len() - 2];
+    for name in used {
+        for (what, bytes) in
+            [("a bit", vec![0xff]), ("its header", vec![0; 512]), ("its start", vec![0; 3584])]
+        {
+            let disk = disk.fork();
+            overwrite(&disk, name, 0, &bytes);
+            let error = open(&disk, &options).err().unwrap_or_else(|| panic!("{name} without {what}"));
+            assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+            assert_eq!(segments(&disk), names, "nothing was touched");
+        }
+        let disk = disk.fork();
+        disk.open(name).unwrap().set_len(0).unwrap();
+        let error = open(&disk, &options).err().unwrap_or_else(|| panic!("{name} empty"));
+        assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+    }
+    // What nobody can tell from such a file says what may be done about it.
+    disk.create("0000000000000fff.seg", 0).unwrap();
+    let error = open(&disk, &options).err().unwrap().to_string();
+    assert!(error.contains("0000000000000fff.seg") && error.contains("move it out"), "{error}");
+    disk.remove("0000000000000fff.seg").unwrap();
+    assert_eq!(contents(&mut open(&disk, &options).unwrap()).unwrap(), before);
+}
+
+#[test]
+fn a_stray_file_that_the_log_has_passed_by_is_removed() {
+    let options = SegmentLogOptions { checkpoint_bytes: 1 << 20, ..tiny() };
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, &options).unwrap();
+    let g = group(&mut log, "g");
+    append(&mut log, g, 1, 40);
+    drop(log);
+    // The next start counts on from the highest number.
+    disk.create("00000000000000ff.seg", 4096).unwrap();
+    overwrite(&disk, "00000000000000ff.seg", 0, b"stray");
+    let mut log = open(&disk, &options).unwrap();
+    for i in 1..10 {
+        append(&mut log, g, 1 + i * 40, 40);
+        log.maintain().unwrap();
+    }
+    drop(log);
+    // It came back empty, behind where the log was then and before where it is now.
+    disk.create("00000000000000ff.seg", 0).unwrap();
+    let mut log = open(&disk, &options).unwrap();
+    assert_eq!(contents(&mut log).unwrap()["g"].last(), 400);
+    assert!(!segments(&disk).contains(&"00000000000000ff.seg".to_owned()));
+}
+
+#[test]
+fn a_start_writes_the_newest_slot_alone_and_no_more_of_it_than_there_is() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, &tiny()).unwrap();
+    let g = group(&mut log, "g");
+    for i in 0..60 {
+        append(&mut log, g, 1 + i * 8, 8);
+        log.maintain().unwrap();
+    }
+    drop(log);
+    let sequence = |slot: &str| {
+        let bytes = disk.contents(slot).unwrap();
+        u64::from_le_bytes(bytes[16..24].try_into().unwrap())
+    };
+    let (a, b) = (sequence("checkpoint-a"), sequence("checkpoint-b"));
+    assert_eq!(a.abs_diff(b), 1);
+    let (newest, other) =
+        if a > b { ("checkpoint-a", "checkpoint-b") } else { ("checkpoint-b", "checkpoint-a") };
+    let before = disk.operations();
+    let end = disk.contents(newest).unwrap().len() as u64 - 1;
+    drop(open(&disk, &tiny()).unwrap());
+    assert!(disk.written_at(newest, 0) > before);
+    assert!(disk.written_at(other, 0) <= before, "the only other good copy was put at risk");
+    assert!(disk.written_at(newest, end) <= before);
+}
+
+#[test]
+fn errors_name_a_file_as_it_is_called_now() {
+    let options = SegmentLogOptions { recycled_files: 4, ..tiny() };
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, &options).unwrap();
+    let g = group(&mut log, "g");
+    let mut next = 1;
+    // Recycled files by then.
+    drive(&mut log, g, &mut next, 100);
+    for _ in 0..40 {
+        disk.fail_operation_after(0);
+        let ops = vec![LogOp::Append(sample_chunk(next, 1, 8))];
+        let error = log.submit(&WriteBatch { writes: vec![GroupWrite { group: g, ops }] }).unwrap_err();
+        let StorageError::Io { path, .. } = &error else { panic!("{error}") };
+        let name = path.strip_prefix("memory:").unwrap();
+        // Neither what it was prepared as, nor what it was before.
+        assert!(segments(&disk).contains(&name.to_owned()), "{path} is not there: {:?}", segments(&disk));
+        drop(log);
+        log = open(&disk, &options).unwrap();
+        // The whole of the write may have reached the disk.
+        next = log.open_group(&"g".parse().unwrap()).unwrap().1.last_index + 1;
+        drive(&mut log, g, &mut next, 3);
+    }
+}
