@@ -49,8 +49,8 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    #[cfg(test)]
-    fn file(&self, number: u64) -> Option<&ManifestFile> {
+    /// The entry of a file.
+    pub(crate) fn file(&self, number: u64) -> Option<&ManifestFile> {
         let at = self.files.binary_search_by_key(&number, |f| f.number).ok()?;
         self.files.get(at)
     }

@@ -16,7 +16,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::checkpoint::{self, Checkpoint, CheckpointRoom, checkpoint_name, checkpoint_number, v1};
 use super::files::OpenFiles;
-use super::format::{Layout, PartHeader, SegmentHeader, segment_name, segment_number};
+use super::format::{
+    DATA_START, Layout, PART_HEADER, PartHeader, SegmentHeader, segment_name, segment_number,
+};
 use super::index::{Group, Segment};
 use super::manifest::{COPIES, Manifest, ManifestFile, SharedManifest};
 use super::options::SegmentLogOptions;
@@ -195,6 +197,19 @@ fn named_file(
     Ok(Segment::new(header, Arc::clone(files)))
 }
 
+/// Whether no batch was ever written to a file whose header is damaged: the place of the first part is cleared before a file is used. A
+/// file that begins with zeros proves nothing: what cleared its header may have cleared the part behind it, too.
+fn is_unused(disk: &dyn Disk, wanted: &ManifestFile) -> Result<bool, StorageError> {
+    let file = disk.open(&segment_name(wanted.number))?;
+    if wanted.version != 2 || file.len()? != wanted.bytes {
+        return Ok(false);
+    }
+    let mut bytes = [0; DATA_START as usize + PART_HEADER];
+    file.read_exact_at(0, &mut bytes)?;
+    let (header, first) = bytes.split_at(DATA_START as usize);
+    Ok(header.iter().any(|byte| *byte != 0) && first.iter().all(|byte| *byte == 0))
+}
+
 /// A checkpoint that can be read, the newest first; the needs of both.
 fn read_checkpoints(
     disk: &dyn Disk,
@@ -243,13 +258,22 @@ fn open(
         Expect::Blank if has_records(disk, names)? => return Err(not_blank(disk, names)),
         _ => {}
     }
-    let mut segments = BTreeMap::new();
+    let (mut segments, mut unused) = (BTreeMap::new(), Vec::new());
     for wanted in &manifest.files {
         if !names.contains(&segment_name(wanted.number)) {
             let path = disk.path(&segment_name(wanted.number));
             return Err(damaged(path, 0, "missing; the manifest names it"));
         }
-        segments.insert(wanted.number, named_file(disk, files, manifest.store, wanted)?);
+        match named_file(disk, files, manifest.store, wanted) {
+            Ok(segment) => {
+                segments.insert(wanted.number, segment);
+            }
+            Err(error @ StorageError::Damaged { .. }) if is_unused(disk, wanted)? => {
+                tracing::warn!(%error, "the file holds nothing of the log and is made anew");
+                unused.push((segment_name(wanted.number), wanted.bytes));
+            }
+            Err(error) => return Err(error),
+        }
     }
     let (number, checkpoint, needs) = read_checkpoints(disk, &manifest)?;
     let start = checkpoint.position;
@@ -262,7 +286,8 @@ fn open(
     let mut scan = Scan::new(&segments, replay, start)?;
     scan.run()?;
     let tail = scan.tail()?;
-    let spares = unnamed(disk, names, &segments, tail.position())?;
+    let mut spares = unnamed(disk, names, &manifest, tail.position())?;
+    spares.append(&mut unused);
 
     let manifest = SharedManifest::new(manifest);
     manifest.change(disk, |m| {
@@ -331,13 +356,13 @@ fn finish(disk: &dyn Disk, parts: Finish<'_>, replay: Replay) -> Result<Recovere
 fn unnamed(
     disk: &dyn Disk,
     names: &[String],
-    segments: &BTreeMap<u64, Arc<Segment>>,
+    manifest: &Manifest,
     end: Position,
 ) -> Result<Vec<(String, u64)>, StorageError> {
     let mut spares = Vec::new();
     for name in names {
         let Some(number) = segment_number(name) else { continue };
-        if segments.contains_key(&number) {
+        if manifest.file(number).is_some() {
             continue;
         }
         let file = disk.open(name)?;
