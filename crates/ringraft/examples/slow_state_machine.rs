@@ -31,8 +31,7 @@ impl StateMachine for Sleeper {
 }
 
 fn main() {
-    let arguments: Vec<u64> =
-        std::env::args().skip(1).map(|text| text.parse().expect("a number")).collect();
+    let arguments: Vec<u64> = std::env::args().skip(1).map(|text| text.parse().expect("a number")).collect();
     let sleep = Duration::from_secs(arguments.first().copied().unwrap_or(10));
     let rate = arguments.get(1).copied().unwrap_or(4000).max(1);
     let fell: Vec<bool> = [1, 2].into_iter().map(|lanes| leaders_fall(lanes, sleep, rate)).collect();
@@ -80,11 +79,18 @@ fn leaders_fall(lanes: usize, sleep: Duration, rate: u64) -> bool {
     measure(&leader, "standstill", sleep);
     let asked = Instant::now();
     let described = slow_leader.describe(Duration::from_secs(1)).is_ok();
-    println!("  describe of the slow group: {} after {:?}", if described { "answered" } else { "missed" }, asked.elapsed());
+    println!(
+        "  describe of the slow group: {} after {:?}",
+        if described { "answered" } else { "missed" },
+        asked.elapsed()
+    );
     stop.store(true, Ordering::Relaxed);
     let (taken, busy) = flood.join().expect("the flood ended");
     let fell = terms() != before;
-    println!("  tasks taken {taken}, refused as busy {busy}; leaders that fell: {}", if fell { "yes" } else { "none" });
+    println!(
+        "  tasks taken {taken}, refused as busy {busy}; leaders that fell: {}",
+        if fell { "yes" } else { "none" }
+    );
     hosts.iter().for_each(RaftHost::shutdown);
     fell
 }
@@ -110,7 +116,9 @@ fn measure(node: &Node, phase: &str, time: Duration) {
         thread::sleep(Duration::from_millis(2));
     }
     latencies.sort_unstable();
-    let at = |share: f64| latencies.get(((latencies.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
+    let at = |share: f64| {
+        latencies.get(((latencies.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default()
+    };
     println!(
         "  {phase:<10} {:>5} writes, p50 {:?}, p99 {:?}, worst {:?}, {failed} failed",
         latencies.len(),

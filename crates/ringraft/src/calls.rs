@@ -189,11 +189,7 @@ impl Node {
         self.ask_for_members(CONTROL_WAIT, done);
     }
 
-    fn ask_for_members(
-        &self,
-        limit: Duration,
-        done: impl FnOnce(Result<Members, Status>) + Send + 'static,
-    ) {
+    fn ask_for_members(&self, limit: Duration, done: impl FnOnce(Result<Members, Status>) + Send + 'static) {
         let stopped = || Status::new(RaftError::NodeShutdown, "the node has stopped");
         let answer = Promise::calling(move |members: Option<Option<Result<Members, Status>>>| {
             done(members.flatten().unwrap_or_else(|| Err(stopped())));

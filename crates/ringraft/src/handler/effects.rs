@@ -25,7 +25,8 @@ impl LogEntryAndClosureHandler {
             self.propose(now, handle, out);
         }
         let mut fx = std::mem::take(&mut self.fx);
-        let held = self.group(handle).map(|group| group.worker).is_some_and(|worker| !self.rooms.has_room(worker));
+        let held =
+            self.group(handle).map(|group| group.worker).is_some_and(|worker| !self.rooms.has_room(worker));
         if let Some(group) = self.group(handle) {
             group.step(now, input, held, &mut fx);
             out.steps += 1;
@@ -147,8 +148,11 @@ impl LogEntryAndClosureHandler {
         out.disk.extend(write);
         let key = group.key;
         let readers = out.reads.len();
-        out.reads[handle.slot as usize % readers]
-            .extend(fx.reads.drain(..).map(|read| ReadTask { handle, key, read }));
+        out.reads[handle.slot as usize % readers].extend(fx.reads.drain(..).map(|read| ReadTask {
+            handle,
+            key,
+            read,
+        }));
         let tasks = &mut out.fsm[usize::from(group.worker)];
         for event in fx.fsm.drain(..) {
             tasks.push(match event {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ringraft_core::{
-    AppendKind, CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp, LogRead, Marks,
-    Members, MembershipChange, Mutant, NodeDescription, PeerId, RaftRequest, RaftResponse, ReadOnlyOption,
-    RecoveredState, Status, Term, Ticket,
+    AppendKind, CallDone, CallFailure, Configuration, CoreOptions, EntryChunk, FsmEvent, LogIndex, LogOp,
+    LogRead, Marks, Members, MembershipChange, Mutant, NodeDescription, PeerId, RaftRequest, RaftResponse,
+    ReadOnlyOption, RecoveredState, Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
 use ringraft_storage::{GroupKey, StorageError};

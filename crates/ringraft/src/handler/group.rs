@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ringraft_core::{
-    ChunkBuilder, Effects, Input, Mutant, NodeImpl, NodeState, ProposeError, Proposed, RaftError, Status, Term, Time,
+    ChunkBuilder, Effects, Input, Mutant, NodeImpl, NodeState, ProposeError, Proposed, RaftError, Status,
+    Term, Time,
 };
 use ringraft_storage::GroupKey;
 

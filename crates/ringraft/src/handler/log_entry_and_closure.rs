@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, EntryChunk, Input, RaftError, RaftRequest, RaftResponse,
-    Status, Ticket, Time,
+    AppendKind, ConfigurationEntry, Effects, EntryChunk, Input, RaftError, RaftRequest, RaftResponse, Status,
+    Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
 use ringraft_storage::StorageError;

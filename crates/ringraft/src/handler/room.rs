@@ -100,7 +100,9 @@ impl LogEntryAndClosureHandler {
     pub(super) fn note_held(&mut self, handle: GroupHandle) {
         let Some(group) = self.group(handle) else { return };
         let worker = group.worker;
-        if group.node().holds_delivery() && group.node().awaits_apply() && !std::mem::replace(&mut group.held, true)
+        if group.node().holds_delivery()
+            && group.node().awaits_apply()
+            && !std::mem::replace(&mut group.held, true)
         {
             self.rooms.worker(worker).held.push(handle);
         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use ringraft_core::{
-    AppendEntriesRequest, AppendEntriesResponse, AppendKind, Configuration, CoreOptions, GroupId, LogId, MembershipChange,
-    NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
+    AppendEntriesRequest, AppendEntriesResponse, AppendKind, Configuration, CoreOptions, GroupId, LogId,
+    MembershipChange, NodeState, PeerId, RaftError, RaftRequest, RaftResponse, RequestVoteRequest,
     RequestVoteResponse, Status, Term, Time, TimeoutNowRequest,
 };
 use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContext, SendError, Transport};
@@ -207,7 +207,8 @@ impl World {
             let reads = reads.collect();
             self.turn(reads);
             let idle = (0..2).all(|worker| self.still[worker] || self.out.fsm[worker].is_empty());
-            if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out) {
+            if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out)
+            {
                 return;
             }
         }

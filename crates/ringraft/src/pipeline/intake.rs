@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ringraft_ring::{Consumer, ConsumerWaker, Producer, Wake, ring, ring_with_wake};
 
+#[cfg(shuttle)]
+use crate::breakage::{Breakage, is};
 use crate::handler::LaneEvent;
 
 /// The rings of one lane, for whoever publishes.
@@ -56,7 +58,11 @@ impl Wake for Rouse {
 
 /// The rings of a lane: `size` slots for control, as many for entries, and as many for the tasks of all workers together. With
 /// `wake` the lane sleeps elsewhere, and that ends its sleep.
-pub(crate) fn lane_rings(size: usize, fsm_workers: usize, wake: Option<Arc<dyn Wake>>) -> (LaneRings, Intake) {
+pub(crate) fn lane_rings(
+    size: usize,
+    fsm_workers: usize,
+    wake: Option<Arc<dyn Wake>>,
+) -> (LaneRings, Intake) {
     let (control, taken) = match wake {
         Some(wake) => ring_with_wake(size, wake),
         None => ring(size),
@@ -150,6 +156,10 @@ impl Intake {
 
 fn announce(bulk: &mut Bulk, wanted: bool) -> bool {
     if !wanted || bulk.over {
+        return true;
+    }
+    #[cfg(shuttle)]
+    if is(Breakage::Announce) {
         return true;
     }
     bulk.announced = true;

@@ -221,7 +221,10 @@ impl LaneLoop {
         let entry_room = self.entry_room();
         let limit = self.parts.handler.next_deadline().map_or(LONGEST_SLEEP, until);
         let (parts, out) = (&mut self.parts, &self.out);
-        debug_assert!(!parts.handler.can_go_on(out), "a lane sleeps over what it holds back and could hand on");
+        debug_assert!(
+            !parts.handler.can_go_on(out),
+            "a lane sleeps over what it holds back and could hand on"
+        );
         let stopping = self.stopping;
         let takes = |worker| stopping || out.worker_has_room(worker);
         if parts.intake.announce_sleep(entry_room > 0, takes) {

@@ -145,7 +145,9 @@ impl Processors {
         match &mut self.sink {
             LaneSink::Local { control, .. } => control.push(event),
             LaneSink::Rings(rings) => {
-                let (Some(ring), Some(waiting)) = (rings.get(lane), self.overflow.get_mut(lane)) else { return };
+                let (Some(ring), Some(waiting)) = (rings.get(lane), self.overflow.get_mut(lane)) else {
+                    return;
+                };
                 // Behind what waits already, so that control keeps its order.
                 if !waiting.is_empty() {
                     waiting.push_back(event);
@@ -196,9 +198,9 @@ impl Processors {
         frame.content.len() > NO_HEARTBEAT
             && match &self.sink {
                 LaneSink::Local { entries, room, .. } => entries.len() >= *room,
-                LaneSink::Rings(rings) => {
-                    rings.iter().all(|ring| ring.entries.remaining_capacity() == 0 && !ring.entries.is_closed())
-                }
+                LaneSink::Rings(rings) => rings
+                    .iter()
+                    .all(|ring| ring.entries.remaining_capacity() == 0 && !ring.entries.is_closed()),
             }
     }
 

@@ -226,7 +226,9 @@ fn a_state_machine_that_stands_still_stops_nobody_else() {
                     let machine = Held(Arc::clone(&gate));
                     let options = quick(&cluster.conf);
                     let server = member.node.server_id().clone();
-                    RaftGroupService::new(*name, server, options, machine).start(&member.host).expect("starts")
+                    RaftGroupService::new(*name, server, options, machine)
+                        .start(&member.host)
+                        .expect("starts")
                 };
                 names.iter().map(start).next_back().expect("one at least")
             })

@@ -206,8 +206,7 @@ impl World {
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(p) = &host.process else { continue };
             let waiting = p.control.len() + p.tasks.iter().map(VecDeque::len).sum::<usize>();
-            let held =
-                !p.out.is_empty() || p.lane.holds_back() || waiting > 0 || !p.failed.is_empty();
+            let held = !p.out.is_empty() || p.lane.holds_back() || waiting > 0 || !p.failed.is_empty();
             // Heartbeats go on: what is just on its way is no leak.
             let applying = p.workers.iter().map(|worker| worker.ring.len()).sum::<usize>();
             let queued = p.disk_ring.len() + applying + p.read_ring.len();

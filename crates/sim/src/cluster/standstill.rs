@@ -86,7 +86,8 @@ impl World {
             self.after(self.plan.election_timeout_ms * MS / 16 + 1, Event::Standstill);
             return self.drain_outcomes();
         }
-        let Standstill::Running { asked, .. } = std::mem::replace(&mut self.standstill, Standstill::Over) else {
+        let Standstill::Running { asked, .. } = std::mem::replace(&mut self.standstill, Standstill::Over)
+        else {
             return Ok(());
         };
         self.calm_since = self.now;
@@ -94,7 +95,8 @@ impl World {
         for (group, before) in asked {
             let leader = self.leader_of(group).and_then(|host| self.node(group, host));
             if leader.is_none_or(|node| node.applied_index() <= before) {
-                let what = format!("group {group} applies nothing while the worker of other groups stands still");
+                let what =
+                    format!("group {group} applies nothing while the worker of other groups stands still");
                 let text = what + &self.describe(group);
                 return Err(broken("a state machine that stands still holds nobody else back", text));
             }

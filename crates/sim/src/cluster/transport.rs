@@ -96,7 +96,8 @@ impl SimTransport {
     pub(super) fn take_rooms(&self) -> Vec<(LinkId, Endpoint, ConnectionClass)> {
         let mut state = self.state.lock();
         let half = state.outbox / 2;
-        let rooms = (0..).zip(&mut state.links).filter(|(_, link)| link.refused && link.waiting.len() <= half);
+        let rooms =
+            (0..).zip(&mut state.links).filter(|(_, link)| link.refused && link.waiting.len() <= half);
         rooms
             .map(|(at, link)| {
                 link.refused = false;

@@ -199,7 +199,9 @@ impl World {
             (process.out.disk.len(), process.out.disk.last().map_or(0, |write| write.ops.len()));
         for worker in 0..WORKERS {
             for task in process.out.fsm[worker].iter().skip(process.seen_fsm[worker]) {
-                let (FsmTask::Committed { handle, .. } | FsmTask::Event { handle, .. }) = task else { continue };
+                let (FsmTask::Committed { handle, .. } | FsmTask::Event { handle, .. }) = task else {
+                    continue;
+                };
                 if let Some(group) = process.by_handle.get(handle) {
                     self.note_fsm(*group, host, task);
                     self.oracle.delivered(*group, host, task)?;

@@ -153,12 +153,6 @@ fn followers_read_back(change: fn(&mut HostOptions)) {
     });
 }
 
-fn yield_until(done: impl Fn() -> bool) {
-    while !done() {
-        shuttle::thread::yield_now();
-    }
-}
-
 #[test]
 fn followers_read_back_behind_a_network_thread() {
     followers_read_back(|_| {});
