@@ -17,6 +17,8 @@ pub(crate) enum Breakage {
     LastLook,
     /// A later stage does not say that there is room.
     Room,
+    /// A lane goes to sleep without having its rings for bulk wake it.
+    Announce,
 }
 
 std::thread_local! {

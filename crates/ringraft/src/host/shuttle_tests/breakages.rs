@@ -53,3 +53,10 @@ fn stages_that_do_not_say_that_there_is_room() {
     set(Breakage::Room);
     a_stage_is_slow(Slow::Disk, 8, |_| {});
 }
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_lane_that_sleeps_over_its_rings_for_bulk() {
+    set(Breakage::Announce);
+    one_after_the_other(|_, _| {});
+}

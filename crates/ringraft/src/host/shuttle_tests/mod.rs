@@ -346,3 +346,9 @@ fn join(threads: Vec<JoinHandle<()>>) {
         thread.join().expect("the thread did not panic");
     }
 }
+
+fn yield_until(done: impl Fn() -> bool) {
+    while !done() {
+        shuttle::thread::yield_now();
+    }
+}

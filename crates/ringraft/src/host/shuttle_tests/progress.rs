@@ -36,7 +36,7 @@ pub(super) fn a_few_entries_at_a_time(change: fn(&mut HostOptions)) {
         change(&mut options);
         let raft = &mut node_options.raft_options;
         (raft.max_entries_size, raft.max_unapplied_entries) = (1, 2);
-        (options.apply_ring_size, options.turn_events) = (4, 4);
+        (options.apply_ring_size, options.turn_events) = (4, 16);
         let (host, ledger) =
             (RaftHost::start(options).expect("the host starts"), Arc::new(Ledger::default()));
         let node = start_with(&host, "g", node_options, Recorder::new(&ledger));

@@ -107,7 +107,7 @@ fn entries_are_read_back(change: fn(&mut HostOptions)) {
     let counter = Arc::clone(&total);
     explore(move || {
         let mut options = tight();
-        (options.apply_ring_size, options.turn_events) = (4, 4);
+        (options.apply_ring_size, options.turn_events) = (4, 16);
         let reads = Arc::new(Reads::default());
         options.store = ScriptedStore::reading(Arc::clone(&reads));
         change(&mut options);
