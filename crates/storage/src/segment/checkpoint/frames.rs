@@ -3,6 +3,7 @@
 use super::super::format::{FORMAT_VERSION, put32, put64, u16_at, u32_at, u64_at};
 use crate::disk::DiskFile;
 use crate::store_id::StoreId;
+use crate::traits::StorageError;
 
 const MAGIC: [u8; 8] = *b"RRCHECKP";
 const HEADER: usize = 64;
@@ -53,6 +54,35 @@ fn seed(store: StoreId) -> u32 {
     crc32c::crc32c(&store.0)
 }
 
+/// Why a checkpoint cannot be read.
+pub(crate) enum Unreadable {
+    /// The system did not give it: another attempt may.
+    Io(StorageError),
+    /// What stands there is no checkpoint.
+    Broken(String),
+}
+
+impl From<String> for Unreadable {
+    fn from(what: String) -> Unreadable {
+        Unreadable::Broken(what)
+    }
+}
+
+impl From<&str> for Unreadable {
+    fn from(what: &str) -> Unreadable {
+        Unreadable::Broken(what.to_owned())
+    }
+}
+
+impl From<StorageError> for Unreadable {
+    fn from(error: StorageError) -> Unreadable {
+        match error {
+            StorageError::Damaged { what, .. } => Unreadable::Broken(what),
+            error => Unreadable::Io(error),
+        }
+    }
+}
+
 /// Reads the block of a checkpoint file through a window of one frame.
 pub(crate) struct BlockReader<'a> {
     file: &'a dyn DiskFile,
@@ -71,20 +101,20 @@ impl<'a> BlockReader<'a> {
         file: &'a dyn DiskFile,
         store: StoreId,
         number: u64,
-    ) -> Result<BlockReader<'a>, String> {
+    ) -> Result<BlockReader<'a>, Unreadable> {
         let mut head = [0; HEADER];
-        file.read_exact_at(0, &mut head).map_err(|e| e.to_string())?;
+        file.read_exact_at(0, &mut head)?;
         if head[..8] != MAGIC {
-            return Err("not a checkpoint".to_owned());
+            return Err("not a checkpoint".into());
         }
         if u32_at(&head, 8) != FORMAT_VERSION {
-            return Err(format!("format version {} is not {FORMAT_VERSION}", u32_at(&head, 8)));
+            return Err(format!("format version {} is not {FORMAT_VERSION}", u32_at(&head, 8)).into());
         }
         if crc32c::crc32c(&head[..40]) != u32_at(&head, 40) {
-            return Err("the checksum of the file's header does not match".to_owned());
+            return Err("the checksum of the file's header does not match".into());
         }
         if (u16_at(&head, 12), u64_at(&head, 16), StoreId::read(&head[24..40])) != (0, number, store) {
-            return Err("a checkpoint of another number or store".to_owned());
+            return Err("a checkpoint of another number or store".into());
         }
         Ok(BlockReader {
             file,
@@ -98,16 +128,16 @@ impl<'a> BlockReader<'a> {
         })
     }
 
-    fn next_frame(&mut self) -> Result<(), String> {
+    fn next_frame(&mut self) -> Result<(), Unreadable> {
         if self.ended {
-            return Err("the block ends early".to_owned());
+            return Err("the block ends early".into());
         }
         let mut head = [0; FRAME_HEADER];
-        self.file.read_exact_at(self.offset, &mut head).map_err(|e| e.to_string())?;
+        self.file.read_exact_at(self.offset, &mut head)?;
         if u32_at(&head, 0) != FRAME_MAGIC
             || crc32c::crc32c_append(seed(self.store), &head[..28]) != u32_at(&head, 28)
         {
-            return Err(format!("no frame at byte {}", self.offset));
+            return Err(format!("no frame at byte {}", self.offset).into());
         }
         let flags = u32_at(&head, 4);
         let body = u32_at(&head, 20) as usize;
@@ -116,7 +146,7 @@ impl<'a> BlockReader<'a> {
             || (u64_at(&head, 8), u32_at(&head, 16)) != (self.number, self.frame)
             || body > FRAME_BODY
         {
-            return Err(format!("a frame out of order at byte {}", self.offset));
+            return Err(format!("a frame out of order at byte {}", self.offset).into());
         }
         let rest = self.window.split_off(self.taken);
         self.window = rest;
@@ -124,9 +154,9 @@ impl<'a> BlockReader<'a> {
         let start = self.window.len();
         self.window.resize(start + body, 0);
         let at = self.offset + FRAME_HEADER as u64;
-        self.file.read_exact_at(at, &mut self.window[start..]).map_err(|e| e.to_string())?;
+        self.file.read_exact_at(at, &mut self.window[start..])?;
         if crc32c::crc32c(&self.window[start..]) != u32_at(&head, 24) {
-            return Err(format!("the checksum of the frame at byte {} does not match", self.offset));
+            return Err(format!("the checksum of the frame at byte {} does not match", self.offset).into());
         }
         self.offset = at + body as u64;
         self.frame += 1;
@@ -135,7 +165,7 @@ impl<'a> BlockReader<'a> {
     }
 
     /// The next `n` bytes of the block.
-    pub(crate) fn take(&mut self, n: usize) -> Result<&[u8], String> {
+    pub(crate) fn take(&mut self, n: usize) -> Result<&[u8], Unreadable> {
         while self.window.len() - self.taken < n {
             self.next_frame()?;
         }

@@ -21,6 +21,7 @@ use super::stream::Position;
 use crate::store_id::StoreId;
 use crate::traits::GroupKey;
 
+pub(crate) use frames::Unreadable;
 pub(crate) use read::{in_force, read};
 pub(crate) use room::CheckpointRoom;
 

@@ -7,15 +7,15 @@ use ringraft_core::{ConfigurationEntry, DamagedRange, GroupId, HardState, Invali
 use super::super::format::{Cursor, RunKind, decode_configuration, take_configuration_entry, u16_at, u32_at};
 use super::super::index::GroupIndex;
 use super::super::stream::Position;
-use super::frames::BlockReader;
+use super::frames::{BlockReader, Unreadable};
 use super::{Checkpoint, StoredGroup, StoredRun, checkpoint_name};
 use crate::disk::Disk;
 use crate::store_id::StoreId;
 use crate::traits::{GroupKey, GroupNumber, Incarnation};
 
-/// Reads checkpoint file `number`; the error says why it cannot be read.
-pub(crate) fn read(disk: &dyn Disk, store: StoreId, number: u64) -> Result<Checkpoint, String> {
-    let file = disk.open(&checkpoint_name(number)).map_err(|e| e.to_string())?;
+/// Reads checkpoint file `number`.
+pub(crate) fn read(disk: &dyn Disk, store: StoreId, number: u64) -> Result<Checkpoint, Unreadable> {
+    let file = disk.open(&checkpoint_name(number))?;
     let mut block = BlockReader::open(&*file, store, number)?;
     let mut head = Cursor::new(block.take(48)?);
     let position =
@@ -23,7 +23,7 @@ pub(crate) fn read(disk: &dyn Disk, store: StoreId, number: u64) -> Result<Check
     let (next_number, next_incarnation) = (head.u32()?, head.u32()?);
     let (group_count, tombstone_count, gone) = (head.u32()?, head.u32()?, head.u32()?);
     if gone != 0 {
-        return Err("a full block that names groups that are gone".to_owned());
+        return Err("a full block that names groups that are gone".into());
     }
     let mut groups = Vec::new();
     for _ in 0..group_count {
@@ -31,7 +31,7 @@ pub(crate) fn read(disk: &dyn Disk, store: StoreId, number: u64) -> Result<Check
         let mut record = Cursor::new(block.take(len)?);
         groups.push(group(&mut record)?);
         if !record.is_empty() {
-            return Err("a group record that is longer than what it says".to_owned());
+            return Err("a group record that is longer than what it says".into());
         }
     }
     let mut tombstones = BTreeMap::new();
@@ -42,7 +42,7 @@ pub(crate) fn read(disk: &dyn Disk, store: StoreId, number: u64) -> Result<Check
         tombstones.insert(name, Cursor::new(block.take(8)?).u64()?);
     }
     if !block.is_at_end() {
-        return Err("the block is longer than what it says".to_owned());
+        return Err("the block is longer than what it says".into());
     }
     Ok(Checkpoint { position, next_number, next_incarnation, groups, tombstones })
 }

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use ringraft_core::GroupId;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::checkpoint::{self, Checkpoint, CheckpointRoom, checkpoint_name, checkpoint_number, v1};
+use super::checkpoint::{
+    self, Checkpoint, CheckpointRoom, Unreadable, checkpoint_name, checkpoint_number, v1,
+};
 use super::files::OpenFiles;
 use super::format::{
     DATA_START, Layout, PART_HEADER, PartHeader, SegmentHeader, segment_name, segment_number,
@@ -227,7 +229,9 @@ fn read_checkpoints(
                 needs[slot] = Some(CheckpointNeeds { from: found.position.file, files: found.files() });
                 chosen.get_or_insert((number, found));
             }
-            Err(what) => {
+            // The other one may be older than what was acknowledged by a lot; who cannot read now may be able to later.
+            Err(Unreadable::Io(error)) => return Err(error),
+            Err(Unreadable::Broken(what)) => {
                 let path = disk.path(&checkpoint_name(number));
                 tracing::warn!(%path, %what, "a checkpoint cannot be read; the other one is used");
                 reason = what;
