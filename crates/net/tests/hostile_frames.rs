@@ -533,6 +533,28 @@ fn a_turn_gives_each_connection_its_share() {
 }
 
 #[test]
+fn a_turn_offers_only_some_of_what_was_handed_back() {
+    let mut host = Tcp::new().host(NetLoopOptions { max_connections_per_address: 4096, ..quick() });
+    host.seen.room = Some(0);
+    let mut streams: Vec<TcpStream> = Vec::new();
+    for n in 0..400 {
+        let mut stream = joined(&mut host);
+        stream.write_all(&bytes_of(&request(n, Bytes::new()))).unwrap();
+        streams.push(stream);
+    }
+    let stand_still = |host: &mut Host| {
+        host.event_loop.turn(Some(Duration::from_millis(1)), &mut host.seen).unwrap().busy == 400
+    };
+    drive(&mut [&mut host], "all stand still", |hosts| stand_still(hosts[0]));
+    let before = host.metric("busy");
+    host.turn(Duration::ZERO);
+    assert!(host.metric("busy") - before <= 256, "a turn offers everything again");
+    // And yet everybody has his turn.
+    host.seen.room = None;
+    drive(&mut [&mut host], "all are served", |hosts| hosts[0].seen.requests.len() == 400);
+}
+
+#[test]
 fn a_loop_runs_on_its_own_thread() {
     let mut server = Tcp::new().host(quick());
     let (event_loop, transport) = NetLoop::new(quick()).unwrap();

@@ -23,6 +23,9 @@ mod links;
 mod memory;
 mod serve;
 
+/// Requests that were handed back and are offered again in one turn.
+const PARKED_OFFERS: usize = 256;
+
 pub(crate) struct Engine<S> {
     pub(crate) hub: Arc<Hub<S>>,
     slots: Vec<Slot<S>>,
@@ -30,7 +33,7 @@ pub(crate) struct Engine<S> {
     /// Connections with something to read, in the order of their turn.
     ready: VecDeque<ConnectionId>,
     /// Connections whose consumer was busy.
-    parked: Vec<ConnectionId>,
+    parked: VecDeque<ConnectionId>,
     /// Socket reads land here first, so that an idle connection needs no buffer and a busy one a fitting one.
     scratch: Box<[u8]>,
     dials: Vec<links::Dial>,
@@ -57,7 +60,7 @@ impl<S: Socket> Engine<S> {
             slots: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
-            parked: Vec::new(),
+            parked: VecDeque::new(),
             scratch,
             dials: Vec::new(),
             next_sweep: None,
@@ -191,7 +194,9 @@ impl<S: Socket> Engine<S> {
 
     /// Does everything that is due and delivers what is ready. Returns the links that want a connection.
     pub(crate) fn work(&mut self, now: Instant, inbound: &mut dyn Inbound) -> Vec<LinkId> {
-        for id in std::mem::take(&mut self.parked) {
+        // In turn, and not all at once: thousands that wait for one slow consumer must not cost as much as if they were served.
+        for _ in 0..self.parked.len().min(PARKED_OFFERS) {
+            let Some(id) = self.parked.pop_front() else { break };
             if let Some(peer) = self.peer_mut(id) {
                 peer.queued = true;
                 self.ready.push_back(id);

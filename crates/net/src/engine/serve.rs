@@ -65,7 +65,7 @@ impl<S: Socket> Engine<S> {
                 peer.queued = true;
                 self.ready.push_back(id);
             }
-            Served::Busy => self.parked.push(id),
+            Served::Busy => self.parked.push_back(id),
         }
         let neighbour =
             (!greeted && peer.is_greeted()).then(|| peer.standing().filter(|s| s.known).cloned()).flatten();
@@ -207,7 +207,8 @@ impl<S: Socket> Engine<S> {
             Accept::Later(frame) => {
                 peer.shared.unanswered.fetch_sub(counts, Ordering::Relaxed);
                 peer.park(frame, now);
-                Offered::Later
+                // Without a pause only when the turn had something: else the loop would never rest.
+                if self.delivered > 0 { Offered::Later } else { Offered::Busy }
             }
         }
     }

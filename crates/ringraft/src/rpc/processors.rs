@@ -351,7 +351,10 @@ impl Processors {
         } else {
             self.process_user_request(handle, frame)
         };
-        self.user_time += start.elapsed();
+        // Only what is taken counts: a turn that takes nothing has no end that would reset it.
+        if !matches!(accept, Accept::Busy(_)) {
+            self.user_time += start.elapsed();
+        }
         accept
     }
 }

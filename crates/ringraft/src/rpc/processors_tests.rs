@@ -241,7 +241,15 @@ fn what_is_for_the_worker_waits_there_and_is_bounded() {
         taken += 1;
         assert!(taken < 1000, "one connection has no end of requests there");
     }
+    processors.on_turn_end();
     assert_eq!(processors.on_request(handle(1, 0), frame("test.Wide", "x")), Accept::Taken);
+    processors.on_turn_end();
+    // A turn in which it is merely offered again and again has not had its share.
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_millis(20) {
+        let accept = processors.on_request(handle(0, taken), frame("test.Wide", "x"));
+        assert_eq!(accept, Accept::Busy(frame("test.Wide", "x")));
+    }
     assert!(answers.0.lock().is_empty(), "the network's thread handles none of them");
     users.close_worker();
     users.run_worker(&(Arc::clone(&answers) as Arc<dyn Transport>));

@@ -25,9 +25,9 @@ pub struct UserRequest {
 pub trait UserProcessor: Send + Sync {
     /// Takes one request, and answers through the responder now or later, from any thread. A panic answers the request with an error.
     ///
-    /// Called on the network thread, which may be an owner thread, so that it must not block and should take microseconds; or on the
-    /// host's worker, when it was
-    /// [registered there](crate::RaftHost::register_user_processor_on_worker), where other such requests wait for it.
+    /// Called on the network thread, which may be an owner thread, so that it must not block and should take microseconds; or, when it was
+    /// [registered there](crate::RaftHost::register_user_processor_on_worker), on the host's worker, where other such requests wait
+    /// for it.
     fn handle(&self, request: UserRequest, responder: Responder);
 }
 
