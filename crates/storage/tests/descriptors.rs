@@ -3,6 +3,7 @@
 mod model;
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -100,6 +101,9 @@ fn descriptors_that_strangers_take_are_waited_for() {
     limit_descriptors(256);
     let mut next = 1;
     for _ in 0..4 {
+        while empty_files(dir.path()) < 2 {
+            std::thread::yield_now();
+        }
         let mut taken = Vec::new();
         while let Ok(file) = File::open("/dev/null") {
             taken.push(file);
@@ -110,7 +114,7 @@ fn descriptors_that_strangers_take_are_waited_for() {
             let written = &written;
             // They are given back when the files that were ready are full, or nearly so.
             scope.spawn(move || {
-                while written.load(Ordering::Relaxed) < 6 {
+                while written.load(Ordering::Relaxed) < 3 {
                     std::thread::yield_now();
                 }
                 drop(taken);
@@ -124,6 +128,13 @@ fn descriptors_that_strangers_take_are_waited_for() {
         });
     }
     assert_eq!(contents(&mut log).unwrap()["g"].last(), next - 1);
+}
+
+/// Segment files that nothing was written to, and which have their final names.
+fn empty_files(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let segments = names.filter(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    segments.filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes[512..552] == [0; 40])).count()
 }
 
 #[allow(unsafe_code)]
