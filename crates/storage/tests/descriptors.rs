@@ -3,7 +3,10 @@
 mod model;
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use model::{completed, contents, tiny};
 use ringraft_core::LogOp;
@@ -89,35 +92,49 @@ fn a_read_that_gets_no_descriptor_fails_alone_and_may_be_tried_again() {
 fn descriptors_that_strangers_take_are_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(RealDisk::new(dir.path()).unwrap());
-    let options = SegmentLogOptions { file_bytes: 16 << 10, ..SegmentLogOptions::default() };
+    // Two or three writes fill a file.
+    let patience = Duration::from_secs(60);
+    let options =
+        SegmentLogOptions { file_bytes: 4 << 10, prepare_patience: patience, ..SegmentLogOptions::default() };
     let mut log = SegmentLog::open(disk, options).unwrap();
     let group = log.open_group(&"g".parse().unwrap()).unwrap().0;
     limit_descriptors(256);
     let mut next = 1;
     for _ in 0..4 {
+        while empty_files(dir.path()) < 2 {
+            std::thread::yield_now();
+        }
         let mut taken = Vec::new();
         while let Ok(file) = File::open("/dev/null") {
             taken.push(file);
         }
         assert!(taken.len() > 100);
-        // They are given back while a write waits for a file.
+        let written = AtomicU64::new(0);
         std::thread::scope(|scope| {
-            let (full, wait) = std::sync::mpsc::channel::<()>();
+            let written = &written;
+            // They are given back when the files that were ready are full, or nearly so.
             scope.spawn(move || {
-                let _ = wait.recv();
+                while written.load(Ordering::Relaxed) < 3 {
+                    std::thread::yield_now();
+                }
                 drop(taken);
             });
-            for i in 0..40 {
-                if i == 10 {
-                    full.send(()).unwrap();
-                }
+            for _ in 0..20 {
                 append(&mut log, group, next).unwrap();
                 next += 100;
                 log.maintain().unwrap();
+                written.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
     assert_eq!(contents(&mut log).unwrap()["g"].last(), next - 1);
+}
+
+/// Segment files that nothing was written to, and which have their final names.
+fn empty_files(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let segments = names.filter(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    segments.filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes[512..552] == [0; 40])).count()
 }
 
 #[allow(unsafe_code)]
