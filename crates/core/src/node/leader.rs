@@ -142,15 +142,10 @@ impl NodeImpl {
         };
         if rules::election::may_lead_on(rules::quorum::has_quorum(self.log.configuration(), alive)) {
             self.last_leader_timestamp = now;
-            self.patience_begins();
             if let Some(leader) = self.role.leadership_mut() {
                 let period = (self.options.election_timeout_ms / 2).max(1);
                 leader.step_down_timer.start(now.after_millis(period));
             }
-            return;
-        }
-        if let Some(end) = self.extended_patience(now, fx) {
-            self.put_off(end);
             return;
         }
         fx.marks.set(Mark::QuorumLost);

@@ -15,7 +15,7 @@ const MOST_EXTENSIONS: u64 = 3;
 pub(super) struct Lateness {
     /// By how much, in microseconds, at this tick.
     late: u64,
-    /// Extensions since the leader (on a leader: a quorum) was last heard of, in microseconds.
+    /// Extensions since the leader was last heard of, in microseconds.
     extended: u64,
 }
 
@@ -24,8 +24,8 @@ impl NodeImpl {
     /// scheduled, or its turns take so long. Heartbeats and answers of that time may be still unread. Time-outs of elections that
     /// ran out then are extended by as much, by one election time-out at most at once and three in all; after that they count.
     ///
-    /// This is patience only. Leases and promises end by the clock, whatever the owner says here, and a step-down that is put off
-    /// lets no read pass and commits nothing.
+    /// This is patience of those who would campaign, and only that. Leases and promises end by the clock, whatever the owner says here,
+    /// and a leader that no quorum answers steps down on time: others may lead by then.
     pub fn owner_was_late(&mut self, micros: u64) {
         self.lateness.late = micros;
     }
@@ -61,7 +61,6 @@ impl NodeImpl {
         match &mut self.role {
             Role::Follower(following) => following.election_timer.start(at),
             Role::Candidate(candidacy) => candidacy.vote_timer.start(at),
-            Role::Leader(leadership) => leadership.step_down_timer.start(at),
             _ => {}
         }
     }
@@ -83,7 +82,7 @@ impl NodeImpl {
         Some(Time(now.0.saturating_add(extension)))
     }
 
-    /// A leader, or a quorum, was heard of: patience begins anew.
+    /// A leader was heard of: patience begins anew.
     pub(super) fn patience_begins(&mut self) {
         self.lateness.extended = 0;
     }

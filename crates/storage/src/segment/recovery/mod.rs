@@ -215,6 +215,7 @@ fn is_unused(disk: &dyn Disk, wanted: &ManifestFile) -> Result<bool, StorageErro
 /// A checkpoint that can be read, the newest first; the needs of both.
 fn read_checkpoints(
     disk: &dyn Disk,
+    names: &[String],
     manifest: &Manifest,
 ) -> Result<(u64, Checkpoint, [Option<CheckpointNeeds>; 2]), StorageError> {
     let mut chosen: Option<(u64, Checkpoint)> = None;
@@ -224,7 +225,12 @@ fn read_checkpoints(
         if number == 0 {
             continue;
         }
-        match checkpoint::read(disk, manifest.store, number) {
+        let name = checkpoint_name(number);
+        let found = match names.contains(&name) {
+            true => checkpoint::read(disk, manifest.store, number),
+            false => Err("missing; the manifest names it".into()),
+        };
+        match found {
             Ok(found) => {
                 needs[slot] = Some(CheckpointNeeds { from: found.position.file, files: found.files() });
                 chosen.get_or_insert((number, found));
@@ -232,7 +238,7 @@ fn read_checkpoints(
             // The other one may be older than what was acknowledged by a lot; who cannot read now may be able to later.
             Err(Unreadable::Io(error)) => return Err(error),
             Err(Unreadable::Broken(what)) => {
-                let path = disk.path(&checkpoint_name(number));
+                let path = disk.path(&name);
                 tracing::warn!(%path, %what, "a checkpoint cannot be read; the other one is used");
                 reason = what;
             }
@@ -279,7 +285,7 @@ fn open(
             Err(error) => return Err(error),
         }
     }
-    let (number, checkpoint, needs) = read_checkpoints(disk, &manifest)?;
+    let (number, checkpoint, needs) = read_checkpoints(disk, names, &manifest)?;
     let start = checkpoint.position;
     if !segments.contains_key(&start.file) {
         let path = disk.path(&segment_name(start.file));
