@@ -164,10 +164,8 @@ impl Served {
         );
         options.register_user_processor(class::ATOMIC_GET_REQUEST, processor(Served::get));
         // These look at all groups.
-        options.register_user_processor_on_worker(
-            class::ATOMIC_GET_SLOTS_REQUEST,
-            processor(Served::get_slots),
-        );
+        options
+            .register_user_processor_on_worker(class::ATOMIC_GET_SLOTS_REQUEST, processor(Served::get_slots));
         options.register_user_processor_on_worker(
             class::ATOMIC_DESCRIBE_REQUEST,
             processor(Served::answer_describe),

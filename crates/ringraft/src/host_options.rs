@@ -10,8 +10,8 @@ use ringraft_net::inproc::Network;
 use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
-use crate::rpc::{Place, UserProcessors};
 use crate::rpc::user::UserProcessor;
+use crate::rpc::{Place, UserProcessors};
 
 /// What surrounds the largest task in a file of the log or in a frame, generously.
 const RECORD_ROOM: usize = 64 * 1024;

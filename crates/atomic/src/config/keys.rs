@@ -1,8 +1,8 @@
 //! The keys of the file and the types of their values.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use ringraft::{Configuration, PeerId};
 use toml::{Table, Value};

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ringraft::{
-    Configuration, HostOptions, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions,
-    StartMode, StoreOptions, TransportOptions,
+    Configuration, HostOptions, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions, StartMode,
+    StoreOptions, TransportOptions,
 };
 use toml::{Table, Value};
 

@@ -26,6 +26,7 @@ mod timer_queue;
 use std::sync::Arc;
 
 use ringraft_core::{GroupId, PeerId};
+use ringraft_proto::Envelope;
 
 pub use crate::future::{Promise, Waiter, promise};
 pub use crate::node::NodeStatus;
@@ -66,6 +67,11 @@ impl GroupNames {
     pub fn new(group_id: GroupId, server_id: PeerId) -> SharedNames {
         let server_text = server_id.to_string();
         Arc::new(GroupNames { group_id, server_id, server_text })
+    }
+
+    /// The envelope of a request to a peer.
+    pub(crate) fn envelope<'a>(&'a self, to: &'a str) -> Envelope<'a> {
+        Envelope::new(self.group_id.as_str(), &self.server_text, to)
     }
 }
 

@@ -45,14 +45,7 @@ impl Outbox {
             let timeout_ms = i32::try_from(send.timeout_ms).unwrap_or(i32::MAX);
             let names = &send.names;
             let queued = self.transport.request(send.link, send.context, &mut |id| {
-                encode_raft_request(
-                    id,
-                    names.group_id.as_str(),
-                    &names.server_text,
-                    &send.to,
-                    timeout_ms,
-                    &send.request,
-                )
+                encode_raft_request(id, &names.envelope(&send.to), timeout_ms, &send.request)
             });
             match queued {
                 Ok(()) if self.links.contains(&send.link) => {}

@@ -16,7 +16,7 @@ use ringraft_net::{
     WireText,
 };
 use ringraft_proto::{
-    OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, decode_raft_request,
+    DecodeError, OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, decode_raft_request,
     decode_raft_response, encode_error_response, encode_response_shared, encode_status_response, group_of,
 };
 use ringraft_ring::{Producer, TryPublishError};
@@ -222,6 +222,11 @@ impl Processors {
                 if let Some(left_out) = self.log.pass("raft request") {
                     let text = error.to_string();
                     tracing::warn!(error = %WireText(text.as_bytes()), left_out, "a raft request cannot be understood");
+                }
+                if let DecodeError::DataChecksum { .. } = error {
+                    // Damaged on the way: its sender is well, and sends it again.
+                    self.reply_error(handle, codec, &Status::new(RaftError::Invalid, error.to_string()));
+                    return Accept::Taken;
                 }
                 let status = ResponseStatus::ServerDeserialException;
                 self.reply(handle, encode_status_response(handle.request, codec, status));
