@@ -1,5 +1,6 @@
 //! The host: a fixed set of threads that runs any number of groups.
 
+mod blank;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
 
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{Configuration, GroupId, NodeDescription, PeerId, Status};
+use ringraft_core::{Configuration, GroupId, NodeDescription, PeerId, Status, Vote};
 use ringraft_net::Transport;
 #[cfg(not(shuttle))]
 use ringraft_net::{
@@ -21,6 +22,8 @@ use ringraft_net::{
 };
 use ringraft_ring::{Consumer, Producer, Wake, ring, ring_with_wake};
 
+use crate::bootstrap_question::BootstrapQuestion;
+use crate::cluster_gate::ClusterGate;
 use crate::completion::{CompletionSink, SinkId};
 use crate::descriptors;
 #[cfg(not(shuttle))]
@@ -31,7 +34,7 @@ use crate::handler::{
     Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, LaneEvent, LaneLimits,
     LogEntryAndClosureHandler, OpenGroup,
 };
-use crate::host_options::{HostOptions, TransportOptions};
+use crate::host_options::{HostOptions, StoreOptions, TransportOptions};
 use crate::node::{Node, NodeShared, NodeStatus};
 use crate::options::NodeOptions;
 use crate::pipeline::{
@@ -43,6 +46,7 @@ use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, UserProcesso
 use crate::state_machine::StateMachine;
 use crate::store::{self, Opened};
 use crate::sync::{Mutex, Ordering};
+use blank::{is_blank, remember_on_disk};
 
 /// Slots of a read worker's ring; a lane keeps what does not fit.
 const READ_RING: usize = if cfg!(shuttle) { 2 } else { 256 };
@@ -63,6 +67,11 @@ struct Inner {
     fsm_workers: usize,
     /// Groups begin without members and wait for a leader.
     rejoined: bool,
+    gate: Arc<ClusterGate>,
+    /// Asked for groups without memory; `None` where they begin without a vote anyway, or shall not ask.
+    question: Option<BootstrapQuestion>,
+    /// Blank groups for which was asked, and what came out; they have not been started yet.
+    asked: Mutex<BTreeMap<GroupId, bool>>,
     lanes: Vec<(Producer<LaneEvent>, Arc<LaneShared>)>,
     disk: Producer<DiskEvent>,
     routes: Arc<RoutingTable>,
@@ -103,8 +112,9 @@ impl RaftHost {
         options.validate()?;
         descriptors::share_out(&mut options)?;
         check_listening(&options.transport, &options.endpoint)?;
-        let Opened { storage, rejoined } =
-            store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
+        let store = std::mem::replace(&mut options.store, StoreOptions::Memory);
+        let Opened { storage, rejoined, membership } = store::open(store, &options)?;
+        let gate = Arc::new(ClusterGate::new(&membership.cluster_id, options.require_cluster_id));
         let frame_bytes = options.net.frame_limits.content;
         let (event_loop, transport, listen_address) =
             open_network(&options.transport, &options.endpoint, options.net)?;
@@ -127,7 +137,18 @@ impl RaftHost {
         let (reads, read_consumers) = rings(options.read_workers, READ_RING);
         let reader = storage.reader();
 
-        let routes = Arc::new(RoutingTable::new());
+        if let Some(place) = membership.place {
+            remember_on_disk(&gate, place, disk.clone());
+        }
+        let routes = Arc::new(RoutingTable::in_cluster(Arc::clone(&gate)));
+        routes.unopened().set(storage.groups().into_iter().map(|(group, _)| group));
+        // Schedules of shuttle have no clock to wait by.
+        let asks = !rejoined && options.bootstrap_ask_ms > 0 && !cfg!(shuttle);
+        let question = asks.then(|| BootstrapQuestion {
+            limit: Duration::from_millis(options.bootstrap_ask_ms),
+            transport: options.transport.clone(),
+            endpoint: options.endpoint.clone(),
+        });
         let users = Arc::new(options.users);
         let sink = if options.fuse_net {
             LaneSink::Local { events: Vec::new(), room: options.turn_events }
@@ -155,6 +176,9 @@ impl RaftHost {
             frame_bytes,
             fsm_workers: options.fsm_workers,
             rejoined,
+            gate,
+            question,
+            asked: Mutex::default(),
             lanes: lane_rings.iter().cloned().zip(lanes.iter().cloned()).collect(),
             disk: disk.clone(),
             routes,
@@ -233,8 +257,14 @@ impl RaftHost {
         self.0.listen_address
     }
 
+    /// The cluster that this host belongs to, for processors of requests and for who wants to know its id.
+    pub fn cluster_gate(&self) -> Arc<ClusterGate> {
+        Arc::clone(&self.0.gate)
+    }
+
     /// Starts a replica of a group on this host. Waits until the group is opened in the store and, when the replica is the only voter,
-    /// until it leads, so that it can be written to at once; others call [`Node::wait_for_leader`].
+    /// until it leads, so that it can be written to at once; others call [`Node::wait_for_leader`]. A group of which this host has no
+    /// memory may ask its peers first, see [`HostOptions::bootstrap_ask_ms`].
     ///
     /// # Errors
     /// [`StartError`]: wrong options, an id that is not on this host, a group that runs already, a store that has failed.
@@ -265,6 +295,7 @@ impl RaftHost {
         match &started {
             Ok(node) => {
                 inner.routes.insert_node(node.clone());
+                inner.routes.unopened().remove(node.group_id());
                 if node.is_electing_itself() {
                     // Whether it leads now, is seen by the first write; why it does not, by `last_error`.
                     let _ = node.wait_for_leader(SELF_ELECTION);
@@ -275,6 +306,19 @@ impl RaftHost {
             }
         }
         started
+    }
+
+    /// Asks, for many groups at once, what [`start_group`](RaftHost::start_group) would ask for each by itself: whether the peers in its initial configuration have committed
+    /// entries of a group of which this host has no memory. Such a group begins without a vote; see
+    /// [`HostOptions::bootstrap_ask_ms`]. Groups that have a memory are left out.
+    ///
+    /// # Errors
+    /// [`StartError`] when the store or the network fails.
+    pub fn ask_peers(&self, groups: &[(GroupId, Configuration)]) -> Result<(), StartError> {
+        if on_host_thread() {
+            return Err(StartError::OwnThread);
+        }
+        self.0.ask_peers(groups)
     }
 
     /// Stops a group: every completion that waits is answered, its state machine gets `on_shutdown`. Its log stays in the store, and
@@ -399,19 +443,18 @@ impl Inner {
         number: usize,
         group_id: &GroupId,
         server_id: &PeerId,
-        options: NodeOptions,
+        mut options: NodeOptions,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<Node, StartError> {
-        let (answer, opened) = promise();
-        self.disk
-            .publish(DiskEvent::Open { group: group_id.clone(), answer })
-            .map_err(|_| StartError::HostStopped)?;
-        let (key, recovered) = opened
-            .wait(None)
-            .ok_or(StartError::HostStopped)?
-            .map_err(|error| StartError::Store(error.to_string()))?;
-
-        let names = GroupNames::new(group_id.clone(), server_id.clone());
+        let (key, mut recovered) = self.open_log(group_id)?;
+        if is_blank(&recovered) && self.has_lost_its_memory(group_id, &options.initial_conf)? {
+            self.withhold(key)?;
+            recovered.hard_state.vote = Vote::Withheld;
+        }
+        if recovered.hard_state.vote == Vote::Withheld && recovered.last_index == 0 {
+            options.initial_conf = Configuration::default();
+        }
+        let names = GroupNames::in_cluster(group_id.clone(), server_id.clone(), Arc::clone(&self.gate));
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         let lane = number % self.lanes.len();
         // Groups of one lane spread over all workers.

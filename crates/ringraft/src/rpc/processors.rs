@@ -233,6 +233,10 @@ impl Processors {
                 return Accept::Refused;
             }
         };
+        if let Err(status) = self.routes.admit(&request) {
+            self.reply_error(handle, codec, &status);
+            return Accept::Taken;
+        }
         let found = self.routes.find(request.group, request.peer_id);
         let from = parse_peer(&mut self.peers, request.server_id);
         let (group, from) = match found.and_then(|group| Ok((group, from?))) {
