@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use protobuf_codegen::{Codegen, Customize};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "atomic.proto",
     "cli.proto",
     "enum.proto",
+    "group_state.proto",
     "local_file_meta.proto",
     "local_storage.proto",
     "log.proto",

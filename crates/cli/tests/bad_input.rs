@@ -40,7 +40,7 @@ fn a_first_start_with_a_wrong_address_can_be_repeated_with_the_right_one() {
     // An address of no machine (RFC 5737), a name, and what means every address.
     for (wrong, exit, words) in [
         ("192.0.2.1:8081", 1, ["server_address 192.0.2.1:8081", "no address of this machine"]),
-        ("localhost:8081", 2, ["server_address is localhost:8081", "in digits"]),
+        ("localhost:8081", 2, ["server_address localhost:8081 is a name", "listen = "]),
         ("0.0.0.0:8081", 2, ["0.0.0.0:8081", "the ip under which the other servers reach it"]),
         ("[::]:8081", 2, ["[::]:8081", "the ip under which the other servers reach it"]),
     ] {

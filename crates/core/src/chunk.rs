@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
@@ -36,7 +37,27 @@ pub struct EntryChunk {
     /// `ends[i]` is where the payload of entry i ends in `payload`; never decreasing.
     ends: Vec<u32>,
     payload: Bytes,
+    checksum: PayloadChecksum,
 }
+
+/// The CRC-32C of a payload, once somebody has computed it: bit 32 says that the lower half is one. It follows from the payload, so that
+/// it takes no part in comparisons, and two threads that compute it at once store the same number.
+#[derive(Default)]
+struct PayloadChecksum(AtomicU64);
+
+impl Clone for PayloadChecksum {
+    fn clone(&self) -> PayloadChecksum {
+        PayloadChecksum(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+impl PartialEq for PayloadChecksum {
+    fn eq(&self, _: &PayloadChecksum) -> bool {
+        true
+    }
+}
+
+impl Eq for PayloadChecksum {}
 
 /// Why parts do not make an [`EntryChunk`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,21 +103,30 @@ impl EntryChunk {
         {
             return Err(InvalidChunk::Configuration);
         }
-        Ok(EntryChunk { first_index, term, kind, ends, payload })
+        Ok(EntryChunk { first_index, term, kind, ends, payload, checksum: PayloadChecksum::default() })
     }
 
     /// A chunk of one entry that changes nothing.
     pub fn no_op(id: LogId) -> EntryChunk {
         debug_assert!(id.index > 0);
-        let (first_index, term) = (id.index, id.term);
-        EntryChunk { first_index, term, kind: ChunkKind::NoOp, ends: vec![0], payload: Bytes::new() }
+        EntryChunk::without_payload(id, ChunkKind::NoOp)
     }
 
     /// A chunk of one configuration entry.
     pub fn configuration(id: LogId, conf: Configuration, old_conf: Configuration) -> EntryChunk {
         debug_assert!(id.index > 0 && !conf.peers.is_empty());
-        let kind = ChunkKind::Configuration { conf, old_conf };
-        EntryChunk { first_index: id.index, term: id.term, kind, ends: vec![0], payload: Bytes::new() }
+        EntryChunk::without_payload(id, ChunkKind::Configuration { conf, old_conf })
+    }
+
+    fn without_payload(id: LogId, kind: ChunkKind) -> EntryChunk {
+        EntryChunk {
+            first_index: id.index,
+            term: id.term,
+            kind,
+            ends: vec![0],
+            payload: Bytes::new(),
+            checksum: PayloadChecksum::default(),
+        }
     }
 
     /// Index of the first entry.
@@ -135,6 +165,18 @@ impl EntryChunk {
         &self.payload
     }
 
+    /// The CRC-32C of [`payload`](Self::payload). `compute` is called the first time only: senders to several peers, and the log, share
+    /// what one of them has computed. It must compute CRC-32C (Castagnoli, from 0) of the bytes that it gets, or return what is known to be it.
+    pub fn payload_crc(&self, compute: impl FnOnce(&[u8]) -> u32) -> u32 {
+        let known = self.checksum.0.load(Ordering::Relaxed);
+        if known != 0 {
+            return known as u32;
+        }
+        let crc = compute(&self.payload);
+        self.checksum.0.store(1 << 32 | u64::from(crc), Ordering::Relaxed);
+        crc
+    }
+
     /// Where each entry's payload ends within [`payload`](Self::payload).
     pub fn ends(&self) -> &[u32] {
         &self.ends
@@ -168,6 +210,7 @@ impl EntryChunk {
             kind: self.kind.clone(),
             ends: self.ends[a..=b].iter().map(|e| e - start).collect(),
             payload: self.payload.slice(start as usize..self.ends[b] as usize),
+            checksum: PayloadChecksum::default(),
         })
     }
 
@@ -256,7 +299,8 @@ impl ChunkBuilder {
         }
         let ends = std::mem::take(&mut self.ends);
         let payload = self.alone.take().unwrap_or_else(|| std::mem::take(&mut self.payload).freeze());
-        Some(EntryChunk { first_index, term, kind: ChunkKind::Data, ends, payload })
+        let checksum = PayloadChecksum::default();
+        Some(EntryChunk { first_index, term, kind: ChunkKind::Data, ends, payload, checksum })
     }
 
     /// Forgets what was added.
@@ -290,6 +334,24 @@ mod tests {
         assert_eq!(c.slice(8, 9).unwrap(), chunk(8, &["bb", "ccc"]));
         assert_eq!(c.slice(0, 99).unwrap(), c);
         assert!(c.slice(11, 20).is_none() && c.slice(1, 6).is_none());
+    }
+
+    #[test]
+    fn a_checksum_is_computed_once_and_belongs_to_the_payload() {
+        let c = chunk(7, &["a", "bb"]);
+        assert_eq!(c.payload_crc(|payload| payload.len() as u32), 3);
+        assert_eq!(c.payload_crc(|_| unreachable!("it is known")), 3);
+        assert_eq!(c.clone().payload_crc(|_| unreachable!("a copy knows it")), 3);
+        assert_eq!(
+            c.slice(8, 8).unwrap().payload_crc(|payload| payload.len() as u32),
+            2,
+            "a part has another"
+        );
+        assert_eq!(chunk(7, &["a", "bb"]), c, "it takes no part in comparisons");
+        // 0 is a checksum like any other.
+        let zero = chunk(1, &["x"]);
+        assert_eq!(zero.payload_crc(|_| 0), 0);
+        assert_eq!(zero.payload_crc(|_| unreachable!("it is known")), 0);
     }
 
     #[test]

@@ -64,6 +64,8 @@ raft_errors! {
     LogDeleted = 10014, "ELOGDELETED";
     /// There is no user entry in the range.
     NoMoreUserLog = 10015, "ENOMOREUSERLOG";
+    /// The request means another cluster than the receiver belongs to. ringraft's own: its numbers begin at 20001.
+    WrongCluster = 20001, "EWRONGCLUSTER";
     /// Malformed request.
     Request = 1000, "EREQUEST";
     /// The component is stopping.

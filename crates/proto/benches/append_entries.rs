@@ -11,7 +11,7 @@ use ringraft_core::{AppendEntriesRequest, AppendKind, ChunkBuilder, Extensions, 
 use ringraft_proto::generated::rpc;
 use ringraft_proto::protobuf::Message;
 use ringraft_proto::{
-    Frame, FrameDecoder, FrameLimits, RequestFrame, decode_append_entries, encode_append_entries,
+    Envelope, Frame, FrameDecoder, FrameLimits, RequestFrame, decode_append_entries, encode_append_entries,
 };
 
 const PAYLOAD: usize = 16;
@@ -26,13 +26,18 @@ fn request(entries: usize) -> AppendEntriesRequest {
         prev_log: LogId::new(1000, 3),
         committed_index: 990,
         entries: vec![Arc::new(chunk)],
-        extensions: Extensions::NONE,
+        extensions: Extensions::CONFLICT_HINT,
         rejoined: 0,
     }
 }
 
+fn envelope() -> Envelope<'static> {
+    let own = Envelope::new("atomic_0", "127.0.0.1:8081", "127.0.0.1:8082");
+    Envelope { cluster_id: "0123456789abcdef0123456789abcdef", ..own }
+}
+
 fn received(request: &AppendEntriesRequest) -> RequestFrame {
-    let frame = encode_append_entries(1, "atomic_0", "127.0.0.1:8081", "127.0.0.1:8082", 5000, request);
+    let frame = encode_append_entries(1, &envelope(), 5000, request);
     let mut buf = BytesMut::from(&frame.parts.concat()[..]);
     match FrameDecoder::new(FrameLimits::default()).decode(&mut buf) {
         Ok(Some(Frame::Request(frame))) => frame,
@@ -64,14 +69,7 @@ fn main() {
             rpc::AppendEntriesRequest::parse_from_tokio_bytes(&frame.content).expect("it was encoded");
         let content: Bytes = frame.content.clone();
         let encode = measure(entries, || {
-            let frame = encode_append_entries(
-                1,
-                "atomic_0",
-                "127.0.0.1:8081",
-                "127.0.0.1:8082",
-                5000,
-                black_box(&request),
-            );
+            let frame = encode_append_entries(1, &envelope(), 5000, black_box(&request));
             black_box(frame);
         });
         let generated_encode = measure(entries, || {

@@ -69,6 +69,8 @@ classes! {
     Small REMOVE_LEARNERS_REQUEST = "com.alipay.sofa.jraft.rpc.CliRequests$", "RemoveLearnersRequest";
     Small RESET_LEARNERS_REQUEST = "com.alipay.sofa.jraft.rpc.CliRequests$", "ResetLearnersRequest";
     Small LEARNERS_OP_RESPONSE = "com.alipay.sofa.jraft.rpc.CliRequests$", "LearnersOpResponse";
+    Small GROUP_STATE_REQUEST = "ringraft.", "GroupStateRequest";
+    Small GROUP_STATE_RESPONSE = "ringraft.", "GroupStateResponse";
     Any ATOMIC_SET_REQUEST = "ringraft.atomic.", "SetRequest";
     Any ATOMIC_COMPARE_AND_SET_REQUEST = "ringraft.atomic.", "CompareAndSetRequest";
     Any ATOMIC_INCREMENT_AND_GET_REQUEST = "ringraft.atomic.", "IncrementAndGetRequest";

@@ -91,6 +91,19 @@ pub enum DecodeError {
         /// Length of `data`.
         received: usize,
     },
+    /// `data` is not what its sender computed the checksum of: it was damaged on the way.
+    #[error(
+        "data has CRC-32C {computed:08x}, but its sender computed {stated:08x}: it was damaged on the way"
+    )]
+    DataChecksum {
+        /// What came with the request.
+        stated: u32,
+        /// What `data` has.
+        computed: u32,
+    },
+    /// No cluster has so long an id.
+    #[error("cluster_id has {0} bytes; at most 255 are possible")]
+    ClusterId(usize),
     /// Indexes run beyond what a signed 64-bit number holds.
     #[error("{count} entries after index {prev} have no indexes")]
     IndexRange {

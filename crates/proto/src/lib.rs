@@ -4,6 +4,7 @@
 mod append_entries;
 mod bolt;
 pub mod class;
+mod envelope;
 mod error;
 mod fields;
 mod frame;
@@ -25,6 +26,7 @@ pub use bolt::{
     encode_heartbeat_ack, encode_request, encode_request_shared, encode_response, encode_response_shared,
     encode_status_response,
 };
+pub use envelope::{Envelope, MAX_CLUSTER_ID, cluster_id_of, put_cluster_id};
 pub use error::{DecodeError, Malformed};
 pub use frame::{Frame, OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
 pub use log_entry::{LogEntry, LogEntryError, crc64, decode_log_entry, encode_log_entry, entry_checksum};

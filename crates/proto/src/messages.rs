@@ -10,6 +10,7 @@ use ringraft_core::{
 use crate::append_entries::{decode_append_entries, encode_append_entries};
 use crate::bolt::{encode_error_response, encode_request, encode_response};
 use crate::class;
+use crate::envelope::{CLUSTER_ID, CREATION, Envelope};
 use crate::error::DecodeError;
 use crate::fields::Fields;
 use crate::frame::{OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
@@ -104,33 +105,34 @@ pub struct IncomingRequest<'a> {
     pub server_id: &'a str,
     /// Peer id of the receiver, as the sender writes it.
     pub peer_id: &'a str,
+    /// The sender's cluster; empty when it names none.
+    pub cluster_id: &'a str,
+    /// Creation number of the group as the sender knows it; 0 for none.
+    pub creation: u64,
     /// What is asked.
     pub request: RaftRequest,
 }
 
-/// Encodes a request of the core. `server_id` and `peer_id` are the texts of sender and receiver.
+/// Encodes a request of the core.
 ///
 /// # Panics
 /// As [`encode_append_entries`].
 pub fn encode_raft_request(
     id: u32,
-    group: &str,
-    server_id: &str,
-    peer_id: &str,
+    envelope: &Envelope<'_>,
     timeout_ms: i32,
     request: &RaftRequest,
 ) -> OutFrame {
+    let Envelope { group, server_id, peer_id, .. } = *envelope;
     let mut content = Vec::new();
     let mut put_envelope = || {
-        content.reserve(128);
+        content.reserve(192);
         put_delimited(&mut content, 10, group.as_bytes());
         put_delimited(&mut content, 18, server_id.as_bytes());
         put_delimited(&mut content, 26, peer_id.as_bytes());
     };
     match request {
-        RaftRequest::AppendEntries(request) => {
-            encode_append_entries(id, group, server_id, peer_id, timeout_ms, request)
-        }
+        RaftRequest::AppendEntries(request) => encode_append_entries(id, envelope, timeout_ms, request),
         RaftRequest::RequestVote(request) => {
             put_envelope();
             put_number(&mut content, 32, request.term);
@@ -141,11 +143,13 @@ pub fn encode_raft_request(
                 put_varint(&mut content, u64::from(TRANSFER));
                 put_varint(&mut content, 1);
             }
+            envelope.put_own(&mut content);
             encode_request(id, class::REQUEST_VOTE_REQUEST, timeout_ms, b"", &content)
         }
         RaftRequest::TimeoutNow(request) => {
             put_envelope();
             put_number(&mut content, 32, request.term);
+            envelope.put_own(&mut content);
             encode_request(id, class::TIMEOUT_NOW_REQUEST, timeout_ms, b"", &content)
         }
         RaftRequest::ReadIndex(request) => {
@@ -155,6 +159,7 @@ pub fn encode_raft_request(
             if request.mode == ReadOnlyOption::LeaseBased {
                 put_number(&mut content, 40, 1);
             }
+            envelope.put_own(&mut content);
             encode_request(id, class::READ_INDEX_REQUEST, timeout_ms, b"", &content)
         }
     }
@@ -245,11 +250,13 @@ pub fn decode_raft_request(frame: &RequestFrame) -> Result<IncomingRequest<'_>, 
                 group: incoming.group,
                 server_id: incoming.server_id,
                 peer_id: incoming.peer_id,
+                cluster_id: incoming.cluster_id,
+                creation: incoming.creation,
                 request: RaftRequest::AppendEntries(incoming.request),
             })
         }
         Some(RequestKind::RequestVote) => {
-            let tags = [10, 18, 26, 32, 40, 48, 56, TRANSFER];
+            let tags = [10, 18, 26, 32, 40, 48, 56, TRANSFER, CLUSTER_ID, CREATION];
             let fields = Fields::read("RequestVoteRequest", &frame.content, tags)?;
             let last_log =
                 LogId::new(fields.count(48, "last_log_index")?, fields.count(40, "last_log_term")?);
@@ -262,13 +269,15 @@ pub fn decode_raft_request(frame: &RequestFrame) -> Result<IncomingRequest<'_>, 
             )
         }
         Some(RequestKind::TimeoutNow) => {
-            let fields = Fields::read("TimeoutNowRequest", &frame.content, [10, 18, 26, 32])?;
+            let fields =
+                Fields::read("TimeoutNowRequest", &frame.content, [10, 18, 26, 32, CLUSTER_ID, CREATION])?;
             let term = fields.count(32, "term")?;
             envelope(&fields, RaftRequest::TimeoutNow(TimeoutNowRequest { term }))
         }
         Some(RequestKind::ReadIndex) => {
             // Contexts of users (field 3) stay with who asks; the receiver (field 4) is optional.
-            let fields = Fields::read("ReadIndexRequest", &frame.content, [10, 18, 34, 40])?;
+            let tags = [10, 18, 34, 40, CLUSTER_ID, CREATION];
+            let fields = Fields::read("ReadIndexRequest", &frame.content, tags)?;
             let mode = match fields.optional_count(40, "readOnlyOptions")? {
                 Some(1) => ReadOnlyOption::LeaseBased,
                 _ => ReadOnlyOption::Safe,
@@ -277,6 +286,8 @@ pub fn decode_raft_request(frame: &RequestFrame) -> Result<IncomingRequest<'_>, 
                 group: fields.text(10, "group_id")?,
                 server_id: fields.text(18, "server_id")?,
                 peer_id: fields.optional_text(34)?.unwrap_or(""),
+                cluster_id: fields.cluster_id()?,
+                creation: fields.number(CREATION).unwrap_or(0),
                 request: RaftRequest::ReadIndex(ReadIndexRequest { mode }),
             })
         }
@@ -292,6 +303,8 @@ fn envelope<'a, const N: usize>(
         group: fields.text(10, "group_id")?,
         server_id: fields.text(18, "server_id")?,
         peer_id: fields.text(26, "peer_id")?,
+        cluster_id: fields.cluster_id()?,
+        creation: fields.number(CREATION).unwrap_or(0),
         request,
     })
 }

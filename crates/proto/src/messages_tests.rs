@@ -12,6 +12,10 @@ use crate::generated::rpc;
 const GROUP: &str = "grp";
 const SERVER: &str = "127.0.0.1:28083";
 const PEER: &str = "127.0.0.1:28082";
+const JAVA: Envelope<'_> =
+    Envelope { group: GROUP, server_id: SERVER, peer_id: PEER, cluster_id: "", creation: 0 };
+const OURS: Envelope<'_> =
+    Envelope { group: GROUP, server_id: SERVER, peer_id: PEER, cluster_id: "c0ffee", creation: 300 };
 
 fn receive(frame: &OutFrame) -> Frame {
     let mut buf = BytesMut::from(&frame.parts.concat()[..]);
@@ -19,7 +23,15 @@ fn receive(frame: &OutFrame) -> Frame {
 }
 
 fn as_request(request: &RaftRequest) -> RequestFrame {
-    match receive(&encode_raft_request(4, GROUP, SERVER, PEER, 1000, request)) {
+    in_envelope(&OURS, request)
+}
+
+fn as_java(request: &RaftRequest) -> RequestFrame {
+    in_envelope(&JAVA, request)
+}
+
+fn in_envelope(envelope: &Envelope<'_>, request: &RaftRequest) -> RequestFrame {
+    match receive(&encode_raft_request(4, envelope, 1000, request)) {
         Frame::Request(frame) => frame,
         other => panic!("{other:?}"),
     }
@@ -69,17 +81,17 @@ fn append(success: bool, last_log_index: Option<u64>) -> RaftResponse {
 #[test]
 fn captured_messages_are_written_as_java_does() {
     let ids = "0a03677270120f3132372e302e302e313a32383038331a0f3132372e302e302e313a3238303832";
-    let pre_vote = encode_raft_request(4, GROUP, SERVER, PEER, 1000, &vote(1, true));
+    let pre_vote = encode_raft_request(4, &JAVA, 1000, &vote(1, true));
     let head = hex(&pre_vote.parts[0][..22]);
     assert_eq!(head, "01010001010000000401000003e8003800000000002f");
-    assert_eq!(hex(&as_request(&vote(1, true)).content), format!("{ids}2001280030003801"));
-    assert_eq!(hex(&as_request(&vote(1, false)).content), format!("{ids}2001280030003800"));
+    assert_eq!(hex(&as_java(&vote(1, true)).content), format!("{ids}2001280030003801"));
+    assert_eq!(hex(&as_java(&vote(1, false)).content), format!("{ids}2001280030003800"));
     let now = RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 });
-    assert_eq!(hex(&as_request(&now).content), format!("{ids}2001"));
-    assert_eq!(as_request(&now).class.len(), 0x37);
+    assert_eq!(hex(&as_java(&now).content), format!("{ids}2001"));
+    assert_eq!(as_java(&now).class.len(), 0x37);
     let read = RaftRequest::ReadIndex(ReadIndexRequest { mode: ReadOnlyOption::Safe });
     let ids = "0a03677270120f3132372e302e302e313a3238303833220f3132372e302e302e313a3238303832";
-    assert_eq!(hex(&as_request(&read).content), ids, "a Java peer adds users' contexts and its option");
+    assert_eq!(hex(&as_java(&read).content), ids, "a Java peer adds users' contexts and its option");
 
     let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 0, granted: true });
     let head = hex(&encode_raft_response(4, 1, &granted).parts[0][..20]);
@@ -164,7 +176,8 @@ proptest! {
     fn requests_round_trip_and_mean_the_same_to_the_generated_code(request in any_request()) {
         let frame = as_request(&request);
         let incoming = decode_raft_request(&frame).unwrap();
-        prop_assert_eq!((incoming.group, incoming.server_id, incoming.peer_id), (GROUP, SERVER, PEER));
+        let IncomingRequest { group, server_id, peer_id, cluster_id, creation, .. } = incoming;
+        prop_assert_eq!(Envelope { group, server_id, peer_id, cluster_id, creation }, OURS);
         prop_assert_eq!(&incoming.request, &request);
         prop_assert_eq!(group_of(&frame).unwrap(), GROUP);
         let again = match request {
@@ -174,6 +187,7 @@ proptest! {
                 prop_assert_eq!(message.last_log_term() as u64, vote.last_log.term);
                 prop_assert_eq!(message.last_log_index() as u64, vote.last_log.index);
                 prop_assert_eq!((message.pre_vote(), message.transfer()), (vote.pre_vote, vote.transfer));
+                prop_assert_eq!((message.cluster_id(), message.creation()), (OURS.cluster_id, OURS.creation));
                 message.write_to_bytes().unwrap()
             }
             RaftRequest::ReadIndex(read) => {

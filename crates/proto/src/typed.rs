@@ -7,7 +7,7 @@ use crate::bolt::{encode_request_shared, encode_response_shared};
 use crate::class;
 use crate::error::DecodeError;
 use crate::frame::{OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
-use crate::generated::{atomic, cli, rpc};
+use crate::generated::{atomic, cli, group_state, rpc};
 use crate::messages::{decode_error_response, unexpected};
 
 /// A generated message that travels as the content of a Bolt frame.
@@ -43,6 +43,8 @@ macro_rules! bolt_messages {
 }
 
 bolt_messages! {
+    group_state::GroupStateRequest = GROUP_STATE_REQUEST;
+    group_state::GroupStateResponse = GROUP_STATE_RESPONSE;
     rpc::PingRequest = PING_REQUEST;
     rpc::ErrorResponse = ERROR_RESPONSE;
     rpc::InstallSnapshotRequest = INSTALL_SNAPSHOT_REQUEST;

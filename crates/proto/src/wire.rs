@@ -140,6 +140,13 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.delimited()?).map_err(|_| Malformed::Text)
     }
 
+    /// A fixed32 field, behind its tag.
+    pub(crate) fn fixed32(&mut self) -> Result<u32, Malformed> {
+        let bytes = self.rest().first_chunk::<4>().ok_or(Malformed::Truncated)?;
+        self.at += 4;
+        Ok(u32::from_le_bytes(*bytes))
+    }
+
     /// Passes over a field that is not known, behind its tag.
     pub(crate) fn skip(&mut self, tag: u32) -> Result<(), Malformed> {
         if tag >> 3 == 0 {

@@ -78,6 +78,7 @@ fn main() {
             };
             let mut options = HostOptions::new(endpoint, store);
             options.start_mode = StartMode::Bootstrap;
+            options.bootstrap_ask_ms = 0;
             if transport == "inproc" {
                 options.transport = TransportOptions::Inproc(network.clone());
             }

@@ -69,6 +69,17 @@ pub enum HostOptionsError {
         /// The largest content of a frame in bytes.
         frame: usize,
     },
+    /// An id of a cluster is a short text.
+    #[error("{name} has {bytes} bytes; it must have between 1 and 255")]
+    ClusterId {
+        /// The field.
+        name: &'static str,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Names and values of facts are short texts.
+    #[error("fact {0:?} is not valid; names have between 1 and 255 bytes, values at most 65535")]
+    Fact(String),
     /// A bound or time of the network loop.
     #[error("net: {0}")]
     Net(String),
@@ -125,6 +136,62 @@ pub enum StartError {
         endpoint: String,
         /// This host's cluster.
         cluster: String,
+    },
+    /// The directory belongs to a cluster of another id.
+    #[error(
+        "{dir} belongs to the cluster with id {known}, but cluster_id is {given}; give this host a directory of its own, or leave \
+         cluster_id out: the directory remembers it"
+    )]
+    OtherClusterId {
+        /// The directory.
+        dir: PathBuf,
+        /// The id that it remembers.
+        known: String,
+        /// The id that was given.
+        given: String,
+    },
+    /// The directory was made with another value of something that cannot be changed.
+    #[error(
+        "{dir} was made with {} = {known}, but now it is {given}; it cannot be changed: set it back, or name another directory",
+        fact_key(name)
+    )]
+    OtherFact {
+        /// The directory.
+        dir: PathBuf,
+        /// Name of the fact; behind its last dot stands the name of the setting.
+        name: String,
+        /// The value that the directory remembers.
+        known: String,
+        /// The value that was given.
+        given: String,
+    },
+    /// Rejoin was asked for in a directory that is in use.
+    #[error(
+        "{dir} is not blank: start without rejoin to go on with what it holds; to rejoin without it, wipe it first"
+    )]
+    NotBlank {
+        /// The directory, or "the given store".
+        dir: String,
+    },
+    /// Bootstrap was asked for in a directory whose member joined a cluster that existed.
+    #[error(
+        "{dir} began by rejoin: its groups wait for the leaders of a cluster that exists, and cannot found one; start without bootstrap, \
+         or, if the cluster is being created and nothing in it is needed, wipe it first"
+    )]
+    BeganAsRejoin {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The files of a store are there, and not the file that says whose they are.
+    #[error(
+        "IDENTITY is missing in {dir}, though there are files of a store: {files}; bring it back, or, if it is lost, wipe the directory and \
+         start with rejoin (after a first start that failed, repeat its flag)"
+    )]
+    IdentityMissing {
+        /// The directory.
+        dir: PathBuf,
+        /// Names of files that were found.
+        files: String,
     },
     /// The system refused an operation on the log store's files.
     #[error("log store: {operation} of {path} failed: {message}; {}", store_hint(*os_error))]
@@ -220,6 +287,11 @@ pub enum StartError {
         "groups cannot be started or stopped on a thread of the host (a state machine, completion or processor)"
     )]
     OwnThread,
+}
+
+/// The setting that a fact is about.
+fn fact_key(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, key)| key)
 }
 
 // No kind of error is made of these. The numbers are the same on all Unix systems.

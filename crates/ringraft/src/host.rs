@@ -1,5 +1,6 @@
 //! The host: a fixed set of threads that runs any number of groups.
 
+mod blank;
 mod network;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
@@ -11,10 +12,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{Configuration, GroupId, NodeDescription, PeerId, Status};
+use ringraft_core::{Configuration, GroupId, NodeDescription, PeerId, Status, Vote};
 use ringraft_net::Transport;
 use ringraft_ring::{Consumer, Producer, Wake, ring};
 
+use crate::bootstrap_question::BootstrapQuestion;
+use crate::cluster_gate::ClusterGate;
 use crate::completion::{CompletionSink, SinkId};
 use crate::descriptors;
 use crate::error::StartError;
@@ -24,7 +27,7 @@ use crate::handler::{
     LogEntryAndClosureHandler, OpenGroup,
 };
 use crate::host::network::{check_listening, open_network};
-use crate::host_options::HostOptions;
+use crate::host_options::{HostOptions, StoreOptions};
 use crate::node::{Node, NodeShared, NodeStatus};
 use crate::options::NodeOptions;
 use crate::pipeline::{
@@ -36,6 +39,7 @@ use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, SinkRings, U
 use crate::state_machine::StateMachine;
 use crate::store::{self, Opened};
 use crate::sync::{Mutex, Ordering};
+use blank::{is_blank, remember_on_disk};
 
 /// Slots of a read worker's ring; a lane keeps what does not fit.
 const READ_RING: usize = if cfg!(shuttle) { 2 } else { 256 };
@@ -56,6 +60,11 @@ struct Inner {
     fsm_workers: usize,
     /// Groups begin without members and wait for a leader.
     rejoined: bool,
+    gate: Arc<ClusterGate>,
+    /// Asked for groups without memory; `None` where they begin without a vote anyway, or shall not ask.
+    question: Option<BootstrapQuestion>,
+    /// Blank groups for which was asked, and what came out; they have not been started yet.
+    asked: Mutex<BTreeMap<GroupId, bool>>,
     lanes: Vec<(LaneRings, Arc<LaneShared>)>,
     disk: Producer<DiskEvent>,
     routes: Arc<RoutingTable>,
@@ -96,8 +105,9 @@ impl RaftHost {
         options.validate()?;
         descriptors::share_out(&mut options)?;
         check_listening(&options.transport, &options.endpoint)?;
-        let Opened { storage, rejoined } =
-            store::open(options.store, options.start_mode, &options.endpoint, &options.cluster)?;
+        let store = std::mem::replace(&mut options.store, StoreOptions::Memory);
+        let Opened { storage, rejoined, membership } = store::open(store, &options)?;
+        let gate = Arc::new(ClusterGate::new(&membership.cluster_id, options.require_cluster_id));
         let frame_bytes = options.net.frame_limits.content;
         let (event_loop, transport, listen_address) =
             open_network(&options.transport, &options.endpoint, options.net)?;
@@ -121,7 +131,18 @@ impl RaftHost {
         let (reads, read_consumers) = rings(options.read_workers, READ_RING);
         let reader = storage.reader();
 
-        let routes = Arc::new(RoutingTable::new());
+        if let Some(place) = membership.place {
+            remember_on_disk(&gate, place, disk.clone());
+        }
+        let routes = Arc::new(RoutingTable::in_cluster(Arc::clone(&gate)));
+        routes.unopened().set(storage.groups().into_iter().map(|(group, _)| group));
+        // Schedules of shuttle have no clock to wait by.
+        let asks = !rejoined && options.bootstrap_ask_ms > 0 && !cfg!(shuttle);
+        let question = asks.then(|| BootstrapQuestion {
+            limit: Duration::from_millis(options.bootstrap_ask_ms),
+            transport: options.transport.clone(),
+            endpoint: options.endpoint.clone(),
+        });
         let users = Arc::new(options.users);
         let sink = if options.fuse_net {
             LaneSink::Local { control: Vec::new(), entries: Vec::new(), room: options.turn_events }
@@ -153,6 +174,9 @@ impl RaftHost {
             frame_bytes,
             fsm_workers: options.fsm_workers,
             rejoined,
+            gate,
+            question,
+            asked: Mutex::default(),
             lanes: rings_of_lanes.into_iter().zip(lanes.iter().cloned()).collect(),
             disk: disk.clone(),
             routes,
@@ -231,8 +255,14 @@ impl RaftHost {
         self.0.listen_address
     }
 
+    /// The cluster that this host belongs to, for processors of requests and for who wants to know its id.
+    pub fn cluster_gate(&self) -> Arc<ClusterGate> {
+        Arc::clone(&self.0.gate)
+    }
+
     /// Starts a replica of a group on this host. Waits until the group is opened in the store and, when the replica is the only voter,
-    /// until it leads, so that it can be written to at once; others call [`Node::wait_for_leader`].
+    /// until it leads, so that it can be written to at once; others call [`Node::wait_for_leader`]. A group of which this host has no
+    /// memory may ask its peers first, see [`HostOptions::bootstrap_ask_ms`].
     ///
     /// # Errors
     /// [`StartError`]: wrong options, an id that is not on this host, a group that runs already, a store that has failed.
@@ -263,6 +293,7 @@ impl RaftHost {
         match &started {
             Ok(node) => {
                 inner.routes.insert_node(node.clone());
+                inner.routes.unopened().remove(node.group_id());
                 if node.is_electing_itself() {
                     // Whether it leads now, is seen by the first write; why it does not, by `last_error`.
                     let _ = node.wait_for_leader(SELF_ELECTION);
@@ -273,6 +304,19 @@ impl RaftHost {
             }
         }
         started
+    }
+
+    /// Asks, for many groups at once, what [`start_group`](RaftHost::start_group) would ask for each by itself: whether the peers in its initial configuration have committed
+    /// entries of a group of which this host has no memory. Such a group begins without a vote; see
+    /// [`HostOptions::bootstrap_ask_ms`]. Groups that have a memory are left out.
+    ///
+    /// # Errors
+    /// [`StartError`] when the store or the network fails.
+    pub fn ask_peers(&self, groups: &[(GroupId, Configuration)]) -> Result<(), StartError> {
+        if on_host_thread() {
+            return Err(StartError::OwnThread);
+        }
+        self.0.ask_peers(groups)
     }
 
     /// Stops a group: every completion that waits is answered, its state machine gets `on_shutdown`. Its log stays in the store, and
@@ -397,19 +441,18 @@ impl Inner {
         number: usize,
         group_id: &GroupId,
         server_id: &PeerId,
-        options: NodeOptions,
+        mut options: NodeOptions,
         state_machine: Box<dyn StateMachine>,
     ) -> Result<Node, StartError> {
-        let (answer, opened) = promise();
-        self.disk
-            .publish(DiskEvent::Open { group: group_id.clone(), answer })
-            .map_err(|_| StartError::HostStopped)?;
-        let (key, recovered) = opened
-            .wait(None)
-            .ok_or(StartError::HostStopped)?
-            .map_err(|error| StartError::Store(error.to_string()))?;
-
-        let names = GroupNames::new(group_id.clone(), server_id.clone());
+        let (key, mut recovered) = self.open_log(group_id)?;
+        if is_blank(&recovered) && self.has_lost_its_memory(group_id, &options.initial_conf)? {
+            self.withhold(key)?;
+            recovered.hard_state.vote = Vote::Withheld;
+        }
+        if recovered.hard_state.vote == Vote::Withheld && recovered.last_index == 0 {
+            options.initial_conf = Configuration::default();
+        }
+        let names = GroupNames::in_cluster(group_id.clone(), server_id.clone(), Arc::clone(&self.gate));
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         let lane = number % self.lanes.len();
         // Groups of one lane spread over all workers.

@@ -1,5 +1,6 @@
 //! Settings of a host: its threads, its store, its network, its bounds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use ringraft_net::NetLoopOptions;
 use ringraft_net::inproc::Network;
+use ringraft_proto::MAX_CLUSTER_ID;
 use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
@@ -22,14 +24,15 @@ pub enum StartMode {
     /// Refuse: the member has lived before, and a blank store means that its memory is lost.
     #[default]
     Existing,
-    /// Take it into use: the member is new. On a store that is not blank this is the same as
-    /// [`Existing`](StartMode::Existing).
+    /// Take it into use: the member is new. On a store that began so it is the same as
+    /// [`Existing`](StartMode::Existing); one that began by rejoin is refused. See [`HostOptions::bootstrap_ask_ms`] for what happens
+    /// when the cluster is not new.
     Bootstrap,
     /// Take it into use as that of a member that has no memory: every group on it begins without members, whatever its
     /// [`initial_conf`](crate::NodeOptions::initial_conf) says, and waits until a leader replicates to it. For hosts that join existing
     /// groups, and for members whose disk was lost: such a replica votes for nobody and counts in no quorum until it holds what a
-    /// quorum of the others has committed since. On a store that is not blank this is the same as
-    /// [`Existing`](StartMode::Existing); the store remembers how it began.
+    /// quorum of the others has committed since. A store that is not blank is refused: it remembers how it began, and later starts need
+    /// no mode.
     Rejoin,
 }
 
@@ -90,6 +93,22 @@ pub struct HostOptions {
     pub endpoint: String,
     /// Name of the cluster; a data directory remembers it, so that one of another cluster is refused ("ringraft").
     pub cluster: String,
+    /// Id of the cluster, 1..=255 bytes. A data directory remembers it, and every message carries it: a request that means another cluster is
+    /// refused. `None`: what the directory remembers; where it remembers none, that of the first leader that a group here accepts
+    /// (none).
+    pub cluster_id: Option<String>,
+    /// What a store that is bootstrapped takes for `cluster_id` when that is not given; never looked at again. All first members must
+    /// have the same; [`derive_cluster_id`](crate::derive_cluster_id) computes one (none: requests then name no cluster).
+    pub initial_cluster_id: Option<String>,
+    /// Refuse requests that name no cluster: those of Java nodes, of earlier programs, and of clients that were not told (off).
+    pub require_cluster_id: bool,
+    /// What a data directory shall remember and never see changed, by name, such as `atomic.total_slots`. A start with another value is
+    /// refused; a name that the directory does not know yet is added (none).
+    pub facts: BTreeMap<String, String>,
+    /// How long a group that has no memory, on a store that was bootstrapped, asks its peers of the initial configuration whether they have
+    /// committed entries of it, in milliseconds. Where one has, the group begins as after [`Rejoin`](StartMode::Rejoin): its memory is
+    /// lost. Peers that are silent or blank stop nobody. 0 means not to ask (2000).
+    pub bootstrap_ask_ms: u64,
     /// What to do with a blank store (refuse).
     pub start_mode: StartMode,
     /// Where the log lives.
@@ -135,6 +154,11 @@ impl HostOptions {
         HostOptions {
             endpoint: endpoint.into(),
             cluster: "ringraft".to_owned(),
+            cluster_id: None,
+            initial_cluster_id: None,
+            require_cluster_id: false,
+            facts: BTreeMap::new(),
+            bootstrap_ask_ms: 2000,
             start_mode: StartMode::Existing,
             store,
             transport: TransportOptions::Tcp { listen: None },
@@ -182,6 +206,18 @@ impl HostOptions {
             && self.endpoint.parse::<SocketAddr>().is_err()
         {
             return Err(HostOptionsError::Name(self.endpoint.clone()));
+        }
+        for (name, id) in [("cluster_id", &self.cluster_id), ("initial_cluster_id", &self.initial_cluster_id)]
+        {
+            if let Some(id) = id.as_deref().filter(|id| !(1..=MAX_CLUSTER_ID).contains(&id.len())) {
+                return Err(HostOptionsError::ClusterId { name, bytes: id.len() });
+            }
+        }
+        let bad = |(name, value): &(&String, &String)| {
+            !(1..=255).contains(&name.len()) || value.len() > usize::from(u16::MAX)
+        };
+        if let Some((name, _)) = self.facts.iter().find(bad) {
+            return Err(HostOptionsError::Fact(name.clone()));
         }
         for (name, value, max) in [
             ("lanes", self.lanes, 256),
@@ -297,6 +333,22 @@ mod tests {
     fn only_one_lane_can_carry_the_network() {
         let change = |o: &mut HostOptions| (o.lanes, o.fuse_net) = (2, true);
         assert_eq!(broken(change), HostOptionsError::FusedLanes(2));
+    }
+
+    #[test]
+    fn ids_and_facts_are_short_texts() {
+        for (id, bytes) in [("", 0), (&*"x".repeat(256), 256)] {
+            let name = "cluster_id";
+            assert_eq!(
+                broken(|o| o.cluster_id = Some(id.into())),
+                HostOptionsError::ClusterId { name, bytes }
+            );
+            let name = "initial_cluster_id";
+            let error = broken(|o| o.initial_cluster_id = Some(id.into()));
+            assert_eq!(error, HostOptionsError::ClusterId { name, bytes });
+        }
+        let error = broken(|o| drop(o.facts.insert(String::new(), String::new())));
+        assert_eq!(error, HostOptionsError::Fact(String::new()));
     }
 
     #[test]

@@ -41,11 +41,14 @@
 //! cost next to nothing.
 #![deny(missing_docs)]
 
+mod bootstrap_question;
 #[cfg(shuttle)]
 mod breakage;
 mod calls;
 mod cli;
 mod closure_queue;
+mod cluster_gate;
+mod cluster_id;
 mod completion;
 mod descriptors;
 mod error;
@@ -69,6 +72,8 @@ mod task;
 pub use calls::{CallFuture, ReadIndexFuture};
 pub use cli::{CliError, CliOptions, CliService, PeersChanged, Rebalanced, RouteTable};
 pub use closure_queue::{ClosureBatch, ClosureQueue};
+pub use cluster_gate::ClusterGate;
+pub use cluster_id::derive_cluster_id;
 pub use completion::{Applied, ApplyError, ApplyResult, Completion, CompletionSink, Deliveries, SinkId};
 pub use descriptors::raise_descriptor_limit;
 pub use error::{HostOptionsError, StartError};

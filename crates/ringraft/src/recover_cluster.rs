@@ -10,7 +10,7 @@ use ringraft_core::{
 use ringraft_storage::{GroupWrite, StorageError, WriteBatch};
 
 use crate::error::StartError;
-use crate::host_options::{HostOptions, StartMode};
+use crate::host_options::{HostOptions, StartMode, StoreOptions};
 use crate::store;
 
 /// Terms that a recovered group leaps ahead at most.
@@ -97,13 +97,13 @@ pub enum RecoverError {
 /// * name only groups that have lost their majority;
 /// * then start it, and add the others, which start blank with [`StartMode::Rejoin`].
 ///
-/// `options` are those with which the host starts; of them the store, the endpoint and the cluster name count, and a blank store is refused
+/// `options` are those with which the host starts; of them the store, the endpoint, the cluster and the facts count, and a blank store is refused
 /// whatever the start mode says. `server_id` is the replica's, as in [`RaftGroupService::new`](crate::RaftGroupService::new), and must be at the endpoint.
 ///
 /// # Errors
 /// [`RecoverError`]; then nothing was changed, unless it is [`RecoverError::Storage`].
 pub fn recover_cluster(
-    options: HostOptions,
+    mut options: HostOptions,
     groups: &RecoverGroups,
     server_id: &PeerId,
 ) -> Result<Vec<RecoveredGroup>, RecoverError> {
@@ -114,7 +114,9 @@ pub fn recover_cluster(
         let endpoint = options.endpoint;
         return Err(RecoverError::WrongEndpoint { server_id: server_id.clone(), endpoint });
     }
-    let opened = store::open(options.store, StartMode::Existing, &options.endpoint, &options.cluster)?;
+    let given = std::mem::replace(&mut options.store, StoreOptions::Memory);
+    options.start_mode = StartMode::Existing;
+    let opened = store::open(given, &options)?;
     let (mut storage, began_blank) = (opened.storage, opened.rejoined);
     let known: Vec<GroupId> = storage.groups().into_iter().map(|(group, _)| group).collect();
     let wanted: BTreeSet<&GroupId> = match groups {

@@ -1,78 +1,240 @@
-//! Opening the log store of a host: whose it is, and whether it may be taken into use.
+//! Opening the log store of a host: whose it is, how it began, and whether it may be taken into use.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use ringraft_storage::{
-    CreationKind, Disk, Identity, LogStorage, MemoryLogStorage, RealDisk, SegmentLog, SegmentLogOptions,
-    StorageError,
+    CreationKind, Disk, Expect, Identity, LogStorage, MemoryLogStorage, RealDisk, SegmentLog,
+    SegmentLogOptions, StorageError,
 };
 
 use crate::error::{StartError, os_error};
-use crate::host_options::{StartMode, StoreOptions};
+use crate::host_options::{HostOptions, StartMode, StoreOptions};
 
 /// A store, and how it began.
 pub(crate) struct Opened {
     pub(crate) storage: Box<dyn LogStorage>,
     /// Groups on it begin without members and without a vote: they may have voted and acknowledged before.
     pub(crate) rejoined: bool,
+    /// The cluster that it belongs to.
+    pub(crate) membership: Membership,
 }
 
-/// Opens the store, if it may be used in this mode by this host.
-pub(crate) fn open(
-    store: StoreOptions,
-    mode: StartMode,
-    endpoint: &str,
-    cluster: &str,
-) -> Result<Opened, StartError> {
-    let rejoins = mode == StartMode::Rejoin;
-    let leave = |blank: bool, dir: &str| match (blank, mode) {
-        (true, StartMode::Existing) => Err(StartError::BlankDirectory { dir: dir.to_owned() }),
-        _ => Ok(()),
-    };
+/// Which cluster a store belongs to, and where it remembers that.
+pub(crate) struct Membership {
+    /// Empty while it is not known.
+    pub(crate) cluster_id: String,
+    /// `None` for stores that remember nothing.
+    pub(crate) place: Option<IdentityPlace>,
+}
+
+/// An identity and its directory, whose lock the open store holds.
+pub(crate) struct IdentityPlace {
+    disk: Arc<dyn Disk>,
+    identity: Identity,
+}
+
+impl IdentityPlace {
+    /// Has the directory remember its cluster, durably.
+    pub(crate) fn remember_cluster(&mut self, cluster_id: &str) -> Result<(), StorageError> {
+        let identity = Identity { cluster_id: cluster_id.to_owned(), ..self.identity.clone() };
+        identity.replace(&*self.disk)?;
+        self.identity = identity;
+        Ok(())
+    }
+}
+
+/// Opens the store, if this host may use it in its start mode. What stands in `host.store` is not looked at.
+pub(crate) fn open(store: StoreOptions, host: &HostOptions) -> Result<Opened, StartError> {
     match store {
-        StoreOptions::Memory => {
-            leave(true, "the memory store")?;
-            Ok(Opened { storage: Box::new(MemoryLogStorage::new()), rejoined: rejoins })
-        }
-        StoreOptions::Custom { storage, blank } => {
-            leave(blank, "the given store")?;
-            Ok(Opened { storage, rejoined: rejoins && blank })
-        }
+        StoreOptions::Memory => in_memory(Box::new(MemoryLogStorage::new()), true, host, "the memory store"),
+        StoreOptions::Custom { storage, blank } => in_memory(storage, blank, host, "the given store"),
         StoreOptions::Segment { dir, options } => {
-            let text = dir.display().to_string();
             // A directory that is not there must not come into being by a refused start.
-            leave(!dir.exists(), &text)?;
-            let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(&dir).map_err(|error| failed(&dir, error))?);
-            let owner = match Identity::read(&*disk).map_err(|error| failed(&dir, error))? {
-                Some(owner) if owner.server_id != endpoint || owner.cluster != cluster => {
-                    return Err(StartError::OtherOwner {
-                        dir,
-                        owner: owner.server_id,
-                        owner_cluster: owner.cluster,
-                        endpoint: endpoint.to_owned(),
-                        cluster: cluster.to_owned(),
-                    });
-                }
-                Some(owner) => Ok(owner),
-                None => {
-                    leave(true, &text)?;
-                    let kind = if rejoins { CreationKind::Rejoin } else { CreationKind::Bootstrap };
-                    Identity::create(&*disk, endpoint, cluster, kind)
-                }
-            };
-            let rejoined = owner.map_err(|error| failed(&dir, error))?.creation == CreationKind::Rejoin;
-            let storage = open_segments(disk, options).map_err(|error| failed(&dir, error))?;
-            Ok(Opened { storage, rejoined })
+            if host.start_mode == StartMode::Existing && !dir.exists() {
+                return Err(StartError::BlankDirectory { dir: dir.display().to_string() });
+            }
+            let disk = RealDisk::new(&dir).map_err(|error| failed(&dir, error))?;
+            Directory { dir: &dir, disk: Arc::new(disk), host }.open(options)
         }
     }
 }
 
-fn open_segments(
+/// A store that remembers no owner.
+fn in_memory(
+    storage: Box<dyn LogStorage>,
+    blank: bool,
+    host: &HostOptions,
+    name: &str,
+) -> Result<Opened, StartError> {
+    match (blank, host.start_mode) {
+        (true, StartMode::Existing) => return Err(StartError::BlankDirectory { dir: name.to_owned() }),
+        (false, StartMode::Rejoin) => return Err(StartError::NotBlank { dir: name.to_owned() }),
+        _ => {}
+    }
+    let rejoined = host.start_mode == StartMode::Rejoin;
+    let cluster_id = first_cluster_id(host, blank && !rejoined);
+    Ok(Opened { storage, rejoined, membership: Membership { cluster_id, place: None } })
+}
+
+/// The cluster of a store that does not remember one.
+fn first_cluster_id(host: &HostOptions, founds: bool) -> String {
+    let initial = if founds { host.initial_cluster_id.clone() } else { None };
+    host.cluster_id.clone().or(initial).unwrap_or_default()
+}
+
+/// The directory of a segment log.
+struct Directory<'a> {
+    dir: &'a Path,
     disk: Arc<dyn Disk>,
-    options: SegmentLogOptions,
-) -> Result<Box<dyn LogStorage>, StorageError> {
-    Ok(Box::new(SegmentLog::open(disk, options)?))
+    host: &'a HostOptions,
+}
+
+impl Directory<'_> {
+    fn open(self, options: SegmentLogOptions) -> Result<Opened, StartError> {
+        match Identity::read(&*self.disk).map_err(|error| failed(self.dir, error))? {
+            Some(identity) => self.reopen(identity, options),
+            None => self.create(options),
+        }
+    }
+
+    /// One that was taken into use before.
+    fn reopen(self, identity: Identity, options: SegmentLogOptions) -> Result<Opened, StartError> {
+        self.check_owner(&identity)?;
+        self.check_mode(&identity)?;
+        let log =
+            SegmentLog::open_expecting(Arc::clone(&self.disk), options, Expect::Existing(identity.store))
+                .map_err(|error| failed(self.dir, error))?;
+        let amended = self.amended(&identity, &log);
+        if amended != identity {
+            amended.replace(&*self.disk).map_err(|error| failed(self.dir, error))?;
+        }
+        Ok(self.opened(log, amended))
+    }
+
+    /// What the directory remembers from now on: more than before, and nothing else.
+    fn amended(&self, identity: &Identity, log: &SegmentLog) -> Identity {
+        let mut amended = identity.clone();
+        if amended.store.is_none() {
+            (amended.store, amended.taken_over) = (Some(log.store_id()), true);
+        }
+        if amended.cluster_id.is_empty() {
+            // What a bootstrap would compute today need not be what the cluster's other members would.
+            amended.cluster_id = first_cluster_id(self.host, false);
+        }
+        for (name, value) in &self.host.facts {
+            amended.facts.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        amended
+    }
+
+    /// One without an identity: blank, or left behind by a start that did not come to its end. The identity is written last, so that
+    /// whatever a crash leaves before is such a rest, and whatever is missing after it is damage.
+    fn create(self, options: SegmentLogOptions) -> Result<Opened, StartError> {
+        let kind = match self.host.start_mode {
+            StartMode::Bootstrap => CreationKind::Bootstrap,
+            StartMode::Rejoin => CreationKind::Rejoin,
+            StartMode::Existing => {
+                return Err(match self.store_files()? {
+                    files if files.is_empty() => {
+                        StartError::BlankDirectory { dir: self.dir.display().to_string() }
+                    }
+                    files => StartError::IdentityMissing { dir: self.dir.to_owned(), files },
+                });
+            }
+        };
+        // Somebody who is making a store here has no identity yet, either.
+        drop(self.disk.lock().map_err(|error| failed(self.dir, error))?);
+        let log = match SegmentLog::open_expecting(Arc::clone(&self.disk), options, Expect::Blank) {
+            Ok(log) => log,
+            Err(error @ (StorageError::Refused(_) | StorageError::Damaged { .. })) => {
+                return Err(match self.store_files()? {
+                    files if files.is_empty() => failed(self.dir, error),
+                    files => StartError::IdentityMissing { dir: self.dir.to_owned(), files },
+                });
+            }
+            Err(error) => return Err(failed(self.dir, error)),
+        };
+        let mut identity = Identity::new(&self.host.endpoint, &self.host.cluster, kind, log.store_id());
+        identity.cluster_id = first_cluster_id(self.host, kind == CreationKind::Bootstrap);
+        identity.facts.clone_from(&self.host.facts);
+        identity.create(&*self.disk).map_err(|error| failed(self.dir, error))?;
+        Ok(self.opened(log, identity))
+    }
+
+    fn opened(self, log: SegmentLog, identity: Identity) -> Opened {
+        Opened {
+            storage: Box::new(log),
+            rejoined: identity.creation == CreationKind::Rejoin,
+            membership: Membership {
+                cluster_id: identity.cluster_id.clone(),
+                place: Some(IdentityPlace { disk: self.disk, identity }),
+            },
+        }
+    }
+
+    fn check_owner(&self, identity: &Identity) -> Result<(), StartError> {
+        let (host, dir) = (self.host, self.dir.to_owned());
+        if identity.server_id != host.endpoint || identity.cluster != host.cluster {
+            return Err(StartError::OtherOwner {
+                dir,
+                owner: identity.server_id.clone(),
+                owner_cluster: identity.cluster.clone(),
+                endpoint: host.endpoint.clone(),
+                cluster: host.cluster.clone(),
+            });
+        }
+        if let Some(given) = &host.cluster_id
+            && !identity.cluster_id.is_empty()
+            && *given != identity.cluster_id
+        {
+            let (known, given) = (identity.cluster_id.clone(), given.clone());
+            return Err(StartError::OtherClusterId { dir, known, given });
+        }
+        let changed = |(name, given): (&String, &String)| {
+            let known = identity.facts.get(name).filter(|known| *known != given)?;
+            Some((name.clone(), known.clone(), given.clone()))
+        };
+        match host.facts.iter().find_map(changed) {
+            Some((name, known, given)) => Err(StartError::OtherFact { dir, name, known, given }),
+            None => Ok(()),
+        }
+    }
+
+    /// A flag that does not fit is refused, not passed over: whoever gave it believes something of the directory that is not so.
+    fn check_mode(&self, identity: &Identity) -> Result<(), StartError> {
+        match (self.host.start_mode, identity.creation) {
+            (StartMode::Rejoin, _) => Err(StartError::NotBlank { dir: self.dir.display().to_string() }),
+            (StartMode::Bootstrap, CreationKind::Rejoin) => {
+                Err(StartError::BeganAsRejoin { dir: self.dir.to_owned() })
+            }
+            (StartMode::Bootstrap, _) => {
+                let dir = self.dir.display();
+                tracing::info!(%dir, "bootstrap is for blank directories only and not needed here: this one is in use already");
+                Ok(())
+            }
+            (StartMode::Existing, _) => Ok(()),
+        }
+    }
+
+    /// Names of the files of a store, a few of them.
+    fn store_files(&self) -> Result<String, StartError> {
+        let names = self.disk.list().map_err(|error| failed(self.dir, error))?;
+        let mut found: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| is_store_file(name)).collect();
+        let more = found.len().saturating_sub(4);
+        found.truncate(4);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        Ok(found.join(", ") + &more)
+    }
+}
+
+/// Whether a segment log of any version calls its files so.
+fn is_store_file(name: &str) -> bool {
+    name.ends_with(".seg")
+        || name.ends_with(".ckpt")
+        || name.starts_with("MANIFEST-")
+        || name.starts_with("checkpoint-")
 }
 
 fn failed(dir: &Path, error: StorageError) -> StartError {
@@ -88,3 +250,7 @@ fn failed(dir: &Path, error: StorageError) -> StartError {
         error => StartError::Store(error.to_string()),
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+#[path = "store_tests.rs"]
+mod tests;

@@ -94,8 +94,11 @@ fn descriptors_that_strangers_take_are_waited_for() {
     let disk = Arc::new(RealDisk::new(dir.path()).unwrap());
     // Two or three writes fill a file.
     let patience = Duration::from_secs(60);
-    let options =
-        SegmentLogOptions { file_bytes: 4 << 10, prepare_patience: patience, ..SegmentLogOptions::default() };
+    let options = SegmentLogOptions {
+        file_bytes: 16 << 10,
+        prepare_patience: patience,
+        ..SegmentLogOptions::default()
+    };
     let mut log = SegmentLog::open(disk, options).unwrap();
     let group = log.open_group(&"g".parse().unwrap()).unwrap().0;
     limit_descriptors(256);

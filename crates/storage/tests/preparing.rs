@@ -255,7 +255,8 @@ fn power_failure_or_an_error_at_every_operation_on_a_full_disk() {
         let mut refused = 0;
         for operations in 0.. {
             let disk = MemoryDisk::new();
-            disk.limit_bytes(Some((9 + operations % 4 * 4) << 10));
+            // Both copies of the manifest, room for checkpoints, and one to four files.
+            disk.limit_bytes(Some((128 + 16 + 12 + operations % 4 * 8) << 10));
             if error {
                 disk.fail_operation_after(operations);
             } else {

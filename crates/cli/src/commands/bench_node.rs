@@ -192,6 +192,7 @@ pub fn store_options(store: Store, dir: &Path) -> StoreOptions {
 /// Starts a host on a blank store.
 pub fn start_host(mut options: HostOptions) -> Result<RaftHost, Box<dyn std::error::Error>> {
     options.start_mode = StartMode::Bootstrap;
+    options.bootstrap_ask_ms = 0;
     Ok(RaftHost::start(options)?)
 }
 

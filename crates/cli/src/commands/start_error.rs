@@ -39,6 +39,30 @@ fn of_start(error: &StartError, config: &AtomicConfig) -> (Exit, String) {
                 dir.display()
             )
         }
+        StartError::OtherClusterId { dir, known, given } => format!(
+            "data_path {} belongs to the cluster with id {known}, but cluster_id is {given}; give data_path this server's own directory, or \
+             leave cluster_id out: the directory remembers it",
+            dir.display()
+        ),
+        StartError::OtherFact { dir, name, known, given } => format!(
+            "data_path {} was made with {key} = {known}, but {key} is {given} now, which would lose what is stored there: set {key} back, or \
+             give data_path another directory",
+            dir.display(),
+            key = name.rsplit_once('.').map_or(&**name, |(_, key)| key)
+        ),
+        StartError::NotBlank { dir } => format!(
+            "data_path {dir} is not blank: start without --rejoin to go on with what it holds; to rejoin, wipe it first"
+        ),
+        StartError::BeganAsRejoin { dir } => format!(
+            "data_path {} began by --rejoin: its groups wait for the leaders of a cluster that exists and cannot found one; start without \
+             --bootstrap, or, if the cluster is being created and nothing in the directory is needed, wipe it first",
+            dir.display()
+        ),
+        StartError::IdentityMissing { dir, files } => format!(
+            "IDENTITY is missing in data_path {}, though there are files of a store: {files}; bring it back, or, if it is lost, wipe the \
+             directory and start with --rejoin (after a first start that failed, repeat its flag)",
+            dir.display()
+        ),
         StartError::ForeignDirectory { dir, reason } => format!("data_path {}: {reason}", dir.display()),
         StartError::Damaged { dir, path, offset, what } => format!(
             "{path} is damaged at byte {offset}: {what}; take this server's disk for lost: see that a majority of the other members is up, \
@@ -126,6 +150,32 @@ mod tests {
                 "data_path --bootstrap --rejoin",
             ),
             (other, Exit::Usage, "data_path server_address 127.0.0.1:2"),
+            (
+                StartError::OtherClusterId { dir: "/data".into(), known: "a1".into(), given: "b2".into() },
+                Exit::Usage,
+                "data_path cluster_id a1 b2",
+            ),
+            (
+                StartError::OtherFact {
+                    dir: "/data".into(),
+                    name: "atomic.total_slots".into(),
+                    known: "2".into(),
+                    given: "4".into(),
+                },
+                Exit::Usage,
+                "data_path total_slots 2 4",
+            ),
+            (StartError::NotBlank { dir: "/data".into() }, Exit::Usage, "data_path --rejoin wipe"),
+            (
+                StartError::BeganAsRejoin { dir: "/data".into() },
+                Exit::Usage,
+                "data_path --rejoin --bootstrap",
+            ),
+            (
+                StartError::IdentityMissing { dir: "/data".into(), files: "1.seg".into() },
+                Exit::Usage,
+                "data_path IDENTITY 1.seg --rejoin",
+            ),
             (damaged, Exit::Failed, "data_path --rejoin /data/1.seg"),
             (listen(ErrorKind::AddrInUse), Exit::Failed, "server_address another"),
             (listen(ErrorKind::AddrNotAvailable), Exit::Failed, "server_address machine"),

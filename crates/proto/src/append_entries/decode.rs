@@ -6,6 +6,7 @@ use ringraft_core::{AppendEntriesRequest, AppendKind, Extensions, LogId};
 use super::entries::Runs;
 use super::tag;
 use crate::class;
+use crate::envelope::checked_cluster_id;
 use crate::error::DecodeError;
 use crate::frame::RequestFrame;
 use crate::wire::{Malformed, Reader};
@@ -21,6 +22,10 @@ pub struct IncomingAppendEntries<'a> {
     pub server_id: &'a str,
     /// Peer id of the receiver, as the sender writes it.
     pub peer_id: &'a str,
+    /// The sender's cluster; empty when it names none.
+    pub cluster_id: &'a str,
+    /// Creation number of the group as the sender knows it; 0 for none.
+    pub creation: u64,
     /// What is asked.
     pub request: AppendEntriesRequest,
 }
@@ -35,7 +40,7 @@ pub struct IncomingAppendEntries<'a> {
 /// # Errors
 /// [`DecodeError`]. Beyond what protobuf demands these are refused: negative numbers, unknown entry types, entry
 /// terms that decrease or exceed the request's, lengths that do not add up to `data`, peers on anything but a
-/// configuration and configurations without, more than
+/// configuration and configurations without, a `data` that has not the checksum that came with it, more than
 /// [`MAX_APPEND_ENTRIES`](super::MAX_APPEND_ENTRIES) entries, and groups (a protobuf construct that no sender uses).
 pub fn decode_append_entries(frame: &RequestFrame) -> Result<IncomingAppendEntries<'_>, DecodeError> {
     if frame.class != class::APPEND_ENTRIES_REQUEST {
@@ -61,7 +66,8 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
     let mut reader = Reader::new(content);
     let (mut group, mut server_id, mut peer_id) = (None, None, None);
     let (mut term, mut prev_term, mut prev_index, mut committed) = (None, None, None, None);
-    let (mut extensions, mut rejoined) = (0, 0);
+    let (mut extensions, mut rejoined, mut data_crc) = (0, 0, None);
+    let (mut cluster_id, mut creation) = ("", 0);
     let mut data = None;
     let mut runs = Runs::new(content.len());
     while let Some(tag) = reader.tag().map_err(malformed)? {
@@ -76,6 +82,9 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
             tag::COMMITTED_INDEX => committed = Some(reader.varint().map_err(malformed)?),
             tag::EXTENSIONS => extensions = reader.varint().map_err(malformed)?,
             tag::REJOINED => rejoined = reader.varint().map_err(malformed)?,
+            tag::DATA_CRC => data_crc = Some(reader.fixed32().map_err(malformed)?),
+            tag::CLUSTER_ID => cluster_id = reader.text().map_err(malformed)?,
+            tag::CREATION => creation = reader.varint().map_err(malformed)?,
             tag::DATA => {
                 let len = reader.delimited().map_err(malformed)?.len();
                 data = Some(reader.position() - len..reader.position());
@@ -95,11 +104,24 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
         Some(_) => AppendKind::Probe,
         None => AppendKind::Heartbeat,
     };
-    let entries = runs.into_chunks(term, prev_log, content, data.unwrap_or(0..0))?;
+    let data = data.unwrap_or(0..0);
+    if let Some(stated) = data_crc {
+        let computed = crc32c::crc32c(&content[data.clone()]);
+        if computed != stated {
+            return Err(DecodeError::DataChecksum { stated, computed });
+        }
+    }
+    let entries = runs.into_chunks(term, prev_log, content, data)?;
+    if let (Some(crc), [chunk]) = (data_crc, &entries[..]) {
+        // The log of the receiver need not compute it again.
+        chunk.payload_crc(|_| crc);
+    }
     Ok(IncomingAppendEntries {
         group,
         server_id,
         peer_id,
+        cluster_id: checked_cluster_id(cluster_id)?,
+        creation,
         request: AppendEntriesRequest {
             kind,
             term,

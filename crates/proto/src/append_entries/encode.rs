@@ -1,5 +1,7 @@
 //! From chunks to the frame: sizes first, then one head in one allocation; payloads are shared, not copied.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, BytesMut};
 use ringraft_core::{AppendEntriesRequest, AppendKind, ChunkKind, Configuration, EntryChunk, Extensions};
 use smallvec::SmallVec;
@@ -7,27 +9,26 @@ use smallvec::SmallVec;
 use super::{MAX_APPEND_ENTRIES, entry_type, meta_tag, tag};
 use crate::bolt::{INLINE_CONTENT, RequestHead};
 use crate::class;
+use crate::envelope::Envelope;
 use crate::frame::OutFrame;
 use crate::wire::{delimited_len, put_delimited, put_varint, varint_len};
 
 /// Encodes an AppendEntriesRequest frame.
 ///
-/// `server_id` and `peer_id` are the texts of sender and receiver, which callers keep. The first part of the frame
-/// holds everything up to the payload; the chunks' payloads follow as shared parts, unless they have at most 4 KiB
-/// in total, which are copied into the first part. Only ringraft peers understand `request.extensions`; for a Java
-/// peer it must be [`Extensions::NONE`].
+/// The first part of the frame holds everything up to the payload; the chunks' payloads follow as shared parts, unless they have at most
+/// 4 KiB in total, which are copied into the first part. Only ringraft peers understand `request.extensions`; for a Java
+/// peer it must be [`Extensions::NONE`]. With extensions a payload travels with its CRC-32C, of which each chunk remembers its own.
 ///
 /// # Panics
-/// When the three texts exceed 32 KiB or the payload 2 GiB together. Callers bound a request far below that, and
+/// When the texts of the envelope exceed 32 KiB or the payload 2 GiB together. Callers bound a request far below that, and
 /// its entries to [`MAX_APPEND_ENTRIES`].
 pub fn encode_append_entries(
     id: u32,
-    group: &str,
-    server_id: &str,
-    peer_id: &str,
+    envelope: &Envelope<'_>,
     timeout_ms: i32,
     request: &AppendEntriesRequest,
 ) -> OutFrame {
+    let Envelope { group, server_id, peer_id, .. } = *envelope;
     debug_assert_eq!(request.kind == AppendKind::Entries, !request.entries.is_empty());
     debug_assert!(request.entry_count() <= MAX_APPEND_ENTRIES);
 
@@ -40,7 +41,10 @@ pub fn encode_append_entries(
         (tag::PREV_LOG_TERM, request.prev_log.term),
         (tag::PREV_LOG_INDEX, request.prev_log.index),
     ];
+    let data_crc =
+        (payload_len > 0 && request.extensions != Extensions::NONE).then(|| data_crc(&request.entries));
     let mut content_len = ids_len
+        + envelope.own_len()
         + numbers.iter().map(|(_, value)| 1 + varint_len(*value)).sum::<usize>()
         + request.entries.iter().zip(&metas).map(|(chunk, meta)| meta.size(chunk)).sum::<usize>()
         + 1
@@ -50,6 +54,9 @@ pub fn encode_append_entries(
     }
     if request.rejoined != 0 {
         content_len += 2 + varint_len(request.rejoined);
+    }
+    if data_crc.is_some() {
+        content_len += 2 + 4;
     }
     if has_data {
         content_len += delimited_len(payload_len);
@@ -87,6 +94,11 @@ pub fn encode_append_entries(
         put_varint(&mut buf, u64::from(tag::REJOINED));
         put_varint(&mut buf, request.rejoined);
     }
+    if let Some(crc) = data_crc {
+        put_varint(&mut buf, u64::from(tag::DATA_CRC));
+        buf.put_u32_le(crc);
+    }
+    envelope.put_own(&mut buf);
     let mut parts = SmallVec::new();
     if has_data {
         buf.put_u8(tag::DATA as u8);
@@ -101,6 +113,23 @@ pub fn encode_append_entries(
         parts.extend(request.entries.iter().map(|chunk| chunk.payload()).filter(|p| !p.is_empty()).cloned());
     }
     OutFrame { parts }
+}
+
+/// Payloads from this size on are not read again for every peer: combining two checksums takes as long as reading some ten KiB.
+const COMBINE_FROM: usize = 64 << 10;
+
+/// CRC-32C of all payloads, one after the other.
+fn data_crc(entries: &[Arc<EntryChunk>]) -> u32 {
+    let mut payloads = entries.iter().filter(|chunk| !chunk.payload().is_empty());
+    let Some(first) = payloads.next() else { return 0 };
+    let of_first = first.payload_crc(crc32c::crc32c);
+    payloads.fold(of_first, |crc, chunk| {
+        let payload = chunk.payload();
+        if payload.len() < COMBINE_FROM {
+            return crc32c::crc32c_append(crc, payload);
+        }
+        crc32c::crc32c_combine(crc, chunk.payload_crc(crc32c::crc32c), payload.len())
+    })
 }
 
 fn put_number(buf: &mut BytesMut, tag: u32, value: u64) {

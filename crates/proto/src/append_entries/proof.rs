@@ -13,6 +13,7 @@ use ringraft_core::{
 use super::decode::decode_content;
 use super::*;
 use crate::bolt::{FrameDecoder, FrameLimits};
+use crate::envelope::Envelope;
 use crate::error::{DecodeError, Malformed};
 use crate::frame::{Frame, OutFrame, RequestFrame};
 use crate::generated::enum_::EntryType;
@@ -22,6 +23,9 @@ use crate::generated::rpc::{self, AppendEntriesRequestHeader};
 const GROUP: &str = "grp";
 const SERVER: &str = "127.0.0.1:28082";
 const PEER: &str = "127.0.0.1:28081";
+/// What a Java node says of itself.
+const JAVA: Envelope<'_> =
+    Envelope { group: GROUP, server_id: SERVER, peer_id: PEER, cluster_id: "", creation: 0 };
 
 fn receive(frame: &OutFrame) -> RequestFrame {
     let mut buf = BytesMut::from(&frame.parts.concat()[..]);
@@ -33,7 +37,14 @@ fn receive(frame: &OutFrame) -> RequestFrame {
 }
 
 fn encode(request: &AppendEntriesRequest) -> RequestFrame {
-    receive(&encode_append_entries(7, GROUP, SERVER, PEER, 5000, request))
+    receive(&encode_append_entries(7, &envelope(request), 5000, request))
+}
+
+/// Requests with extensions come with a cluster and a creation number, most of them.
+fn envelope(request: &AppendEntriesRequest) -> Envelope<'static> {
+    let Extensions(bits) = request.extensions;
+    let cluster_id = ["", "9", "0123456789abcdef0123456789abcdef"][bits as usize % 3];
+    Envelope { cluster_id, creation: bits.rotate_left(5), ..JAVA }
 }
 
 /// The generated message that stands for `request`.
@@ -77,6 +88,17 @@ fn generated(request: &AppendEntriesRequest) -> rpc::AppendEntriesRequest {
     if request.rejoined != 0 {
         message.set_rejoined(request.rejoined);
     }
+    if request.extensions != Extensions::NONE && !message.data().is_empty() {
+        let crc = crc32c::crc32c(message.data());
+        message.set_data_crc(crc);
+    }
+    let Envelope { cluster_id, creation, .. } = envelope(request);
+    if !cluster_id.is_empty() {
+        message.set_cluster_id(cluster_id.into());
+    }
+    if creation != 0 {
+        message.set_creation(creation);
+    }
     message
 }
 
@@ -95,6 +117,9 @@ fn reference(content: &Bytes) -> Option<AppendEntriesRequest> {
         return None;
     }
     let data = message.data();
+    if message.data_crc.is_some_and(|crc| crc != crc32c::crc32c(data)) || message.cluster_id().len() > 255 {
+        return None;
+    }
     let mut runs: Vec<(u64, ChunkKind, Vec<u32>, Vec<u8>)> = Vec::new();
     let (mut at, mut last_term) = (0_usize, prev_log.term);
     for meta in &message.entries {
@@ -252,7 +277,8 @@ proptest! {
     fn both_encodings_decode_by_hand_to_the_request(request in requests()) {
         let frame = encode(&request);
         let incoming = decode_append_entries(&frame).unwrap();
-        prop_assert_eq!((incoming.group, incoming.server_id, incoming.peer_id), (GROUP, SERVER, PEER));
+        let IncomingAppendEntries { group, server_id, peer_id, cluster_id, creation, .. } = incoming;
+        prop_assert_eq!(Envelope { group, server_id, peer_id, cluster_id, creation }, envelope(&request));
         prop_assert_eq!(&incoming.request, &request);
         let content = Bytes::from(generated(&request).write_to_bytes().unwrap());
         prop_assert_eq!(&decode_content(&content).unwrap().request, &request);
@@ -384,7 +410,7 @@ fn the_captured_frame_is_encoded_byte_for_byte() {
         3132372e302e302e313a32383038310a03677270120f3132372e302e302e313a32383038321a0f3132372e302e302e313a32383038\
         312001280130013a0608011002200540014a0568656c6c6f";
     let hello = request(vec![chunk(2, &[b"hello"])]);
-    let frame = encode_append_entries(0x32, GROUP, SERVER, PEER, 5000, &hello);
+    let frame = encode_append_entries(0x32, &JAVA, 5000, &hello);
     assert_eq!(frame.parts.len(), 1, "a small payload is copied");
     let hex: String = frame.parts[0].iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(hex, golden);
@@ -417,15 +443,14 @@ fn the_three_shapes_are_told_apart_by_data() {
 fn large_payloads_are_shared_on_the_way_out_and_in() {
     let big = vec![7; 100_000];
     let chunks = vec![chunk(2, &[&big])];
-    let frame = encode_append_entries(1, GROUP, SERVER, PEER, 5000, &request(chunks.clone()));
+    let frame = encode_append_entries(1, &JAVA, 5000, &request(chunks.clone()));
     assert_eq!(frame.parts.len(), 2);
     assert_eq!(frame.parts[1].as_ptr(), chunks[0].payload().as_ptr());
     let received = receive(&frame);
     let range = received.content.as_ptr_range();
     let decoded = decode_append_entries(&received).unwrap().request.entries;
     assert!(range.contains(&decoded[0].payload().as_ptr()), "a large payload shares the receive buffer");
-    let small =
-        receive(&encode_append_entries(1, GROUP, SERVER, PEER, 5000, &request(vec![chunk(2, &[b"hello"])])));
+    let small = receive(&encode_append_entries(1, &JAVA, 5000, &request(vec![chunk(2, &[b"hello"])])));
     let range = small.content.as_ptr_range();
     let decoded = decode_append_entries(&small).unwrap().request.entries;
     assert!(!range.contains(&decoded[0].payload().as_ptr()), "a small one does not pin it");
@@ -435,8 +460,46 @@ fn large_payloads_are_shared_on_the_way_out_and_in() {
 fn the_extension_field_stands_before_the_payload() {
     let mut request = request(vec![chunk(2, &[b"hello"])]);
     request.extensions = Extensions::CONFLICT_HINT;
-    let content = encode(&request).content;
-    assert!(content.ends_with(&[0xc0, 0x3e, 1, 0x4a, 5, b'h', b'e', b'l', b'l', b'o']));
+    let content = receive(&encode_append_entries(1, &JAVA, 5000, &request)).content;
+    let crc = crc32c::crc32c(b"hello").to_le_bytes();
+    let expected = [&[0xc0, 0x3e, 1, 0xdd, 0x3e][..], &crc, &[0x4a, 5], b"hello"].concat();
+    assert!(content.ends_with(&expected), "{content:?}");
+}
+
+#[test]
+fn a_payload_that_was_damaged_on_the_way_is_refused() {
+    let large = vec![7; 100_000];
+    for entries in [
+        vec![chunk(2, &[b"hello", b"", b"world"])],
+        vec![chunk(2, &[b"a"]), chunk(3, &[&large]), chunk(4, &[&large, b"z"]), chunk(6, &[b"end"])],
+    ] {
+        let request = AppendEntriesRequest { extensions: Extensions::CONFLICT_HINT, ..request(entries) };
+        let frame = encode(&request);
+        let len: usize = request.entries.iter().map(|chunk| chunk.payload().len()).sum();
+        let payload_at = frame.content.len() - len;
+        for at in [0, 1, len / 2, len - 1] {
+            let mut content = frame.content.to_vec();
+            content[payload_at + at] ^= 4;
+            let refused = decode_content(&content.into()).map(|_| ()).unwrap_err();
+            assert!(matches!(refused, DecodeError::DataChecksum { .. }), "{refused:?}");
+        }
+        // Once more over the same chunks, which know their checksums now: as to a second peer.
+        assert_eq!(encode(&request).content, frame.content);
+        let payload = |request: &AppendEntriesRequest| -> Vec<u8> {
+            request.entries.iter().flat_map(|chunk| chunk.payload().to_vec()).collect()
+        };
+        assert_eq!(payload(&decode_append_entries(&frame).unwrap().request), payload(&request));
+    }
+}
+
+#[test]
+fn a_receiver_knows_the_checksum_that_it_has_checked() {
+    let request = AppendEntriesRequest { extensions: Extensions(1), ..request(vec![chunk(2, &[b"hello"])]) };
+    let decoded = decode_content(&encode(&request).content).unwrap().request.entries;
+    assert_eq!(
+        decoded[0].payload_crc(|_| unreachable!("it came with the request")),
+        crc32c::crc32c(b"hello")
+    );
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use ringraft_core::PeerId;
+use ringraft_core::{PeerId, RaftError};
+use ringraft_proto::class;
 use ringraft_proto::generated::cli::{GetLeaderRequest, GetLeaderResponse};
-use ringraft_proto::{class, serialize};
 
 use super::{ATTEMPTS_IN_A_CALL, Call, CliError, CliService, message};
 
@@ -23,6 +23,8 @@ impl CliService {
             match named {
                 Ok(leader) if doubted == Some(&leader) => second_best = Some(leader),
                 Ok(leader) => return Ok(leader),
+                // Asking again does not help, and what is asked may not be meant for the others, either.
+                Err(error) if error.code() == Some(RaftError::WrongCluster) => return Err(error),
                 Err(error) => reasons.push(format!("{peer}: {error}")),
             }
         }
@@ -47,7 +49,7 @@ impl CliService {
             let mut request = GetLeaderRequest::new();
             request.set_group_id(call.group.to_owned());
             request.set_peer_id(peer.to_string());
-            let Ok(content) = serialize(&request) else { continue };
+            let Ok(content) = self.content(&request) else { continue };
             let (sender, asked) = (sender.clone(), peer.clone());
             let done = move |answer: crate::RpcResult| {
                 let named = answer
@@ -60,13 +62,7 @@ impl CliService {
                 // Nobody listens any more when another was quicker.
                 let _ = sender.send((asked, named));
             };
-            self.client.call_async(
-                &peer.endpoint(),
-                class::GET_LEADER_REQUEST,
-                content.into(),
-                timeout,
-                done,
-            );
+            self.client.call_async(&peer.endpoint(), class::GET_LEADER_REQUEST, content, timeout, done);
         }
         answers
     }

@@ -8,13 +8,14 @@ mod route_table;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ringraft_core::{Configuration, PeerId, RaftError, Status};
 use ringraft_proto::generated::cli::{
     AddLearnersRequest, AddPeerRequest, AddPeerResponse, ChangePeersRequest, ChangePeersResponse,
     GetPeersRequest, GetPeersResponse, LearnersOpResponse, RemoveLearnersRequest, RemovePeerRequest,
     RemovePeerResponse, ResetLearnersRequest, ResetPeerRequest, SnapshotRequest, TransferLeaderRequest,
 };
-use ringraft_proto::{BoltMessage, class, decode_error_response, serialize};
+use ringraft_proto::{BoltMessage, EncodeError, class, decode_error_response, put_cluster_id, serialize};
 
 use crate::pipeline::on_host_thread;
 use crate::rpc::client::{RpcClient, RpcError, RpcResponse};
@@ -62,6 +63,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct CliService {
     client: Arc<RpcClient>,
     options: CliOptions,
+    /// The cluster that is meant; empty for whatever cluster the members belong to.
+    cluster_id: Arc<str>,
 }
 
 /// One call: to whom it may go, and how long it may take.
@@ -76,7 +79,7 @@ struct Call<'a> {
 impl CliService {
     /// A service that asks through `client`.
     pub fn new(client: Arc<RpcClient>, options: CliOptions) -> CliService {
-        CliService { client, options }
+        CliService { client, options, cluster_id: "".into() }
     }
 
     /// Its settings.
@@ -88,7 +91,14 @@ impl CliService {
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> CliService {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        CliService { client: Arc::clone(&self.client), options: CliOptions { timeout_ms, ..self.options } }
+        CliService { options: CliOptions { timeout_ms, ..self.options }, ..self.clone() }
+    }
+
+    /// The same service for one cluster: servers of another refuse what it asks, with `EWRONGCLUSTER`. See
+    /// [`HostOptions::cluster_id`](crate::HostOptions::cluster_id).
+    #[must_use]
+    pub fn in_cluster(&self, cluster_id: &str) -> CliService {
+        CliService { cluster_id: cluster_id.into(), ..self.clone() }
     }
 
     /// Adds a voter. It catches up first; a learner becomes a voter in the same change.
@@ -395,11 +405,19 @@ impl CliService {
         deadline: Instant,
     ) -> Result<RpcResponse, CliError> {
         refuse_on_host_thread()?;
-        let content = serialize(request)
+        let content = self
+            .content(request)
             .map_err(|error| CliError::Refused(Status::new(RaftError::Invalid, error.to_string())))?;
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let response = self.client.call(&peer.endpoint(), Q::CLASS, content.into(), timeout);
+        let response = self.client.call(&peer.endpoint(), Q::CLASS, content, timeout);
         response.map_err(CliError::from)
+    }
+
+    /// A request as it is sent.
+    fn content<Q: BoltMessage>(&self, request: &Q) -> Result<Bytes, EncodeError> {
+        let mut content = serialize(request)?;
+        put_cluster_id(&mut content, &self.cluster_id);
+        Ok(content.into())
     }
 }
 

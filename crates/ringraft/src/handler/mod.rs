@@ -28,7 +28,9 @@ mod timer_queue;
 use std::sync::Arc;
 
 use ringraft_core::{GroupId, PeerId};
+use ringraft_proto::Envelope;
 
+use crate::cluster_gate::ClusterGate;
 pub use crate::future::{Promise, Waiter, promise};
 pub use crate::node::NodeStatus;
 pub use apply_task::{ApplyOutput, ApplyTaskHandler, FsmGroup};
@@ -61,13 +63,26 @@ pub struct GroupNames {
     pub server_id: PeerId,
     /// This replica as text.
     pub server_text: String,
+    /// The cluster of its host.
+    gate: Arc<ClusterGate>,
 }
 
 impl GroupNames {
-    /// The names of a replica.
+    /// The names of a replica on a host that knows no cluster.
     pub fn new(group_id: GroupId, server_id: PeerId) -> SharedNames {
+        GroupNames::in_cluster(group_id, server_id, Arc::default())
+    }
+
+    /// The names of a replica on a host of this cluster.
+    pub(crate) fn in_cluster(group_id: GroupId, server_id: PeerId, gate: Arc<ClusterGate>) -> SharedNames {
         let server_text = server_id.to_string();
-        Arc::new(GroupNames { group_id, server_id, server_text })
+        Arc::new(GroupNames { group_id, server_id, server_text, gate })
+    }
+
+    /// The envelope of a request to a peer.
+    pub(crate) fn envelope<'a>(&'a self, to: &'a str) -> Envelope<'a> {
+        let cluster_id = self.gate.id().unwrap_or_default();
+        Envelope { cluster_id, ..Envelope::new(self.group_id.as_str(), &self.server_text, to) }
     }
 }
 

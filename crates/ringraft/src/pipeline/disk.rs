@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{GroupId, RecoveredState};
+use ringraft_core::{GroupId, HardState, LogOp, RecoveredState, Vote};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
-use ringraft_storage::{GroupKey, LogStorage, StorageError, WriteBatch};
+use ringraft_storage::{GroupKey, GroupWrite, LogStorage, StorageError, WriteBatch};
 
 use crate::future::Promise;
 use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
@@ -21,6 +21,10 @@ pub(crate) enum DiskEvent {
     Writes(Vec<DiskWrite>),
     /// Open a group.
     Open { group: GroupId, answer: Promise<Result<(GroupKey, RecoveredState), StorageError>> },
+    /// Have a blank group withhold its vote, durably.
+    Withhold { group: GroupKey, answer: Promise<Result<(), StorageError>> },
+    /// Write another file of the directory, which belongs to this thread as the log does.
+    Run(Box<dyn FnOnce() + Send>),
 }
 
 impl fmt::Debug for DiskEvent {
@@ -28,6 +32,8 @@ impl fmt::Debug for DiskEvent {
         match self {
             DiskEvent::Writes(writes) => f.debug_tuple("Writes").field(&writes.len()).finish(),
             DiskEvent::Open { group, .. } => f.debug_tuple("Open").field(group).finish(),
+            DiskEvent::Withhold { group, .. } => f.debug_tuple("Withhold").field(group).finish(),
+            DiskEvent::Run(_) => f.write_str("Run"),
         }
     }
 }
@@ -87,6 +93,12 @@ impl DiskLoop {
                         answer.fulfil(self.storage.open_group(&group));
                         quiet_calls = QUIET_CALLS;
                     }
+                    DiskEvent::Withhold { group, answer } => {
+                        self.write(&mut handler, &mut writes, &mut out);
+                        answer.fulfil(self.withhold(group, &mut handler, &mut out));
+                        quiet_calls = QUIET_CALLS;
+                    }
+                    DiskEvent::Run(run) => run(),
                 }
             }
             if !writes.is_empty() {
@@ -137,6 +149,27 @@ impl DiskLoop {
         };
         handler.on_synced(result, out);
         self.release(out);
+    }
+
+    /// A failure is one of the store, as of any write.
+    fn withhold(
+        &mut self,
+        group: GroupKey,
+        handler: &mut StableClosureEventHandler,
+        out: &mut StableOutput,
+    ) -> Result<(), StorageError> {
+        if let Some(status) = handler.failed() {
+            return Err(StorageError::Poisoned(status.message.clone()));
+        }
+        let ops = vec![LogOp::HardState(HardState { term: 0, vote: Vote::Withheld })];
+        let batch = WriteBatch { writes: vec![GroupWrite { group, ops }] };
+        let written = self.submit(&batch).and_then(|()| self.storage.complete()).map(drop);
+        if let Err(error) = &written
+            && error.is_final()
+        {
+            self.stop(handler, out, error.clone());
+        }
+        written
     }
 
     /// Starts a write. On a full disk it waits for space: the rings before it fill, and callers get `Busy`.

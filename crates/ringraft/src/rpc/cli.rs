@@ -16,6 +16,7 @@ use ringraft_proto::generated::cli::{
     RemoveLearnersRequest, RemovePeerRequest, RemovePeerResponse, ResetLearnersRequest, ResetPeerRequest,
     SnapshotRequest, TransferLeaderRequest,
 };
+use ringraft_proto::generated::group_state::GroupStateRequest;
 use ringraft_proto::{
     BoltMessage, RequestFrame, ResponseStatus, class, decode_typed_request, encode_error_response,
     encode_status_response, encode_typed_response,
@@ -24,6 +25,7 @@ use ringraft_proto::{
 use crate::handler::{CallResult, NodeCall};
 use crate::node::Node;
 use crate::rpc::flush::flush_later;
+use crate::rpc::group_state;
 use crate::rpc::routing::RoutingTable;
 
 /// Whether a code says that the request certainly had no effect. What may have had one never carries such a code.
@@ -39,6 +41,7 @@ pub(crate) fn is_refusal(error: RaftError) -> bool {
             | RaftError::Stale
             | RaftError::Access
             | RaftError::CatchUp
+            | RaftError::WrongCluster
     )
 }
 
@@ -136,6 +139,14 @@ pub(super) fn process(
         log,
         answer: Answer { transport: Arc::clone(transport), handle, codec: frame.codec },
     };
+    let asks_for_groups = frame.class == class::GROUP_STATE_REQUEST;
+    if (asks_for_groups || frame.class.starts_with(class::CLI_REQUESTS.as_bytes()))
+        && let Err(status) = routes.gate().admit_content(&frame.content)
+        && status.error == RaftError::WrongCluster
+    {
+        cli.answer.status(Some(&status));
+        return true;
+    }
     match std::str::from_utf8(&frame.class) {
         Ok(class::ADD_PEER_REQUEST) => cli.begin(add_peer),
         Ok(class::REMOVE_PEER_REQUEST) => cli.begin(remove_peer),
@@ -148,6 +159,7 @@ pub(super) fn process(
         Ok(class::ADD_LEARNERS_REQUEST) => cli.begin(add_learners),
         Ok(class::REMOVE_LEARNERS_REQUEST) => cli.begin(remove_learners),
         Ok(class::RESET_LEARNERS_REQUEST) => cli.begin(reset_learners),
+        Ok(class::GROUP_STATE_REQUEST) => cli.tell_memory(),
         _ => return false,
     }
     true
@@ -162,7 +174,7 @@ struct Cli<'a> {
 }
 
 impl Cli<'_> {
-    fn message<M: CliRequest>(&self) -> Option<M> {
+    fn message<M: BoltMessage>(&self) -> Option<M> {
         decode_typed_request(self.frame)
             .inspect_err(|error| {
                 if let Some(left_out) = self.log.pass("cli request") {
@@ -184,6 +196,15 @@ impl Cli<'_> {
         });
         if let Err(status) = begun {
             self.answer.status(Some(&status));
+        }
+    }
+
+    /// Asked by members without memory, before they begin, and answered without the owners.
+    fn tell_memory(self) {
+        let Some(question) = self.message::<GroupStateRequest>() else { return self.answer.malformed() };
+        match group_state::answer(self.routes, &question) {
+            Ok(response) => self.answer.message(&response),
+            Err(status) => self.answer.status(Some(&status)),
         }
     }
 

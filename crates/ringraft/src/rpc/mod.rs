@@ -1,8 +1,10 @@
 //! Requests that arrive and answers that leave.
 
+mod admission;
 pub(crate) mod cli;
 pub(crate) mod client;
 pub(crate) mod flush;
+pub(crate) mod group_state;
 mod outbox;
 mod processors;
 mod routing;

@@ -55,14 +55,7 @@ impl Outbox {
                 continue;
             }
             let queued = self.transport.request(send.link, send.context, &mut |id| {
-                encode_raft_request(
-                    id,
-                    names.group_id.as_str(),
-                    &names.server_text,
-                    &send.to,
-                    timeout_ms,
-                    &send.request,
-                )
+                encode_raft_request(id, &names.envelope(&send.to), timeout_ms, &send.request)
             });
             match queued {
                 Ok(()) if self.links.contains(&send.link) => {}

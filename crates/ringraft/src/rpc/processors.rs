@@ -16,7 +16,7 @@ use ringraft_net::{
     WireText,
 };
 use ringraft_proto::{
-    OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, decode_raft_request,
+    DecodeError, OutFrame, RequestFrame, RequestKind, ResponseFrame, ResponseStatus, decode_raft_request,
     decode_raft_response, encode_error_response, encode_response_shared, encode_status_response, group_of,
 };
 use ringraft_ring::{Producer, TryPublishError};
@@ -287,11 +287,20 @@ impl Processors {
                     let text = error.to_string();
                     tracing::warn!(error = %WireText(text.as_bytes()), left_out, "a raft request cannot be understood");
                 }
+                if let DecodeError::DataChecksum { .. } = error {
+                    // Damaged on the way: its sender is well, and sends it again.
+                    self.reply_error(handle, codec, &Status::new(RaftError::Invalid, error.to_string()));
+                    return Accept::Taken;
+                }
                 let status = ResponseStatus::ServerDeserialException;
                 self.reply(handle, encode_status_response(handle.request, codec, status));
                 return Accept::Refused;
             }
         };
+        if let Err(status) = self.routes.admit(&request) {
+            self.reply_error(handle, codec, &status);
+            return Accept::Taken;
+        }
         let found = self.routes.find(request.group, request.peer_id);
         let from = parse_peer(&mut self.peers, request.server_id);
         let (group, from) = match found.and_then(|group| Ok((group, from?))) {

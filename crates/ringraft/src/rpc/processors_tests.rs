@@ -5,11 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use ringraft_core::{RaftRequest, TimeoutNowRequest};
+use ringraft_core::{
+    AppendEntriesRequest, AppendKind, ChunkBuilder, Extensions, LogId, RaftError, RaftRequest, Status,
+    TimeoutNowRequest,
+};
 use ringraft_net::{
     Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, SendError, Transport,
 };
-use ringraft_proto::{Frame, FrameDecoder, FrameLimits, OutFrame, RequestFrame, class, encode_raft_request};
+use ringraft_proto::{
+    Envelope, Frame, FrameDecoder, FrameLimits, OutFrame, RequestFrame, ResponseFrame, class,
+    decode_error_response, encode_raft_request,
+};
 
 use crate::handler::{GroupHandle, LaneEvent};
 
@@ -74,7 +80,7 @@ fn frame(class: &'static str, content: impl Into<Bytes>) -> RequestFrame {
 
 /// A raft request as it arrives, for group `g` at `a:1`.
 fn raft(server: &str, request: RaftRequest) -> RequestFrame {
-    let bytes = encode_raft_request(1, "g", server, "a:1", 5000, &request).parts.concat();
+    let bytes = encode_raft_request(1, &Envelope::new("g", server, "a:1"), 5000, &request).parts.concat();
     let frame = FrameDecoder::new(FrameLimits::default()).decode(&mut BytesMut::from(&bytes[..]));
     match frame {
         Ok(Some(Frame::Request(frame))) => frame,
@@ -86,6 +92,36 @@ fn with_group(routes: &RoutingTable) -> GroupHandle {
     let handle = GroupHandle { lane: 0, slot: 0, generation: 1 };
     routes.insert("g".parse().unwrap(), "a:1".parse().unwrap(), handle);
     handle
+}
+
+/// The errors that were answered, in order.
+fn errors(answers: &Answers) -> Vec<Status> {
+    let decode = |(_, frame): (ReplyHandle, OutFrame)| {
+        let bytes = BytesMut::from(&frame.parts.concat()[..]);
+        match FrameDecoder::new(FrameLimits::default()).decode(&mut bytes.clone()) {
+            Ok(Some(Frame::Response(ResponseFrame { class, content, .. })))
+                if class == class::ERROR_RESPONSE =>
+            {
+                decode_error_response(&content).unwrap()
+            }
+            _ => None,
+        }
+    };
+    std::mem::take(&mut *answers.0.lock()).into_iter().filter_map(decode).collect()
+}
+
+fn entries(term: u64) -> RaftRequest {
+    let mut builder = ChunkBuilder::new();
+    builder.push(b"hello");
+    RaftRequest::AppendEntries(AppendEntriesRequest {
+        kind: AppendKind::Entries,
+        term,
+        prev_log: LogId::default(),
+        committed_index: 0,
+        entries: builder.take(1, term).into_iter().map(Arc::new).collect(),
+        extensions: Extensions::CONFLICT_HINT,
+        rejoined: 0,
+    })
 }
 
 /// Counts the lines that are written while it is in force.
@@ -117,6 +153,29 @@ fn lines_of(run: impl FnOnce()) -> usize {
     let count = Arc::<AtomicUsize>::default();
     tracing::subscriber::with_default(Lines(Arc::clone(&count)), run);
     count.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_payload_that_was_damaged_on_the_way_reaches_nobody() {
+    let (mut processors, answers, routes, _) = processors(local(usize::MAX));
+    with_group(&routes);
+    let sound = raft("b:1", entries(1));
+    let mut damaged = sound.clone();
+    let mut content = damaged.content.to_vec();
+    *content.last_mut().unwrap() ^= 1;
+    damaged.content = content.into();
+    assert!(matches!(processors.on_request(handle(1, 1), damaged), Accept::Taken));
+    let refusal = errors(&answers).pop().expect("an answer");
+    assert_eq!(refusal.error, RaftError::Invalid);
+    assert!(refusal.message.contains("damaged on the way"), "{refusal}");
+    let (mut control, mut events) = (Vec::new(), Vec::new());
+    processors.take_local(&mut control, &mut events);
+    events.append(&mut control);
+    assert!(events.is_empty(), "nothing was taken");
+    assert!(matches!(processors.on_request(handle(1, 2), sound), Accept::Taken));
+    processors.take_local(&mut control, &mut events);
+    events.append(&mut control);
+    assert!(matches!(events[..], [LaneEvent::Request(_)]));
 }
 
 #[test]

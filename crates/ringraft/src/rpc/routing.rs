@@ -1,10 +1,14 @@
 //! Which group of which lane a request is for (SOFAJRaft's `NodeManager`).
 
+use std::sync::Arc;
+
 use ringraft_core::{GroupId, PeerId, RaftError, Status};
 use rustc_hash::FxHashMap;
 
+use crate::cluster_gate::ClusterGate;
 use crate::handler::GroupHandle;
 use crate::node::Node;
+use crate::rpc::group_state::UnopenedGroups;
 use crate::sync::RwLock;
 
 /// One running replica.
@@ -19,12 +23,27 @@ struct Route {
 #[derive(Default)]
 pub struct RoutingTable {
     routes: RwLock<FxHashMap<GroupId, Route>>,
+    gate: Arc<ClusterGate>,
+    unopened: UnopenedGroups,
 }
 
 impl RoutingTable {
     /// A table without groups.
     pub fn new() -> RoutingTable {
         RoutingTable::default()
+    }
+
+    /// A table without groups on a host of this cluster.
+    pub(crate) fn in_cluster(gate: Arc<ClusterGate>) -> RoutingTable {
+        RoutingTable { gate, ..RoutingTable::default() }
+    }
+
+    pub(crate) fn unopened(&self) -> &UnopenedGroups {
+        &self.unopened
+    }
+
+    pub(crate) fn gate(&self) -> &ClusterGate {
+        &self.gate
     }
 
     /// Makes a replica reachable. A host runs one replica of a group.

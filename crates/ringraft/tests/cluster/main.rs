@@ -1,5 +1,5 @@
 //! Hosts in one process: election, replication, restarts, failures of users' code, overload, shutdown, requests of users;
-//! members, leadership, reads and their administration.
+//! members, leadership, reads and their administration; clusters that name one server, and members without memory.
 
 mod agreement;
 mod cli_service;
@@ -13,3 +13,4 @@ mod rpc;
 mod start;
 mod support;
 mod waiting;
+mod whose;

@@ -18,12 +18,13 @@ pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
 }
 
-fn options(dir: &Path, endpoint: &str, mode: StartMode) -> HostOptions {
+pub(crate) fn options(dir: &Path, endpoint: &str, mode: StartMode) -> HostOptions {
     let mut options = HostOptions::new(endpoint, StoreOptions::segment(dir.join(endpoint.replace(':', "_"))));
     if let StoreOptions::Segment { options, .. } = &mut options.store {
         options.file_bytes = 1 << 20;
     }
     options.start_mode = mode;
+    options.bootstrap_ask_ms = 0;
     options.max_task_bytes = 512 << 10;
     options
 }
@@ -106,7 +107,7 @@ fn a_store_that_began_by_rejoin_has_no_members_of_its_own() {
     let dir = tempfile::tempdir().expect("a directory");
     let endpoint = format!("127.0.0.1:{}", free_ports(1)[0]);
     let node_options = quick(&endpoint.parse().expect("a configuration"));
-    for mode in [StartMode::Rejoin, StartMode::Existing, StartMode::Bootstrap] {
+    for mode in [StartMode::Rejoin, StartMode::Existing, StartMode::Existing] {
         let member = start_member(options(dir.path(), &endpoint, mode), node_options.clone());
         let described = member.node.describe(LIMIT).expect("described");
         // A sole voter would be a leader or a candidate by now.
@@ -114,6 +115,9 @@ fn a_store_that_began_by_rejoin_has_no_members_of_its_own() {
         assert_eq!((described.term, described.last_log_id.index), (0, 0));
         member.host.shutdown();
     }
+    let refused = |mode| ringraft::RaftHost::start(options(dir.path(), &endpoint, mode)).unwrap_err();
+    assert!(matches!(refused(StartMode::Bootstrap), StartError::BeganAsRejoin { .. }));
+    assert!(matches!(refused(StartMode::Rejoin), StartError::NotBlank { .. }));
     let founder = tempfile::tempdir().expect("a directory");
     let member = start_member(options(founder.path(), &endpoint, StartMode::Bootstrap), node_options);
     eventually("leads alone", || member.node.is_leader().then_some(()));

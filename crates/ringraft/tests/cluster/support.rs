@@ -99,6 +99,8 @@ pub(crate) fn memory_options(network: &Network, endpoint: &str) -> HostOptions {
     let mut options = HostOptions::new(endpoint, StoreOptions::Memory);
     options.transport = TransportOptions::Inproc(network.clone());
     options.start_mode = StartMode::Bootstrap;
+    // Members start one after the other and are new.
+    options.bootstrap_ask_ms = 0;
     options
 }
 

@@ -162,10 +162,20 @@ impl SegmentLog {
             maintenance.put_off(&error);
             return Ok(false);
         }
-        maintenance.room.publish(&*self.disk, number, &bytes)?;
-        maintenance.manifest.change(&*self.disk, |m| {
-            (m.checkpoint, m.checkpoint_before) = (number, before);
-        })?;
+        let named = maintenance.room.publish(&*self.disk, number, &bytes).and_then(|()| {
+            maintenance.manifest.change(&*self.disk, |m| {
+                (m.checkpoint, m.checkpoint_before) = (number, before);
+            })
+        });
+        match named {
+            Ok(()) => {}
+            // Nothing counts on it yet, and both steps may be done again.
+            Err(error @ StorageError::Io { kind: IoKind::Full | IoKind::Descriptors, .. }) => {
+                maintenance.put_off(&error);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
         maintenance.room.take_back(&*self.disk, manifest.checkpoint_before);
         (maintenance.checkpoint_failures, maintenance.checkpoint_pause) = (0, 0);
         let live = self.stream.segments.values().filter(|s| s.live() > 0).map(|s| s.number());

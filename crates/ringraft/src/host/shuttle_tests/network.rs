@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use ringraft_core::{AppendEntriesRequest, AppendKind, ChunkBuilder, Extensions, LogId, RaftRequest};
-use ringraft_proto::{Frame, FrameDecoder, FrameLimits, RequestFrame, encode_raft_request};
+use ringraft_proto::{Envelope, Frame, FrameDecoder, FrameLimits, RequestFrame, encode_raft_request};
 
 use super::*;
 use crate::pipeline::ScriptedNet;
@@ -10,7 +10,7 @@ use crate::pipeline::ScriptedNet;
 /// The request of a leader at `b:1`, as it comes off the wire.
 fn frame(id: u32, group: &str, request: AppendEntriesRequest) -> RequestFrame {
     let request = RaftRequest::AppendEntries(request);
-    let sent = encode_raft_request(id, group, "b:1", ENDPOINT, 1000, &request);
+    let sent = encode_raft_request(id, &Envelope::new(group, "b:1", ENDPOINT), 1000, &request);
     let mut bytes: BytesMut = sent.parts.iter().flat_map(|part| part.iter().copied()).collect();
     match FrameDecoder::new(FrameLimits::default()).decode(&mut bytes) {
         Ok(Some(Frame::Request(frame))) => frame,

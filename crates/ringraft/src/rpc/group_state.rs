@@ -1,0 +1,63 @@
+//! What this host remembers of groups, for a peer that remembers nothing of them and asks before it takes itself for a new member.
+
+use ringraft_core::{GroupId, NodeState, RaftError, Status};
+use ringraft_proto::generated::group_state::{GroupMemory, GroupStateRequest, GroupStateResponse};
+use rustc_hash::FxHashSet;
+
+use super::routing::RoutingTable;
+use crate::sync::RwLock;
+
+/// Groups of one question; who asks for more asks several times.
+pub(crate) const MAX_GROUPS: usize = 4096;
+
+/// Groups that the store had at the start of the host and that have not been opened since.
+#[derive(Default)]
+pub(crate) struct UnopenedGroups(RwLock<FxHashSet<GroupId>>);
+
+impl UnopenedGroups {
+    pub(crate) fn set(&self, groups: impl Iterator<Item = GroupId>) {
+        *self.0.write() = groups.collect();
+    }
+
+    /// The group runs, or it was seen that it holds nothing.
+    pub(crate) fn remove(&self, group: &GroupId) {
+        self.0.write().remove(group);
+    }
+
+    fn contains(&self, group: &str) -> bool {
+        self.0.read().contains(group)
+    }
+}
+
+/// Answers a question.
+///
+/// # Errors
+/// `EINVAL` for one about too many groups.
+pub(super) fn answer(
+    routes: &RoutingTable,
+    question: &GroupStateRequest,
+) -> Result<GroupStateResponse, Status> {
+    if question.groups.len() > MAX_GROUPS {
+        let message =
+            format!("a question about {} groups; ask for at most {MAX_GROUPS}", question.groups.len());
+        return Err(Status::new(RaftError::Invalid, message));
+    }
+    let memory = question.groups.iter().map(|group| memory(routes, group).into()).collect();
+    Ok(GroupStateResponse { memory, ..Default::default() })
+}
+
+fn memory(routes: &RoutingTable, group: &str) -> GroupMemory {
+    let Some(node) = routes.node(group) else {
+        let unopened = routes.unopened().contains(group);
+        return if unopened { GroupMemory::GROUP_MEMORY_OPENING } else { GroupMemory::GROUP_MEMORY_NOTHING };
+    };
+    if node.last_committed_index() > 0 || node.last_applied_index() > 0 {
+        GroupMemory::GROUP_MEMORY_COMMITTED
+    } else if node.state() == NodeState::Uninitialized {
+        GroupMemory::GROUP_MEMORY_OPENING
+    } else if node.term() > 0 || node.last_log_index() > 0 {
+        GroupMemory::GROUP_MEMORY_LOG
+    } else {
+        GroupMemory::GROUP_MEMORY_NOTHING
+    }
+}
