@@ -251,6 +251,18 @@ impl Replicator {
         self.block_timer.start(now.after_millis(pause_ms));
     }
 
+    /// The last index up to which the peer's log is known to be that of the leader, durably or not: who has the whole log already, and to whom
+    /// nothing is left to send, has caught up. A quorum counts [`match_index`](Self::match_index) alone.
+    pub(crate) fn known_match(&self) -> LogIndex {
+        match self.state {
+            ReplicatorState::Replicate => {
+                let sent = self.inflights.front().map_or(self.next_index, |i| i.prev + 1);
+                self.match_index.max(sent.saturating_sub(1))
+            }
+            ReplicatorState::Probe | ReplicatorState::Snapshot => self.match_index,
+        }
+    }
+
     /// What the peer holds durably and counts for.
     pub(crate) fn counts_for(&self) -> LogIndex {
         if self.counts() { self.match_index } else { 0 }

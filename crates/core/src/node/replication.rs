@@ -167,14 +167,13 @@ impl NodeImpl {
         {
             return;
         }
-        let Some(position) = self.role.replicators().position(from) else { return };
-        let Some(r) = self.role.replicator_at(position) else { return };
         // Only an answer of this term acknowledges this leader.
         let (of_this_term, promise) = (response.term == self.hard_state.term, response.lease_promise);
-        let (rejoining, last_index) = (response.rejoining, self.log.last_id().index);
-        if of_this_term && (r.heartbeat_awaits(ticket) || r.awaits(ticket)) {
-            r.note_rejoining(rejoining, ticket, last_index);
+        if of_this_term {
+            self.note_rejoining(from, ticket, response.rejoining, fx);
         }
+        let Some(position) = self.role.replicators().position(from) else { return };
+        let Some(r) = self.role.replicator_at(position) else { return };
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
             if of_this_term {
                 r.alive(ticket, rules::reads::contact_counts_from(sent_at, now), promise);
@@ -227,6 +226,22 @@ impl NodeImpl {
             }
         }
         self.send_entries(now, position, fx);
+    }
+
+    /// Takes note of whether a peer has lost its disk. Who begins to count again may make a majority of those who hold an entry; in a group
+    /// at rest nothing else would have them counted.
+    fn note_rejoining(&mut self, from: &PeerId, ticket: Ticket, rejoining: u64, fx: &mut Effects) {
+        let last_index = self.log.last_id().index;
+        let Some(r) = self.role.replicator_mut(from) else { return };
+        if !r.heartbeat_awaits(ticket) && !r.awaits(ticket) {
+            return;
+        }
+        let counted = r.counts();
+        r.note_rejoining(rejoining, ticket, last_index);
+        if !counted && r.counts() {
+            self.commit_by_counting(fx);
+            self.deliver(fx);
+        }
     }
 
     pub(super) fn handle_rpc_error(
