@@ -110,10 +110,13 @@ mod tests {
     use crate::command::Answer;
     use crate::reply::{self, Reply, ReplyKind};
 
+    /// Id and members of a cluster.
+    type Cluster = (&'static str, &'static [&'static str]);
+
     /// Servers, each of a cluster of the members of which it tells; every request and the cluster that it meant.
     #[derive(Clone)]
     struct Servers {
-        clusters: Arc<Mutex<BTreeMap<&'static str, (&'static str, &'static [&'static str])>>>,
+        clusters: Arc<Mutex<BTreeMap<&'static str, Cluster>>>,
         asked: Arc<Mutex<Vec<(String, String)>>>,
     }
 
@@ -152,8 +155,8 @@ mod tests {
         fn shutdown(&self) {}
     }
 
-    const FIRST: (&str, &[&str]) = ("first", &["a:1", "b:1", "c:1"]);
-    const SECOND: (&str, &[&str]) = ("second", &["c:1", "d:1"]);
+    const FIRST: Cluster = ("first", &["a:1", "b:1", "c:1"]);
+    const SECOND: Cluster = ("second", &["c:1", "d:1"]);
 
     fn connect(conf: &[&str], id: Option<&str>) -> (Servers, Result<AtomicClient, ClientError>) {
         let clusters =
