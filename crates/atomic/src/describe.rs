@@ -9,6 +9,8 @@ use ringraft_proto::generated::atomic as proto;
 pub struct ServerDescription {
     /// Peer id of the server.
     pub node: String,
+    /// Id of its cluster; empty while it does not know it.
+    pub cluster_id: String,
     /// Threads of the process.
     pub threads: u64,
     /// Open files and sockets of the process.
@@ -56,6 +58,7 @@ impl ServerDescription {
         let message = proto::DescribeResponse {
             success: true,
             node: self.node,
+            cluster_id: self.cluster_id,
             threads: self.threads,
             fds: self.fds,
             rss_kb: self.rss_kb,
@@ -75,6 +78,7 @@ impl ServerDescription {
         }
         Ok(ServerDescription {
             node: message.node,
+            cluster_id: message.cluster_id,
             threads: message.threads,
             fds: message.fds,
             rss_kb: message.rss_kb,
@@ -143,6 +147,7 @@ mod tests {
         };
         let server = ServerDescription {
             node: "127.0.0.1:8081".into(),
+            cluster_id: "c0ffee".into(),
             threads: 7,
             fds: 8,
             rss_kb: 9,

@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use protobuf::Message;
 use ringraft::{
-    ApplyError, Completion, HostOptions, Node, RaftError, RaftGroupService, RaftHost, ReadOnlyOption,
-    Responder, StartError, StartMode, Status, Task, UserRequest,
+    ApplyError, ClusterGate, Completion, HostOptions, Node, RaftError, RaftGroupService, RaftHost,
+    ReadOnlyOption, Responder, StartError, StartMode, Status, Task, UserRequest,
 };
-use ringraft_proto::class;
 use ringraft_proto::generated::atomic as proto;
+use ringraft_proto::{class, cluster_id_of};
 
 use crate::command::{Answer, Command};
 use crate::config::{AtomicConfig, ConfigError};
@@ -40,6 +40,8 @@ pub struct AtomicServer {
 struct Served {
     server_id: String,
     ranges: Ranges,
+    /// The host's cluster; empty until the host has started.
+    gate: OnceLock<Arc<ClusterGate>>,
     /// One a range, in their order; empty until all have started.
     groups: OnceLock<Vec<ServedGroup>>,
 }
@@ -62,11 +64,13 @@ impl AtomicServer {
         let served = Arc::new(Served {
             server_id: config.server_address.to_string(),
             ranges,
+            gate: OnceLock::new(),
             groups: OnceLock::new(),
         });
         // Before the first connection and before the groups start, which can take long: until then the server says that it is starting.
         served.register(&mut options);
         let host = RaftHost::start(options)?;
+        served.gate.get_or_init(|| host.cluster_gate());
         match start_groups(config, &host) {
             Ok(groups) => served.groups.set(groups).unwrap_or_else(|_| unreachable!("set nowhere else")),
             Err(error) => {
@@ -110,6 +114,9 @@ impl Drop for AtomicServer {
 }
 
 fn start_groups(config: &AtomicConfig, host: &RaftHost) -> Result<Vec<ServedGroup>, StartError> {
+    let group = |range: usize| Ok((config.group_name(range).parse()?, config.conf.clone()));
+    let groups: Vec<_> = (0..config.total_slots).map(group).collect::<Result<_, StartError>>()?;
+    host.ask_peers(&groups)?;
     let start = |range: usize| {
         let name = config.group_name(range);
         let replica = Replica::new(&config.conf.to_string());
@@ -136,7 +143,10 @@ impl Served {
     fn register(self: &Arc<Self>, options: &mut HostOptions) {
         let processor = |handle: fn(&Served, UserRequest, Responder)| {
             let served = Arc::clone(self);
-            Arc::new(move |request: UserRequest, responder: Responder| handle(&served, request, responder))
+            Arc::new(move |request: UserRequest, responder: Responder| match served.refuses(&request) {
+                Some(status) => responder.fail(status),
+                None => handle(&served, request, responder),
+            })
         };
         options.register_user_processor(
             class::ATOMIC_SET_REQUEST,
@@ -170,6 +180,24 @@ impl Served {
             class::ATOMIC_DESCRIBE_REQUEST,
             processor(Served::answer_describe),
         );
+    }
+
+    /// Id of the cluster; empty while it is not known.
+    fn cluster_id(&self) -> &str {
+        self.gate.get().and_then(|gate| gate.id()).unwrap_or_default()
+    }
+
+    /// Why a request is not carried out here, whatever it asks: it means another cluster. A host that has not started carries out nothing.
+    fn refuses(&self, request: &UserRequest) -> Option<Status> {
+        let status = self.gate.get()?.admit_content(&request.content).err()?;
+        let other = status.error == RaftError::WrongCluster;
+        // Who asks what the cluster is called need not know it.
+        let asks = [class::ATOMIC_GET_SLOTS_REQUEST, class::ATOMIC_DESCRIBE_REQUEST]
+            .iter()
+            .any(|class| request.class == *class);
+        let unnamed = asks && cluster_id_of(&request.content).is_ok_and(str::is_empty);
+        // What is malformed is answered as what it should have been.
+        (other && !unnamed).then_some(status)
     }
 
     /// SET, CAS and INC.
@@ -250,6 +278,7 @@ impl Served {
         });
         let mut message =
             proto::SlotsResponse { success: true, slots: slots.collect(), ..Default::default() };
+        message.cluster_id = self.cluster_id().to_owned();
         if message.slots.is_empty() {
             let Status { error, message: text } = starting().status;
             (message.success, message.error_code, message.error) = (false, error.code(), text);
@@ -282,6 +311,7 @@ impl Served {
         let usage = ProcessUsage::now();
         ServerDescription {
             node: self.server_id.clone(),
+            cluster_id: self.cluster_id().to_owned(),
             threads: usage.threads,
             fds: usage.fds,
             rss_kb: usage.rss_kb,

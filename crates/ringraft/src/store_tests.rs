@@ -178,7 +178,9 @@ fn a_directory_of_version_1_is_taken_over_and_keeps_how_it_began() {
     write(open(&disk, &host(StartMode::Rejoin)).unwrap());
     // As a program before identities of version 2 left it.
     let old = without(&disk, |name| name == "IDENTITY");
-    let mut bytes = b"RRIDENTI\x01\0\0\0\x02\0\0\0\x0c\0127.0.0.1:80\x08\0ringraft".to_vec();
+    let (version, kind) = ([1, 0, 0, 0], [2, 0, 0, 0]);
+    let mut bytes =
+        [&b"RRIDENTI"[..], &version, &kind, &[12, 0], b"127.0.0.1:80", &[8, 0], b"ringraft"].concat();
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
     let file = old.create("IDENTITY", 0).unwrap();
     file.write_at(0, &bytes).unwrap();

@@ -14,6 +14,7 @@ use crate::reply::{self, Failure, Reply, ReplyKind};
 use super::in_flight::Pending;
 use super::server::Server;
 use super::table::endpoint_of;
+use super::transport::ClientTransport;
 use super::{ClientError, Inner, Outcome};
 
 /// Takes the outcome of one request, exactly once.
@@ -38,6 +39,7 @@ pub(super) enum Reason {
     Busy(String),
     NotLeader(String),
     Unreachable(String),
+    WrongCluster(String),
 }
 
 /// Says what an answer, or its lack, means.
@@ -78,6 +80,9 @@ fn judge_error(error: &RpcError) -> Verdict {
             Verdict::Repeat { reason: Reason::Unreachable(message), redirect: None }
         }
         RpcError::Remote { status, .. } => match status.error {
+            RaftError::WrongCluster => {
+                Verdict::Repeat { reason: Reason::WrongCluster(message), redirect: None }
+            }
             RaftError::Busy => Verdict::Repeat { reason: Reason::Busy(message), redirect: None },
             // No processor for the request: the server is starting, or is of another kind.
             RaftError::NotFound | RaftError::Request | RaftError::Invalid => {
@@ -348,6 +353,7 @@ impl Call {
             (None, Some(Reason::Busy(message))) => ClientError::Busy(message),
             (None, Some(Reason::NotLeader(message))) => ClientError::NotLeader(message),
             (None, Some(Reason::Unreachable(message))) => ClientError::Timeout(message),
+            (None, Some(Reason::WrongCluster(message))) => ClientError::WrongCluster(message),
             (None, None) => ClientError::Timeout("the deadline had passed before the first attempt".into()),
         };
         self.finish(Err(error));

@@ -18,19 +18,23 @@ pub enum ClientError {
         "no server could be reached before the deadline: {0}; check the addresses and that the servers run"
     )]
     Timeout(String),
+    /// The servers belong to another cluster than is meant, or to two.
+    #[error("wrong cluster: {0}; name the servers of one cluster, or correct the cluster id")]
+    WrongCluster(String),
     /// A request that no server will take.
     #[error("the request was refused: {0}")]
     Invalid(String),
 }
 
 impl ClientError {
-    /// The word for scripts: `unknown`, `busy`, `not_leader`, `timeout` or `invalid`.
+    /// The word for scripts: `unknown`, `busy`, `not_leader`, `timeout`, `wrong_cluster` or `invalid`.
     pub fn kind(&self) -> &'static str {
         match self {
             ClientError::Unknown(_) => "unknown",
             ClientError::Busy(_) => "busy",
             ClientError::NotLeader(_) => "not_leader",
             ClientError::Timeout(_) => "timeout",
+            ClientError::WrongCluster(_) => "wrong_cluster",
             ClientError::Invalid(_) => "invalid",
         }
     }

@@ -1,6 +1,7 @@
 //! The routing client: finds the ranges, sends each request to the leader of its group, repeats what is safe to repeat.
 
 mod call;
+mod cluster;
 mod error;
 mod in_flight;
 mod retry;
@@ -27,6 +28,7 @@ use crate::command::{Answer, Command, ReadMode};
 use crate::describe::ServerDescription;
 
 use call::Call;
+use cluster::{InCluster, wrong_cluster};
 pub use error::ClientError;
 use in_flight::InFlight;
 use retry::RetryQueue;
@@ -39,6 +41,8 @@ use transport::ClientTransport;
 pub struct ClientOptions {
     /// How long a request may take, all attempts together (5 s).
     pub timeout: Duration,
+    /// Id of the cluster that is meant; servers of another refuse every request. `None`: that of the first server that answers.
+    pub cluster_id: Option<String>,
     /// Send a SET again whose outcome is unknown (false). Right only when nobody else sets the counter: the first one may be carried out
     /// after the second, and after what others have set in between.
     pub retry_unknown_sets: bool,
@@ -59,6 +63,7 @@ impl Default for ClientOptions {
     fn default() -> ClientOptions {
         ClientOptions {
             timeout: Duration::from_secs(5),
+            cluster_id: None,
             retry_unknown_sets: false,
             connect_timeout: Duration::from_millis(200),
             read_attempt_timeout: Duration::from_secs(1),
@@ -89,7 +94,7 @@ pub struct Outcome {
 }
 
 pub(crate) struct Inner {
-    transport: Box<dyn ClientTransport>,
+    transport: InCluster<Box<dyn ClientTransport>>,
     options: ClientOptions,
     table: SlotTable,
     in_flight: InFlight,
@@ -106,7 +111,8 @@ impl AtomicClient {
     /// Asks the peers in turn for the ranges, until one answers.
     ///
     /// # Errors
-    /// [`ClientError::Timeout`] when none has answered within the options' time-out, [`ClientError::Invalid`] when what was answered
+    /// [`ClientError::Timeout`] when none has answered within the options' time-out, [`ClientError::WrongCluster`] when they belong to
+    /// another cluster than the options say, or to two, [`ClientError::Invalid`] when what was answered
     /// cannot be used or a thread cannot be started.
     pub fn connect(peers: &[PeerId], options: ClientOptions) -> Result<AtomicClient, ClientError> {
         AtomicClient::over(Box::new(rpc_client(&options)?), peers, options)
@@ -118,7 +124,12 @@ impl AtomicClient {
         options: ClientOptions,
     ) -> Result<AtomicClient, ClientError> {
         let known: Vec<Arc<str>> = peers.iter().map(|peer| peer.endpoint().into()).collect();
-        let slots = find_slots(&*transport, &known, &options)?;
+        let transport = InCluster::new(transport, options.cluster_id.as_deref());
+        let was_told = transport.knows();
+        let slots = find_slots(&transport, &known, &options)?;
+        if !was_told && transport.knows() {
+            transport.check_strangers(&known, &slots, options.connect_timeout.min(options.timeout))?;
+        }
         let table = SlotTable::new(&slots, &known).map_err(ClientError::Invalid)?;
         let thread = |error: std::io::Error| ClientError::Invalid(format!("cannot start a thread: {error}"));
         let retries = RetryQueue::start().map_err(thread)?;
@@ -214,14 +225,18 @@ impl Drop for AtomicClient {
     }
 }
 
-/// Asks the peers in turn for the ranges and their groups, until one answers.
+/// Asks the peers in turn for the ranges and their groups, until one answers; only those of the cluster, when its id is given.
 ///
 /// # Errors
 /// [`ClientError::Timeout`] when none has answered within `timeout`, [`ClientError::Invalid`] when a thread cannot be started.
-pub fn slots(peers: &[PeerId], timeout: Duration) -> Result<Vec<SlotInfo>, ClientError> {
+pub fn slots(
+    peers: &[PeerId],
+    cluster_id: Option<&str>,
+    timeout: Duration,
+) -> Result<Vec<SlotInfo>, ClientError> {
     let known: Vec<Arc<str>> = peers.iter().map(|peer| peer.endpoint().into()).collect();
     let options = ClientOptions { timeout, ..ClientOptions::default() };
-    find_slots(&rpc_client(&options)?, &known, &options)
+    find_slots(&InCluster::new(rpc_client(&options)?, cluster_id), &known, &options)
 }
 
 /// Asks one server for the state of its process and of its replicas, or of one group.
@@ -254,8 +269,8 @@ fn describe_over(
     ServerDescription::decode(&response.content).map_err(ClientError::Invalid)
 }
 
-fn find_slots(
-    transport: &dyn ClientTransport,
+fn find_slots<T: ClientTransport>(
+    transport: &InCluster<T>,
     servers: &[Arc<str>],
     options: &ClientOptions,
 ) -> Result<Vec<SlotInfo>, ClientError> {
@@ -266,6 +281,7 @@ fn find_slots(
     let mut last = String::from("no time to ask");
     let (sender, answers) = mpsc::channel();
     for round in 0.. {
+        let mut foreign = 0;
         for server in servers {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -282,9 +298,19 @@ fn find_slots(
             let Ok((server, result)) = answers.recv_timeout(left.min(options.connect_timeout)) else {
                 continue;
             };
+            if let Some(message) = wrong_cluster(&result) {
+                (foreign, last) = (foreign + 1, message);
+                if foreign == servers.len() {
+                    return Err(ClientError::WrongCluster(last));
+                }
+                continue;
+            }
             match result {
                 Ok(response) => match decode_slots(&response.content) {
-                    Ok(slots) => return Ok(slots),
+                    Ok((slots, cluster_id)) => {
+                        transport.learn(&cluster_id);
+                        return Ok(slots);
+                    }
                     Err(message) => last = format!("{server}: {message}"),
                 },
                 Err(error) => last = error.to_string(),

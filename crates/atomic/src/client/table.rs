@@ -25,8 +25,9 @@ pub struct SlotInfo {
     pub leader: String,
 }
 
-/// Reads the answer to `GetSlotsRequest`; an error says what is wrong with it.
-pub(crate) fn decode_slots(content: &[u8]) -> Result<Vec<SlotInfo>, String> {
+/// Reads the answer to `GetSlotsRequest`: the ranges and the server's cluster, empty when it does not know it. An error says what is
+/// wrong with it.
+pub(crate) fn decode_slots(content: &[u8]) -> Result<(Vec<SlotInfo>, String), String> {
     let message = proto::SlotsResponse::parse_from_bytes(content).map_err(|error| error.to_string())?;
     if !message.success {
         return Err(message.error);
@@ -37,7 +38,7 @@ pub(crate) fn decode_slots(content: &[u8]) -> Result<Vec<SlotInfo>, String> {
         peers: slot.peers,
         leader: slot.leader,
     };
-    Ok(message.slots.into_iter().map(slot).collect())
+    Ok((message.slots.into_iter().map(slot).collect(), message.cluster_id))
 }
 
 /// `ip:port` of a peer id.

@@ -17,6 +17,16 @@ pub(crate) trait ClientTransport: Send + Sync {
     fn shutdown(&self);
 }
 
+impl<T: ClientTransport + ?Sized> ClientTransport for Box<T> {
+    fn call(&self, endpoint: &str, class: &'static str, content: Bytes, timeout: Duration, done: CallDone) {
+        (**self).call(endpoint, class, content, timeout, done);
+    }
+
+    fn shutdown(&self) {
+        (**self).shutdown();
+    }
+}
+
 impl ClientTransport for RpcClient {
     fn call(&self, endpoint: &str, class: &'static str, content: Bytes, timeout: Duration, done: CallDone) {
         self.call_async(endpoint, class, content, timeout, done);

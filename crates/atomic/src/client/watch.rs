@@ -13,9 +13,11 @@ use ringraft::{RpcError, RpcResult};
 use ringraft_proto::class;
 
 use super::Inner;
+use super::cluster::wrong_cluster;
 use super::in_flight::Pending;
 use super::server::Server;
 use super::table::decode_slots;
+use super::transport::ClientTransport;
 
 /// How often a request is looked at within [`ClientOptions::silence`](super::ClientOptions::silence).
 const LOOKS: u32 = 5;
@@ -78,7 +80,7 @@ impl Inner {
                 asked.end_question();
                 inner.note(&asked, now, &result);
                 if let Ok(response) = result
-                    && let Ok(slots) = decode_slots(&response.content)
+                    && let Ok((slots, _)) = decode_slots(&response.content)
                 {
                     inner.table.learn(&slots);
                     inner.take_from_the_silent();
@@ -126,6 +128,8 @@ impl Inner {
     pub(super) fn note(&self, server: &Server, sent: Instant, result: &RpcResult) {
         let now = Instant::now();
         match result {
+            // It answers, but not this client.
+            result if wrong_cluster(result).is_some() => server.was_unreachable(now),
             Ok(_) | Err(RpcError::Remote { .. }) => server.heard(now),
             // One that answers others meanwhile, or was given no time, is not silent.
             Err(RpcError::TimedOut { .. }) if server.silence(sent, now) >= self.options.silence => {

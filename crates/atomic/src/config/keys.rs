@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::{ConfigError, Store};
 
 /// Every key, with a value that would do.
-pub(super) const KEYS: [(&str, &str); 15] = [
+pub(super) const KEYS: [(&str, &str); 18] = [
     ("group_id", "\"atomic\""),
     ("data_path", "\"/var/lib/ringraft\""),
     ("conf", "\"127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083\""),
@@ -26,6 +26,9 @@ pub(super) const KEYS: [(&str, &str); 15] = [
     ("lanes", "1"),
     ("fsm_workers", "1"),
     ("lease_reads", "true"),
+    ("cluster_id", "\"0123456789abcdef0123456789abcdef\""),
+    ("require_cluster_id", "true"),
+    ("bootstrap_ask_ms", "2000"),
 ];
 
 fn example(key: &str) -> &'static str {

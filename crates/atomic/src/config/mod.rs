@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ringraft::{
     Configuration, HostOptions, NodeOptions, PeerId, ReadOnlyOption, SegmentLogOptions, StartMode,
-    StoreOptions, TransportOptions,
+    StoreOptions, TransportOptions, derive_cluster_id,
 };
 use toml::{Table, Value};
 
@@ -72,6 +72,13 @@ pub struct AtomicConfig {
     /// `lease_reads`: servers promise what lease reads stand on (false); the same on all servers. Without it a lease read is a read
     /// through the quorum.
     pub lease_reads: bool,
+    /// `cluster_id`: id of the cluster, the same on all servers; absent means the one that the data directory remembers, and for a cluster
+    /// that is being created [`derive_cluster_id`] of `group_id` and `conf`.
+    pub cluster_id: Option<String>,
+    /// `require_cluster_id`: refuse requests that do not name the cluster, as those of earlier programs (false).
+    pub require_cluster_id: bool,
+    /// `bootstrap_ask_ms`: how long a blank server asks the others whether the groups have lived before; 0 means not at all (2000).
+    pub bootstrap_ask_ms: u64,
 }
 
 impl AtomicConfig {
@@ -125,6 +132,9 @@ impl AtomicConfig {
             lanes: values.count("lanes", 256)?,
             fsm_workers: values.count("fsm_workers", 256)?,
             lease_reads: values.flag("lease_reads")?.unwrap_or(false),
+            cluster_id: values.text("cluster_id")?,
+            require_cluster_id: values.flag("require_cluster_id")?.unwrap_or(false),
+            bootstrap_ask_ms: values.millis("bootstrap_ask_ms", 0)?.unwrap_or(2000),
         };
         config.check()?;
         Ok(config)
@@ -196,6 +206,18 @@ impl AtomicConfig {
         let mut options = HostOptions::new(self.server_address.endpoint(), store);
         options.transport = TransportOptions::Tcp { listen: self.listen };
         options.start_mode = start_mode;
+        options.cluster_id = self.cluster_id.clone();
+        options.initial_cluster_id = Some(derive_cluster_id(&options.cluster, &self.group_id, &self.conf));
+        options.require_cluster_id = self.require_cluster_id;
+        options.bootstrap_ask_ms = self.bootstrap_ask_ms;
+        options.facts = [
+            ("atomic.group_id", self.group_id.clone()),
+            ("atomic.total_slots", self.total_slots.to_string()),
+            ("atomic.min_slot", self.min_slot.to_string()),
+            ("atomic.max_slot", self.max_slot.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
         options.max_task_bytes = MAX_COMMAND_BYTES;
         if let Some(lanes) = self.lanes {
             options.lanes = lanes;
@@ -232,6 +254,15 @@ impl AtomicConfig {
             if let Some(value) = value {
                 number(key, value as i64);
             }
+        }
+        if let Some(id) = &self.cluster_id {
+            table.insert("cluster_id".to_owned(), Value::String(id.clone()));
+        }
+        if self.bootstrap_ask_ms != 2000 {
+            table.insert("bootstrap_ask_ms".to_owned(), Value::Integer(self.bootstrap_ask_ms as i64));
+        }
+        if self.require_cluster_id {
+            table.insert("require_cluster_id".to_owned(), Value::Boolean(true));
         }
         if self.lease_reads {
             table.insert("lease_reads".to_owned(), Value::Boolean(true));

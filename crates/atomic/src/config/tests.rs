@@ -36,6 +36,7 @@ fn what_is_written_is_what_is_read() {
     let mut config = with("total_slots", "8").unwrap();
     (config.lanes, config.max_election_delay_ms, config.segment_file_bytes) = (Some(2), 77, Some(1 << 24));
     config.lease_reads = true;
+    (config.cluster_id, config.require_cluster_id, config.bootstrap_ask_ms) = (Some("c".to_owned()), true, 0);
     config.listen = Some("0.0.0.0:9000".parse().unwrap());
     assert_eq!(AtomicConfig::parse(&config.to_toml()), Ok(config));
 }
@@ -59,6 +60,36 @@ fn a_server_may_listen_elsewhere_than_others_reach_it() {
     }
     let ipv6 = GOOD.replace("127.0.0.1:8082", "[::1]:8082");
     assert!(AtomicConfig::parse(&ipv6).is_ok(), "digits are no name");
+}
+
+#[test]
+fn the_host_is_told_whose_it_is() {
+    let options = |key: &str, value: &str| with(key, value).unwrap().host_options(StartMode::Bootstrap);
+    let plain = options("lanes", "1");
+    assert_eq!((plain.cluster_id, plain.require_cluster_id, plain.bootstrap_ask_ms), (None, false, 2000));
+    let id = plain.initial_cluster_id.unwrap();
+    assert_eq!(
+        options("total_slots", "4").initial_cluster_id,
+        Some(id.clone()),
+        "slots say nothing of whose it is"
+    );
+    assert_ne!(options("group_id", "\"other\"").initial_cluster_id, Some(id.clone()));
+    let conf = "\"127.0.0.1:8082,127.0.0.1:8083\"";
+    assert_ne!(options("conf", conf).initial_cluster_id, Some(id));
+    assert_eq!(options("cluster_id", "\"c1\"").cluster_id.as_deref(), Some("c1"));
+    assert!(options("require_cluster_id", "true").require_cluster_id);
+    assert_eq!(options("bootstrap_ask_ms", "0").bootstrap_ask_ms, 0);
+    assert!(matches!(error("cluster_id", &format!("{:?}", "x".repeat(256))), ConfigError::Options(_)));
+    let facts = options("total_slots", "4").facts;
+    let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let max = i64::MAX.to_string();
+    let expected = [
+        ("atomic.group_id", "atomic"),
+        ("atomic.max_slot", &*max),
+        ("atomic.min_slot", "0"),
+        ("atomic.total_slots", "4"),
+    ];
+    assert_eq!(facts, expected);
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub struct AdminArgs {
     /// The group
     #[arg(long, global = true, value_name = "GROUP")]
     group: Option<String>,
+    /// Only servers of the cluster with this id; else whatever cluster they belong to
+    #[arg(long, global = true, value_name = "ID")]
+    cluster_id: Option<String>,
     /// How long to try, in milliseconds; a new member catches up within it
     #[arg(long, global = true, value_name = "MS", default_value = "30000", value_parser = parse_millis)]
     timeout: Duration,
@@ -153,7 +156,8 @@ pub fn run(args: &AdminArgs) -> Exit {
         Err(error) => return Exit::Failed.say(&error.to_string()),
     };
     let options = CliOptions { timeout_ms: args.timeout.as_millis() as u64, ..CliOptions::default() };
-    let cli = CliService::new(client, options);
+    let cluster_id = args.cluster_id.as_deref();
+    let cli = CliService::new(client, options).in_cluster(cluster_id.unwrap_or_default());
     if let Request::Rebalance { group_prefix, groups } = &args.request {
         if args.group.is_some() {
             return Exit::Usage.say("--group names one group; rebalance takes --groups or --group-prefix");
@@ -163,7 +167,7 @@ pub fn run(args: &AdminArgs) -> Exit {
             None if groups.is_empty() => Which::Prefix(""),
             None => Which::Named(groups),
         };
-        return rebalance::run(&cli, &conf, &which, args.timeout, args.json);
+        return rebalance::run(&cli, &conf, &which, cluster_id, args.timeout, args.json);
     }
     let Some(group) = &args.group else {
         return Exit::Usage.say("--group is missing; name the group, for example --group atomic_0");

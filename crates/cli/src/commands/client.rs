@@ -32,6 +32,9 @@ pub struct ClientArgs {
     /// Some or all servers, as ip:port,ip:port
     #[arg(long, global = true, value_name = "PEERS", value_parser = parse_peers_once)]
     conf: Option<Peers>,
+    /// Only servers of the cluster with this id; else those of the cluster of the first that answers
+    #[arg(long, global = true, value_name = "ID")]
+    cluster_id: Option<String>,
     /// How long to try, in milliseconds
     #[arg(long, global = true, value_name = "MS", default_value = "5000", value_parser = parse_millis)]
     timeout: Duration,
@@ -101,7 +104,7 @@ pub fn run(args: &ClientArgs) -> Exit {
             .say("--conf is missing; name the servers, for example --conf 127.0.0.1:8081,127.0.0.1:8082");
     };
     let (command, mode, retry_unknown_sets) = match &args.request {
-        Request::Slots => return print_slots(args, slots(peers, args.timeout)),
+        Request::Slots => return print_slots(args, slots(peers, args.cluster_id.as_deref(), args.timeout)),
         Request::Get { key, local, quorum, lease, any } => {
             let from = if *any { ReadFrom::AnyReplica } else { ReadFrom::Leader };
             let mode = match (local, quorum) {
@@ -122,7 +125,8 @@ pub fn run(args: &ClientArgs) -> Exit {
             (Command::CompareAndSet { key: key.clone(), expect, new_value }, ReadMode::default(), false)
         }
     };
-    let options = ClientOptions { timeout: args.timeout, retry_unknown_sets, ..ClientOptions::default() };
+    let (timeout, cluster_id) = (args.timeout, args.cluster_id.clone());
+    let options = ClientOptions { timeout, cluster_id, retry_unknown_sets, ..ClientOptions::default() };
     let outcome =
         AtomicClient::connect(peers, options).and_then(|client| client.execute(command.clone(), mode));
     print_outcome(args, &command, outcome)

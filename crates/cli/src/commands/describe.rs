@@ -52,6 +52,7 @@ fn to_json(server: &ServerDescription) -> Value {
     let groups: Vec<Value> = server.groups.iter().map(group_to_json).collect();
     json!({
         "node": server.node,
+        "cluster_id": if server.cluster_id.is_empty() { Value::Null } else { Value::from(&*server.cluster_id) },
         "threads": server.threads,
         "fds": server.fds,
         "rss_kb": server.rss_kb,
@@ -81,7 +82,8 @@ fn group_to_json(group: &GroupDescription) -> Value {
 
 fn print_table(server: &ServerDescription) {
     let (threads, fds, rss) = (server.threads, server.fds, server.rss_kb);
-    println!("{}: {threads} threads, {fds} files, {rss} KiB", server.node);
+    let cluster = if server.cluster_id.is_empty() { "unknown" } else { &server.cluster_id };
+    println!("{}: cluster {cluster}, {threads} threads, {fds} files, {rss} KiB", server.node);
     println!(
         "{:<16} {:<10} {:>6} {:<22} {:>9} {:>9} {:>9} {:>9} {:>9}  fsm_hash",
         "group", "state", "term", "leader", "last", "stable", "commit", "applied", "keys"

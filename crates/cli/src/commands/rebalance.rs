@@ -31,12 +31,13 @@ pub(super) fn run(
     cli: &CliService,
     conf: &Configuration,
     which: &Which<'_>,
+    cluster_id: Option<&str>,
     timeout: Duration,
     as_json: bool,
 ) -> Exit {
     let groups: Vec<String> = match which {
         Which::Named(groups) => groups.to_vec(),
-        Which::Prefix(prefix) => match slots(&conf.peers, timeout) {
+        Which::Prefix(prefix) => match slots(&conf.peers, cluster_id, timeout) {
             Ok(slots) => {
                 slots.into_iter().map(|slot| slot.group).filter(|group| group.starts_with(prefix)).collect()
             }

@@ -30,7 +30,8 @@ A fourth server that joins them (conf in its file lists all four), and the group
 
 The other keys: listen (ip:port to listen at, where that is not server_address, which then may be name:port), min_slot, max_slot,
 election_timeout_ms, max_election_delay_ms, store ("segment" or "memory"), segment_file_bytes, lanes, fsm_workers, lease_reads (true or
-false). SIGTERM, SIGHUP or ctrl-C ends the server cleanly, and a second SIGTERM or ctrl-C at once; SIGUSR2 writes what `ringraft describe`
+false), cluster_id, require_cluster_id (true or false), bootstrap_ask_ms. group_id, total_slots, min_slot and max_slot are fixed for
+ever at the first start. SIGTERM, SIGHUP or ctrl-C ends the server cleanly, and a second SIGTERM or ctrl-C at once; SIGUSR2 writes what `ringraft describe`
 shows into the log. It ends by itself, with status 1, when its log store has failed."#;
 
 /// Runs one AtomicServer: a replica of every range group of counters
@@ -44,7 +45,8 @@ pub struct ServerArgs {
     /// The configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Take a blank data directory into use: this member is new, and its cluster is being created
+    /// Take a blank data directory into use: this member is new, and its cluster is being created. For the first start only: do not leave
+    /// it in a unit file
     #[arg(long, conflicts_with = "rejoin")]
     pub bootstrap: bool,
     /// Take a blank data directory into use and wait for the leader of each group: this server joins a cluster that exists, or has
@@ -178,8 +180,8 @@ fn serve(running: &Running, tell: Sender<Happening>, happenings: &Receiver<Happe
 
 /// Writes what `ringraft describe` shows into the log.
 fn describe(server: &AtomicServer) {
-    let ServerDescription { node, threads, fds, rss_kb, groups } = server.describe();
-    tracing::info!(%node, threads, fds, rss_kb, groups = groups.len(), "describe");
+    let ServerDescription { node, cluster_id, threads, fds, rss_kb, groups } = server.describe();
+    tracing::info!(%node, %cluster_id, threads, fds, rss_kb, groups = groups.len(), "describe");
     for g in groups {
         tracing::info!(
             group = %g.group, state = %g.state, term = g.term, leader = %g.leader, last = g.last, stable = g.stable, commit = g.commit,

@@ -234,6 +234,9 @@ fn write_server(
         fsm_workers: None,
         lease_reads: false,
         listen: None,
+        cluster_id: None,
+        require_cluster_id: false,
+        bootstrap_ask_ms: 2000,
     };
     let path = dir.join("server.toml");
     fs::write(&path, config.to_toml())?;

@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use ringraft_core::{
-    AppendEntriesRequest, AppendKind, ChunkBuilder, Extensions, LogId, RaftError, RaftRequest, Status,
-    TimeoutNowRequest,
+    AppendEntriesRequest, AppendKind, ChunkBuilder, Extensions, LogId, RaftError, RaftRequest,
+    ReadIndexRequest, ReadOnlyOption, RequestVoteRequest, Status, TimeoutNowRequest,
 };
 use ringraft_net::{
     Accept, ConnectionClass, Endpoint, Inbound, LinkId, ReplyHandle, RequestContext, SendError, Transport,
 };
 use ringraft_proto::{
     Envelope, Frame, FrameDecoder, FrameLimits, OutFrame, RequestFrame, ResponseFrame, class,
-    decode_error_response, encode_raft_request,
+    decode_error_response, encode_raft_request, put_cluster_id,
 };
 
+use crate::cluster_gate::ClusterGate;
 use crate::handler::{GroupHandle, LaneEvent};
 
 use super::user::{Responder, UserRequest};
@@ -55,7 +56,16 @@ fn local(room: usize) -> LaneSink {
 }
 
 fn processors(sink: LaneSink) -> (Processors, Arc<Answers>, Arc<RoutingTable>, Arc<UserProcessors>) {
-    let (answers, routes) = (Arc::<Answers>::default(), Arc::<RoutingTable>::default());
+    processors_in("", sink)
+}
+
+/// Those of a host that belongs to a cluster.
+fn processors_in(
+    cluster: &str,
+    sink: LaneSink,
+) -> (Processors, Arc<Answers>, Arc<RoutingTable>, Arc<UserProcessors>) {
+    let answers = Arc::<Answers>::default();
+    let routes = Arc::new(RoutingTable::in_cluster(Arc::new(ClusterGate::new(cluster, false))));
     let users = Arc::<UserProcessors>::default();
     let processors =
         Processors::new(Arc::clone(&routes), Arc::clone(&users), Arc::clone(&answers) as _, sink);
@@ -80,7 +90,13 @@ fn frame(class: &'static str, content: impl Into<Bytes>) -> RequestFrame {
 
 /// A raft request as it arrives, for group `g` at `a:1`.
 fn raft(server: &str, request: RaftRequest) -> RequestFrame {
-    let bytes = encode_raft_request(1, &Envelope::new("g", server, "a:1"), 5000, &request).parts.concat();
+    raft_in("", server, request)
+}
+
+/// A raft request of a cluster.
+fn raft_in(cluster_id: &str, server: &str, request: RaftRequest) -> RequestFrame {
+    let envelope = Envelope { cluster_id, ..Envelope::new("g", server, "a:1") };
+    let bytes = encode_raft_request(1, &envelope, 5000, &request).parts.concat();
     let frame = FrameDecoder::new(FrameLimits::default()).decode(&mut BytesMut::from(&bytes[..]));
     match frame {
         Ok(Some(Frame::Request(frame))) => frame,
@@ -176,6 +192,56 @@ fn a_payload_that_was_damaged_on_the_way_reaches_nobody() {
     processors.take_local(&mut control, &mut events);
     events.append(&mut control);
     assert!(matches!(events[..], [LaneEvent::Request(_)]));
+}
+
+/// Whatever another cluster says, nothing of it is looked at; and all of it writes one line.
+#[test]
+fn requests_of_another_cluster_reach_nobody() {
+    let (mut processors, answers, routes, _) = processors_in("ours", local(usize::MAX));
+    with_group(&routes);
+    let vote = |pre_vote| {
+        let last_log = LogId::new(1 << 40, 1 << 40);
+        RaftRequest::RequestVote(RequestVoteRequest { term: 1 << 40, last_log, pre_vote, transfer: true })
+    };
+    let requests = [
+        vote(true),
+        vote(false),
+        entries(1 << 40),
+        RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 << 40 }),
+        RaftRequest::ReadIndex(ReadIndexRequest { mode: ReadOnlyOption::Safe }),
+    ];
+    let mut events = Vec::new();
+    let lines = lines_of(|| {
+        for request in &requests {
+            let _ = processors.on_request(handle(1, 1), raft_in("theirs", "b:1", request.clone()));
+        }
+        for class in [class::RESET_PEER_REQUEST, class::GET_LEADER_REQUEST, class::GROUP_STATE_REQUEST] {
+            let mut content = vec![0x0a, 1, b'g'];
+            put_cluster_id(&mut content, "theirs");
+            let _ = processors.on_request(handle(1, 1), frame(class, content));
+        }
+    });
+    processors.take_local(&mut events);
+    assert!(events.is_empty(), "nothing of it was taken");
+    assert_eq!(lines, 1);
+    let refusals = errors(&answers);
+    assert_eq!(refusals.len(), requests.len() + 3);
+    for refusal in refusals {
+        assert_eq!(refusal.error, RaftError::WrongCluster);
+        assert!(
+            refusal.message.contains("cluster theirs") && refusal.message.contains("cluster ours"),
+            "{refusal}"
+        );
+    }
+    // Those of the own cluster, and of who names none, are handed on.
+    for request in &requests {
+        for cluster in ["ours", ""] {
+            let _ = processors.on_request(handle(1, 1), raft_in(cluster, "b:1", request.clone()));
+        }
+    }
+    processors.take_local(&mut events);
+    assert_eq!(events.len(), 2 * requests.len());
+    assert!(errors(&answers).is_empty());
 }
 
 #[test]
