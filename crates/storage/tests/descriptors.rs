@@ -137,7 +137,7 @@ fn descriptors_that_strangers_take_are_waited_for() {
 fn empty_files(dir: &Path) -> usize {
     let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let segments = names.filter(|path| path.extension().is_some_and(|extension| extension == "seg"));
-    segments.filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes[512..552] == [0; 40])).count()
+    segments.filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes[4096..4160] == [0; 64])).count()
 }
 
 #[allow(unsafe_code)]
