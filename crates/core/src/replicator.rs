@@ -251,15 +251,11 @@ impl Replicator {
         self.block_timer.start(now.after_millis(pause_ms));
     }
 
-    /// The last index up to which the peer's log is known to be that of the leader, durably or not: who has the whole log already, and to whom
-    /// nothing is left to send, has caught up. A quorum counts [`match_index`](Self::match_index) alone.
-    pub(crate) fn known_match(&self) -> LogIndex {
-        match self.state {
-            ReplicatorState::Replicate => {
-                let sent = self.inflights.front().map_or(self.next_index, |i| i.prev + 1);
-                self.match_index.max(sent.saturating_sub(1))
-            }
-            ReplicatorState::Probe | ReplicatorState::Snapshot => self.match_index,
+    /// A probe has told that the peer's log is that of the leader up to `last`, and nothing is behind it that could be sent. Whether all of it is
+    /// durable there an answer to entries tells alone: the last one goes out again, or nobody would ever know in a group at rest.
+    pub(crate) fn ask_for_durability(&mut self, last: LogIndex) {
+        if self.match_index < last && self.next_index == last + 1 {
+            self.next_index = last;
         }
     }
 

@@ -303,7 +303,7 @@ impl NodeImpl {
         let has_caught_up = |r: &Replicator| {
             r.state() == ReplicatorState::Replicate
                 && r.rejoining.is_none()
-                && last_index.saturating_sub(r.known_match()) <= margin
+                && last_index.saturating_sub(r.match_index) <= margin
         };
         // All of them at once: who has been near and fell behind while another caught up would get a vote that helps nobody.
         let caught_up = |c: &CatchUp| replicators.get(&c.peer).is_some_and(has_caught_up);
@@ -330,9 +330,9 @@ impl NodeImpl {
             c.was_near = false;
             let answers =
                 r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= 2 * patience * 1000;
-            let comes_nearer = r.known_match() > c.held || has_caught_up(r);
+            let comes_nearer = r.match_index > c.held || has_caught_up(r);
             c.rounds_without_progress = if comes_nearer { 0 } else { c.rounds_without_progress + 1 };
-            (c.held, c.deadline) = (r.known_match(), now.after_millis(patience));
+            (c.held, c.deadline) = (r.match_index, now.after_millis(patience));
             if !answers || c.rounds_without_progress >= ROUNDS_WITHOUT_PROGRESS {
                 let why = if answers {
                     "comes no nearer"
@@ -340,7 +340,7 @@ impl NodeImpl {
                     "does not answer; see whether it is up and reachable"
                 };
                 given_up =
-                    Some(format!("{} holds {} of {last_index} entries and {why}", c.peer, r.known_match()));
+                    Some(format!("{} holds {} of {last_index} entries and {why}", c.peer, r.match_index));
             }
         }
         if let Some(what) = given_up {

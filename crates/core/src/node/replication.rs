@@ -214,6 +214,10 @@ impl NodeImpl {
         } else {
             if r.state() == ReplicatorState::Probe {
                 r.matched(inflight.last);
+                let (first, last) = (self.log.first_index(), self.log.last_id().index);
+                if inflight.kind == AppendKind::Probe && inflight.last == last && last >= first {
+                    r.ask_for_durability(last);
+                }
             }
             let durable = rules::replication::confirms_durability(inflight.kind);
             if inflight.kind == AppendKind::Entries {
