@@ -190,14 +190,12 @@ impl Served {
     /// Why a request is not carried out here, whatever it asks: it means another cluster. A host that has not started carries out nothing.
     fn refuses(&self, request: &UserRequest) -> Option<Status> {
         let status = self.gate.get()?.admit_content(&request.content).err()?;
-        let other = status.error == RaftError::WrongCluster;
         // Who asks what the cluster is called need not know it.
         let asks = [class::ATOMIC_GET_SLOTS_REQUEST, class::ATOMIC_DESCRIBE_REQUEST]
             .iter()
             .any(|class| request.class == *class);
         let unnamed = asks && cluster_id_of(&request.content).is_ok_and(str::is_empty);
-        // What is malformed is answered as what it should have been.
-        (other && !unnamed).then_some(status)
+        (!unnamed).then_some(status)
     }
 
     /// SET, CAS and INC.

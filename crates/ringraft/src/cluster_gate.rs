@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringraft_core::{RaftError, Status};
 use ringraft_net::{LogLimiter, WireText};
-use ringraft_proto::cluster_id_of;
+use ringraft_proto::{MAX_CLUSTER_ID, cluster_id_of};
 
 /// Has an id that was learnt from a leader written down. Says whether it was begun.
 type Remember = Box<dyn Fn(&str) -> bool + Send + Sync>;
@@ -63,13 +63,14 @@ impl ClusterGate {
                 ours.unwrap_or("not known yet")
             ),
             ours => format!(
-                "the request means cluster {theirs}, and this server belongs to cluster {}: one has the other's address by mistake",
+                "the request means cluster {}, and this server belongs to cluster {}: one has the other's address by mistake",
+                theirs.chars().take(MAX_CLUSTER_ID).collect::<String>(),
                 ours.unwrap_or_default()
             ),
         };
         if let Some(left_out) = self.log.pass("cluster") {
-            let message = WireText(message.as_bytes());
-            tracing::warn!(%message, left_out, "a request of another cluster is refused");
+            let (ours, theirs) = (self.id().unwrap_or_default(), WireText(theirs.as_bytes()));
+            tracing::warn!(%ours, %theirs, left_out, "a request of another cluster is refused");
         }
         Err(Status::new(RaftError::WrongCluster, message))
     }
@@ -143,6 +144,7 @@ mod tests {
         let gate = ClusterGate::new("ours", false);
         assert_eq!(gate.admit("ours"), Ok(()));
         assert_eq!(gate.admit(""), Ok(()), "earlier programs and Java name none");
+        assert!(gate.admit(&"x".repeat(1 << 20)).unwrap_err().message.len() < 1000, "it is repeated in part");
         let refusal = gate.admit("theirs").unwrap_err();
         assert_eq!(refusal.error, RaftError::WrongCluster);
         assert!(

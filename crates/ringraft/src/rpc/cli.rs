@@ -91,10 +91,22 @@ impl Answer {
 }
 
 /// A request for one replica.
-trait CliRequest: BoltMessage {
+trait CliRequest: OfCluster {
     fn group(&self) -> &str;
     /// The replica; blank means the one that runs here.
     fn node(&self) -> &str;
+}
+
+/// A request that may say which cluster it means.
+trait OfCluster: BoltMessage {
+    /// Empty when it does not.
+    fn cluster(&self) -> &str;
+}
+
+impl OfCluster for GroupStateRequest {
+    fn cluster(&self) -> &str {
+        &self.cluster_id
+    }
 }
 
 macro_rules! cli_requests {
@@ -106,6 +118,12 @@ macro_rules! cli_requests {
 
             fn node(&self) -> &str {
                 self.$node()
+            }
+        }
+
+        impl OfCluster for $message {
+            fn cluster(&self) -> &str {
+                self.cluster_id()
             }
         })*
     };
@@ -139,14 +157,6 @@ pub(super) fn process(
         log,
         answer: Answer { transport: Arc::clone(transport), handle, codec: frame.codec },
     };
-    let asks_for_groups = frame.class == class::GROUP_STATE_REQUEST;
-    if (asks_for_groups || frame.class.starts_with(class::CLI_REQUESTS.as_bytes()))
-        && let Err(status) = routes.gate().admit_content(&frame.content)
-        && status.error == RaftError::WrongCluster
-    {
-        cli.answer.status(Some(&status));
-        return true;
-    }
     match std::str::from_utf8(&frame.class) {
         Ok(class::ADD_PEER_REQUEST) => cli.begin(add_peer),
         Ok(class::REMOVE_PEER_REQUEST) => cli.begin(remove_peer),
@@ -174,20 +184,31 @@ struct Cli<'a> {
 }
 
 impl Cli<'_> {
-    fn message<M: BoltMessage>(&self) -> Option<M> {
-        decode_typed_request(self.frame)
-            .inspect_err(|error| {
+    /// What is asked; one that cannot be understood, or means another cluster, is answered here.
+    fn message<M: OfCluster>(&self) -> Option<M> {
+        let message: M = match decode_typed_request(self.frame) {
+            Ok(message) => message,
+            Err(error) => {
                 if let Some(left_out) = self.log.pass("cli request") {
                     let text = error.to_string();
                     tracing::warn!(error = %WireText(text.as_bytes()), left_out, "a request cannot be understood");
                 }
-            })
-            .ok()
+                self.answer.malformed();
+                return None;
+            }
+        };
+        match self.routes.gate().admit(message.cluster()) {
+            Ok(()) => Some(message),
+            Err(status) => {
+                self.answer.status(Some(&status));
+                None
+            }
+        }
     }
 
     /// Begins what a request asks of its node; a refusal is answered here.
     fn begin<M: CliRequest>(self, begin: fn(&Node, &M, Answer) -> Result<(), Status>) {
-        let Some(message) = self.message::<M>() else { return self.answer.malformed() };
+        let Some(message) = self.message::<M>() else { return };
         let node = self.routes.cli_node(message.group(), message.node());
         let answer = self.answer.clone();
         let begun = node.and_then(|node| {
@@ -201,7 +222,7 @@ impl Cli<'_> {
 
     /// Asked by members without memory, before they begin, and answered without the owners.
     fn tell_memory(self) {
-        let Some(question) = self.message::<GroupStateRequest>() else { return self.answer.malformed() };
+        let Some(question) = self.message::<GroupStateRequest>() else { return };
         match group_state::answer(self.routes, &question) {
             Ok(response) => self.answer.message(&response),
             Err(status) => self.answer.status(Some(&status)),
@@ -210,7 +231,7 @@ impl Cli<'_> {
 
     /// Asked by every client, and answered without the owner. Without a replica's id even a node that refuses administration tells.
     fn get_leader(self) {
-        let Some(message) = self.message::<GetLeaderRequest>() else { return self.answer.malformed() };
+        let Some(message) = self.message::<GetLeaderRequest>() else { return };
         let node = match (message.node(), self.routes.node(message.group())) {
             ("", Some(node)) => Ok(node),
             (id, _) => self.routes.cli_node(message.group(), id),
