@@ -216,7 +216,12 @@ fn requests_of_another_cluster_reach_nobody() {
             let _ = processors.on_request(handle(1, 1), raft_in("theirs", "b:1", request.clone()));
         }
         for class in [class::RESET_PEER_REQUEST, class::GET_LEADER_REQUEST, class::GROUP_STATE_REQUEST] {
-            let mut content = vec![0x0a, 1, b'g'];
+            // Field 1 `g`, and where the message has them field 2 and 3 a peer.
+            let peer = [3, b'a', b':', b'1'];
+            let mut content = [&[0x0a, 1, b'g', 0x12][..], &peer, &[0x1a], &peer].concat();
+            if class == class::GROUP_STATE_REQUEST {
+                content.truncate(3);
+            }
             put_cluster_id(&mut content, "theirs");
             let _ = processors.on_request(handle(1, 1), frame(class, content));
         }
@@ -233,6 +238,12 @@ fn requests_of_another_cluster_reach_nobody() {
             "{refusal}"
         );
     }
+    // An id beyond every bound is another cluster's as well.
+    let mut content = vec![0x0a, 1, b'g'];
+    put_cluster_id(&mut content, &"x".repeat(70_000));
+    let _ = processors.on_request(handle(1, 1), frame(class::GROUP_STATE_REQUEST, content));
+    let refusal = errors(&answers).pop().expect("refused");
+    assert!(refusal.error == RaftError::WrongCluster && refusal.message.len() < 1000, "{refusal}");
     // Those of the own cluster, and of who names none, are handed on.
     for request in &requests {
         for cluster in ["ours", ""] {
