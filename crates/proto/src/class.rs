@@ -9,6 +9,9 @@ pub const CLI_REQUESTS: &str = "com.alipay.sofa.jraft.rpc.CliRequests$";
 /// Package prefix of AtomicServer's messages (`proto/atomic.proto`), up to the message's own name.
 pub const ATOMIC: &str = "ringraft.atomic.";
 
+/// Package prefix of ringraft's own messages between servers (`proto/group_state.proto`), up to the message's own name.
+pub const RINGRAFT: &str = "ringraft.";
+
 macro_rules! classes {
     ($($size:ident $name:ident = $prefix:literal, $message:literal;)*) => {
         $(#[doc = concat!("Class of `", $message, "`.")]
@@ -95,6 +98,7 @@ mod tests {
                 class.starts_with(RPC_REQUESTS)
                     || class.starts_with(CLI_REQUESTS)
                     || class.starts_with(ATOMIC)
+                    || class.strip_prefix(RINGRAFT).is_some_and(|name| !name.contains('.'))
             );
         }
         assert_eq!(known(b""), None);
