@@ -151,7 +151,7 @@ impl DiskLoop {
         self.release(out);
     }
 
-    /// A failure is one of the store, as of any write.
+    /// A failure of the disk is one of the store, as of any write; a refusal is one of the group.
     fn withhold(
         &mut self,
         group: GroupKey,
@@ -163,7 +163,11 @@ impl DiskLoop {
         }
         let ops = vec![LogOp::HardState(HardState { term: 0, vote: Vote::Withheld })];
         let batch = WriteBatch { writes: vec![GroupWrite { group, ops }] };
-        let written = self.submit(&batch).and_then(|()| self.storage.complete()).map(drop);
+        let written = self.submit(&batch).and_then(|()| self.storage.complete());
+        let written = written.and_then(|refused| match refused.into_iter().next() {
+            Some(refused) => Err(refused.reason),
+            None => Ok(()),
+        });
         if let Err(error) = &written
             && error.is_final()
         {

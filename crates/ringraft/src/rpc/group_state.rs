@@ -61,3 +61,32 @@ fn memory(routes: &RoutingTable, group: &str) -> GroupMemory {
         GroupMemory::GROUP_MEMORY_NOTHING
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn ask(routes: &RoutingTable, groups: &[&str]) -> Vec<i32> {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let question = GroupStateRequest { groups, ..Default::default() };
+        answer(routes, &question).unwrap().memory.iter().map(|memory| memory.value()).collect()
+    }
+
+    /// A server that starts has groups that it has not opened yet: it must not be taken for one that remembers nothing of them.
+    #[test]
+    fn what_is_not_opened_yet_is_no_nothing() {
+        let routes = RoutingTable::new();
+        routes.unopened().set(["a", "b"].map(|group| group.parse().unwrap()).into_iter());
+        assert_eq!(ask(&routes, &["a", "b", "strange", "", "\u{1}"]), [1, 1, 0, 0, 0]);
+        routes.unopened().remove(&"a".parse().unwrap());
+        assert_eq!(ask(&routes, &["a", "b"]), [0, 1], "seen to be blank");
+    }
+
+    #[test]
+    fn questions_are_bounded() {
+        let question = |count| GroupStateRequest { groups: vec![String::new(); count], ..Default::default() };
+        let routes = RoutingTable::new();
+        assert_eq!(answer(&routes, &question(MAX_GROUPS)).unwrap().memory.len(), MAX_GROUPS);
+        assert_eq!(answer(&routes, &question(MAX_GROUPS + 1)).unwrap_err().error, RaftError::Invalid);
+    }
+}

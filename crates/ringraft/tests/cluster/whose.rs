@@ -7,9 +7,12 @@ use ringraft::{
     CliError, Configuration, GroupId, HostOptions, NodeOptions, PeerId, RaftError, RaftGroupService,
     RaftHost, StartMode, StoreOptions, derive_cluster_id,
 };
-use ringraft_core::{HardState, Vote};
+use ringraft_core::{HardState, RecoveredState, Vote};
 use ringraft_storage::disk::MemoryDisk;
-use ringraft_storage::{LogStorage, SegmentLog, SegmentLogOptions};
+use ringraft_storage::{
+    GroupKey, LogReader, LogStorage, MemoryLogStorage, RefusedWrites, SegmentLog, SegmentLogOptions,
+    StorageError, WriteBatch,
+};
 
 use crate::cli_service::service;
 use crate::restart::{free_ports, options};
@@ -300,4 +303,57 @@ fn many_groups_are_asked_for_at_once() {
     };
     assert!(start("g") && !start("many7"));
     blank.shutdown();
+}
+
+/// A store that takes no writes of a group, as one does after an operation that broke its rules.
+struct Refusing(MemoryLogStorage, Option<GroupKey>);
+
+impl LogStorage for Refusing {
+    fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
+        self.0.open_group(group)
+    }
+
+    fn remove_group(&mut self, group: GroupKey) -> Result<(), StorageError> {
+        self.0.remove_group(group)
+    }
+
+    fn groups(&self) -> Vec<(GroupId, GroupKey)> {
+        self.0.groups()
+    }
+
+    fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
+        self.1 = batch.writes.first().map(|write| write.group);
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<Vec<RefusedWrites>, StorageError> {
+        let refuse =
+            |group| RefusedWrites { group, reason: StorageError::Invalid { group, what: "as asked".into() } };
+        Ok(self.1.take().map(refuse).into_iter().collect())
+    }
+
+    fn reader(&self) -> Arc<dyn LogReader> {
+        self.0.reader()
+    }
+}
+
+#[test]
+fn a_replica_whose_vote_cannot_be_withheld_does_not_start() {
+    let (network, cluster, blank) = lost_memory(2);
+    blank.host.shutdown();
+    let mut options = asking(&network, blank.host.endpoint(), FOR_EVER);
+    options.store =
+        StoreOptions::Custom { storage: Box::new(Refusing(MemoryLogStorage::new(), None)), blank: true };
+    let host = RaftHost::start(options).expect("starts");
+    let service = RaftGroupService::new(
+        "g",
+        blank.node.server_id().clone(),
+        quick(&cluster.conf),
+        Journal(Arc::default()),
+    );
+    let error = service.start(&host).map(drop).unwrap_err().to_string();
+    assert!(error.contains("as asked"), "{error}");
+    assert!(host.store_error().is_none(), "it concerns the group alone");
+    host.shutdown();
+    cluster.shutdown();
 }
