@@ -162,6 +162,7 @@ fn a_file_that_may_hold_the_end_of_the_log_stops_a_start() {
     let (disk, before) = with_spares(&options);
     let names = segments(&disk);
     let used = &names[..names.len() - 2];
+    let mut later_parts = 0;
     for name in used {
         for (what, bytes) in
             [("a bit", vec![0xff]), ("its header", vec![0; 4096]), ("its start", vec![0; 7168])]
@@ -172,11 +173,26 @@ fn a_file_that_may_hold_the_end_of_the_log_stops_a_start() {
             assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
             assert_eq!(segments(&disk), names, "nothing was touched");
         }
+        // The write of its first part went astray, over the header, and later parts say that it was durable; or it is the only part.
+        let disk_astray = disk.fork();
+        let first = disk.contents(name).unwrap()[4096..4096 + 512].to_vec();
+        overwrite(&disk_astray, name, 0, &first);
+        overwrite(&disk_astray, name, 4096, &[0; 512]);
+        let error = open(&disk_astray, &options).err().unwrap_or_else(|| panic!("{name}: first part astray"));
+        assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+        // The same where nothing of that part is left: only what stands behind it tells.
+        overwrite(&disk_astray, name, 0, &[0xff; 512]);
+        if disk.contents(name).unwrap().chunks(512).filter(|block| block[..4] == first[..4]).count() > 1 {
+            later_parts += 1;
+            let error = open(&disk_astray, &options).err().unwrap_or_else(|| panic!("{name}: later parts"));
+            assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+        }
         let disk = disk.fork();
         disk.open(name).unwrap().set_len(0).unwrap();
         let error = open(&disk, &options).err().unwrap_or_else(|| panic!("{name} empty"));
         assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
     }
+    assert!(later_parts > 0, "some file has several parts");
     // The manifest does not name this one.
     disk.create("0000000000000fff.seg", 0).unwrap();
     assert_eq!(contents(&mut open(&disk, &options).unwrap()).unwrap(), before);

@@ -12,6 +12,9 @@ const SEGMENT_MAGIC: [u8; 8] = *b"RRSEGLOG";
 /// Bytes before the first part of a file: the header has a block of its own, however a disk tears.
 pub(crate) const DATA_START: u64 = 4096;
 
+/// The smallest block that a file may have, as a power of two: parts of every file start at multiples of it.
+pub(crate) const SMALLEST_BLOCK_LOG2: u8 = 9;
+
 /// Bytes before the first part in a file of version 1.
 const DATA_START_V1: u64 = 512;
 
@@ -104,7 +107,7 @@ impl SegmentHeader {
                 checked(56)?;
                 let block_log2 = u16_at(start, 14);
                 let store = StoreId::read(&start[40..56]);
-                if !(9..=20).contains(&block_log2) {
+                if !(u16::from(SMALLEST_BLOCK_LOG2)..=20).contains(&block_log2) {
                     return Err(format!("blocks of 2^{block_log2} bytes"));
                 }
                 Layout::V2 { stream: u16_at(start, 12), block_log2: block_log2 as u8, store }

@@ -14,7 +14,8 @@ pub(crate) use configuration::{
     take_configuration_entry,
 };
 pub(crate) use file::{
-    DATA_START, FORMAT_VERSION, Layout, PART_HEADER, SegmentHeader, numbered, segment_name, segment_number,
+    DATA_START, FORMAT_VERSION, Layout, PART_HEADER, SMALLEST_BLOCK_LOG2, SegmentHeader, numbered,
+    segment_name, segment_number,
 };
 pub(crate) use part::PartHeader;
 pub(crate) use run::{

@@ -19,7 +19,8 @@ use super::checkpoint::{
 };
 use super::files::OpenFiles;
 use super::format::{
-    DATA_START, Layout, PART_HEADER, PartHeader, SegmentHeader, segment_name, segment_number,
+    DATA_START, Layout, PART_HEADER, PartHeader, SMALLEST_BLOCK_LOG2, SegmentHeader, segment_name,
+    segment_number,
 };
 use super::index::{Group, Segment};
 use super::manifest::{COPIES, Manifest, ManifestFile, SharedManifest};
@@ -199,17 +200,28 @@ fn named_file(
     Ok(Segment::new(header, Arc::clone(files)))
 }
 
-/// Whether no batch was ever written to a file whose header is damaged: the place of the first part is cleared before a file is used. A
-/// file that begins with zeros proves nothing: what cleared its header may have cleared the part behind it, too.
-fn is_unused(disk: &dyn Disk, wanted: &ManifestFile) -> Result<bool, StorageError> {
+/// Whether no batch was ever written to a file whose header is damaged. The place of the first part is cleared before a file is used, and the
+/// manifest tells the salt by which the parts of the file's present life are known. One of them anywhere, on top of the header too, says that
+/// the file was used: a write that went astray may have missed the place of the first part, and later ones still vouch for it. A file that
+/// begins with zeros proves nothing: what cleared its header may have cleared the part behind it, too.
+fn is_unused(disk: &dyn Disk, store: StoreId, wanted: &ManifestFile) -> Result<bool, StorageError> {
     let file = disk.open(&segment_name(wanted.number))?;
     if wanted.version != 2 || file.len()? != wanted.bytes {
         return Ok(false);
     }
-    let mut bytes = [0; DATA_START as usize + PART_HEADER];
+    let mut bytes = vec![0; wanted.bytes as usize];
     file.read_exact_at(0, &mut bytes)?;
-    let (header, first) = bytes.split_at(DATA_START as usize);
-    Ok(header.iter().any(|byte| *byte != 0) && first.iter().all(|byte| *byte == 0))
+    let (header, rest) = bytes.split_at(DATA_START as usize);
+    let first = &rest[..PART_HEADER.min(rest.len())];
+    if header.iter().all(|byte| *byte == 0) || first.iter().any(|byte| *byte != 0) {
+        return Ok(false);
+    }
+    // Parts of every size of block start at multiples of the smallest.
+    let layout = Layout::V2 { stream: 0, block_log2: SMALLEST_BLOCK_LOG2, store };
+    let life = SegmentHeader { number: wanted.number, salt: wanted.salt, bytes: wanted.bytes, layout };
+    Ok(bytes
+        .chunks(1 << SMALLEST_BLOCK_LOG2)
+        .all(|block| matches!(PartHeader::decode(&life, block), Ok(None))))
 }
 
 /// A checkpoint that can be read, the newest first; the needs of both.
@@ -278,7 +290,7 @@ fn open(
             Ok(segment) => {
                 segments.insert(wanted.number, segment);
             }
-            Err(error @ StorageError::Damaged { .. }) if is_unused(disk, wanted)? => {
+            Err(error @ StorageError::Damaged { .. }) if is_unused(disk, manifest.store, wanted)? => {
                 tracing::warn!(%error, "the file holds nothing of the log and is made anew");
                 unused.push((segment_name(wanted.number), wanted.bytes));
             }
