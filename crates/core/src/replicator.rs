@@ -248,6 +248,9 @@ impl Replicator {
             self.inflight_bytes -= inflight.bytes;
             self.next_index = inflight.prev + 1;
         }
+        // What is read from the store goes on where the window ended: it is not what has to go out next.
+        self.reading = None;
+        self.read_entries = Vec::new();
         self.block_timer.start(now.after_millis(pause_ms));
     }
 
@@ -391,6 +394,7 @@ impl ReplicatorGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::LogId;
 
     fn inflight(ticket: u64, last: LogIndex) -> Inflight {
         let kind = AppendKind::Entries;
@@ -426,7 +430,11 @@ mod tests {
         r.state = ReplicatorState::Replicate;
         (1..=4).for_each(|n| r.sent(inflight(n, 10 + n)));
         r.next_index = 15;
+        r.reading = Some(Ticket(9));
+        r.read_entries = vec![Arc::new(EntryChunk::no_op(LogId::new(15, 1)))];
         r.not_sent(Ticket(3), Time(0), 100);
+        // A read of 15 that came now would be taken for damage of the log: 13 goes out next.
+        assert!(r.reading.is_none() && r.read_entries.is_empty());
         // The failure of what followed comes as well, and changes nothing.
         r.not_sent(Ticket(4), Time(0), 100);
         assert_eq!((r.state, r.next_index), (ReplicatorState::Replicate, 13));
