@@ -15,6 +15,9 @@ const RESERVE: u64 = 128;
 /// Inbound connections that a host is of no use without.
 const LEAST_INBOUND: u64 = 64;
 
+/// Files of the log that stay open for reading when descriptors are short: others are opened when they are read, which only takes longer.
+const LEAST_OPEN_FILES: usize = 8;
+
 /// Raises the soft limit of open files (`RLIMIT_NOFILE`) to the hard one, which every process may do, and returns the limit that
 /// holds then. The soft one is usually 1024, for the sake of programs that use `select`.
 ///
@@ -66,16 +69,30 @@ pub(crate) fn share_out(options: &mut HostOptions) -> Result<(), StartError> {
 }
 
 fn share_out_of(limit: u64, options: &mut HostOptions) -> Result<(), StartError> {
-    let files = match &options.store {
-        // Read, prepared, written; a batch may go on in a few files more.
-        StoreOptions::Segment { options, .. } => (options.open_files + options.prepared_files + 16) as u64,
-        StoreOptions::Memory | StoreOptions::Custom { .. } => 0,
-    };
     let TransportOptions::Tcp { .. } = &options.transport else { return Ok(()) };
     let wanted = options.net.max_inbound_connections as u64;
+    let least = wanted.min(LEAST_INBOUND);
+    let files = match &mut options.store {
+        StoreOptions::Segment { options, .. } => {
+            // Prepared, written; a batch may go on in a few files more.
+            let written = options.prepared_files as u64 + 16;
+            let left = limit.saturating_sub(written + RESERVE + least);
+            let fewer = usize::try_from(left).unwrap_or(usize::MAX).max(LEAST_OPEN_FILES);
+            if fewer < options.open_files {
+                tracing::warn!(
+                    limit,
+                    open_files = fewer,
+                    "fewer files of the log stay open for reading than open_files says"
+                );
+                options.open_files = fewer;
+            }
+            options.open_files as u64 + written
+        }
+        StoreOptions::Memory | StoreOptions::Custom { .. } => 0,
+    };
     let left = limit.saturating_sub(files + RESERVE);
-    if left < wanted.min(LEAST_INBOUND) {
-        return Err(StartError::Descriptors { limit, needed: files + RESERVE + wanted.min(LEAST_INBOUND) });
+    if left < least {
+        return Err(StartError::Descriptors { limit, needed: files + RESERVE + least });
     }
     if left < wanted {
         tracing::warn!(
@@ -121,15 +138,35 @@ mod tests {
         }
     }
 
+    fn open_files(options: &HostOptions) -> usize {
+        let StoreOptions::Segment { options, .. } = &options.store else { panic!("a log of segments") };
+        options.open_files
+    }
+
+    #[test]
+    fn where_descriptors_are_short_fewer_files_stay_open() {
+        for (limit, files) in [(274, 64), (273, 63), (256, 46), (218, 8)] {
+            let mut options = options();
+            share_out_of(limit, &mut options).unwrap();
+            assert_eq!(
+                (open_files(&options), options.net.max_inbound_connections),
+                (files, 64),
+                "limit {limit}"
+            );
+            options.validate().unwrap();
+        }
+    }
+
     #[test]
     fn too_few_are_refused_with_the_number_that_is_needed() {
-        let needed = 64 + 128 + 64 + 2 + 16;
+        let needed = 64 + 128 + 8 + 2 + 16;
         let error = share_out_of(needed - 1, &mut options()).unwrap_err();
         assert!(error.to_string().contains(&format!("raise ulimit -n to {needed}")), "{error}");
         let mut few = options();
         few.net.max_inbound_connections = 3;
         few.net.max_unproven_connections = 3;
         share_out_of(needed - 1, &mut few).unwrap();
+        assert_eq!(open_files(&few), 64, "they have room");
         assert_eq!(few.net.max_inbound_connections, 3);
         let mut none = options();
         none.transport = TransportOptions::Inproc(crate::inproc::Network::new());

@@ -46,11 +46,11 @@ pub(crate) fn descriptors(sandbox: &Sandbox) -> Result<Verdict, String> {
 
 /// More files than descriptors.
 pub(crate) fn files(sandbox: &Sandbox) -> Result<Verdict, String> {
-    const ALLOWED: u64 = 128;
+    const ALLOWED: u64 = 224;
     let plan = Plan { descriptors: Descriptors::Hard(ALLOWED), ..Plan::default() };
     let load = LoadOptions { writers: 8, pause: Duration::ZERO, ..filling() };
     trial::run(sandbox, plan, load, &Rules::default(), |trial| {
-        fill(trial, ALLOWED, Duration::from_secs(40));
+        fill(trial, ALLOWED, Duration::from_secs(60));
         Ok(())
     })
 }
