@@ -47,6 +47,9 @@ pub struct CoreOptions {
     pub max_entries_size: usize,
     /// Payload bytes of one AppendEntries after which no entry is added (512 KiB).
     pub max_body_size: usize,
+    /// Payload bytes that the log store takes in one entry (no bound). A request with a larger one is refused before it moves anything: who
+    /// wrote it down would lose the group to it.
+    pub max_entry_bytes: usize,
     /// Unanswered AppendEntries per peer at most (256).
     pub max_replicator_inflight_msgs: usize,
     /// Unanswered payload bytes per peer at most (16 MiB).
@@ -88,6 +91,7 @@ impl CoreOptions {
             step_down_when_vote_timedout: true,
             max_entries_size: 1024,
             max_body_size: 512 * 1024,
+            max_entry_bytes: usize::MAX,
             max_replicator_inflight_msgs: 256,
             max_replicator_inflight_bytes: 16 << 20,
             rpc_default_timeout_ms: 5000,

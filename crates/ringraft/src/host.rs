@@ -55,6 +55,8 @@ pub struct RaftHost(Arc<Inner>);
 struct Inner {
     endpoint: String,
     max_task_bytes: usize,
+    /// Payload bytes that the store takes in one entry.
+    largest_entry: usize,
     /// Content of a frame at most.
     frame_bytes: usize,
     fsm_workers: usize,
@@ -130,6 +132,7 @@ impl RaftHost {
         let (fsm, fsm_consumers) = rings(options.fsm_workers, options.fsm_ring_size);
         let (reads, read_consumers) = rings(options.read_workers, READ_RING);
         let reader = storage.reader();
+        let largest_entry = storage.largest_entry();
 
         if let Some(place) = membership.place {
             remember_on_disk(&gate, place, disk.clone());
@@ -170,7 +173,8 @@ impl RaftHost {
         let (_, lane_guards) = Running::new(options.lanes, close_stages);
         let host = RaftHost(Arc::new(Inner {
             endpoint: options.endpoint,
-            max_task_bytes: options.max_task_bytes,
+            max_task_bytes: options.max_task_bytes.min(largest_entry),
+            largest_entry,
             frame_bytes,
             fsm_workers: options.fsm_workers,
             rejoined,
@@ -468,6 +472,7 @@ impl Inner {
         let (apply_task_mode, disable_cli) = (options.apply_task_mode, options.disable_cli);
         let mut core = options.to_core(group_id.clone(), server_id.clone());
         core.rejoin = self.rejoined;
+        core.max_entry_bytes = self.largest_entry;
         let open = OpenGroup {
             names,
             key,

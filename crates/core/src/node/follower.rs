@@ -42,7 +42,7 @@ impl NodeImpl {
         request: AppendEntriesRequest,
         fx: &mut Effects,
     ) -> Result<(AppendEntriesResponse, bool), Status> {
-        check_shape(&request)?;
+        check_shape(&request, self.options.max_entry_bytes)?;
         if *from == self.options.server_id {
             // A leader must not take itself for the one that it follows.
             let message = format!("{from} is this node itself; a member was started with the id of another");
@@ -231,7 +231,7 @@ impl NodeImpl {
 }
 
 /// Refuses what no correct leader sends, before anything is changed.
-fn check_shape(request: &AppendEntriesRequest) -> Result<(), Status> {
+fn check_shape(request: &AppendEntriesRequest, max_entry_bytes: usize) -> Result<(), Status> {
     let invalid = |what: String| Err(Status::new(RaftError::Invalid, what));
     if (request.kind == AppendKind::Entries) == request.entries.is_empty() {
         return invalid("entries and kind of the request contradict each other".to_owned());
@@ -249,6 +249,16 @@ fn check_shape(request: &AppendEntriesRequest) -> Result<(), Status> {
             || chunk.term() > request.term
         {
             return invalid(format!("entries {chunk:?} do not follow {last} in term {}", request.term));
+        }
+        // None of them is large in a chunk that is not.
+        let large = |at: &usize| chunk.entry(*at).len() > max_entry_bytes;
+        if chunk.payload().len() > max_entry_bytes
+            && let Some(at) = (0..chunk.len()).find(large)
+        {
+            let (index, bytes) = (chunk.first_index() + at as u64, chunk.entry(at).len());
+            return invalid(format!(
+                "entry {index} has {bytes} bytes and the log store here takes {max_entry_bytes}; start this member with larger segment files"
+            ));
         }
         last = chunk.last_id();
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{AppendEntriesRequest, AppendKind, Extensions};
 
 fn node() -> NodeImpl {
     let (own, conf) = ("a:1".parse().unwrap(), "a:1,b:1,c:1".parse().unwrap());
@@ -22,4 +23,45 @@ fn a_follower_carries_nothing_of_a_leader() {
     node.start(Time(0), &mut fx);
     assert!(node.role.leadership().is_none() && node.role.replicators().len() == 0);
     assert!(std::mem::size_of::<Role>() <= 96, "a leadership stands on the heap");
+}
+
+/// A stranger's frame with a high term and an entry that no file can hold moves nothing: neither term nor log, and the group goes on.
+#[test]
+fn an_entry_that_the_store_cannot_take_is_refused_before_anything_moves() {
+    let (mut node, mut fx) = (node(), Effects::new());
+    node.options.max_entry_bytes = 8;
+    node.start(Time(0), &mut fx);
+    let append = |node: &mut NodeImpl, term, data: &[&[u8]]| {
+        let mut builder = crate::chunk::ChunkBuilder::new();
+        data.iter().for_each(|data| builder.push(data));
+        let request = AppendEntriesRequest {
+            kind: AppendKind::Entries,
+            term,
+            prev_log: LogId::default(),
+            committed_index: 0,
+            entries: vec![std::sync::Arc::new(builder.take(1, term).unwrap())],
+            extensions: Extensions::NONE,
+            rejoined: 0,
+        };
+        let mut fx = Effects::new();
+        let request = RaftRequest::AppendEntries(request);
+        let from = "b:1".parse().unwrap();
+        node.step(Time(1), Input::Request { from, reply: ReplyToken(1), request }, &mut fx);
+        (fx.replies[0].response.clone(), fx.log.len())
+    };
+    let (response, writes) = append(&mut node, 99, &[b"small", b"nine byte"]);
+    let RaftResponse::Error(status) = response else { panic!("{response:?}") };
+    assert_eq!(status.error, RaftError::Invalid);
+    assert!(
+        status.message.contains("entry 2 has 9 bytes and the log store here takes 8"),
+        "{}",
+        status.message
+    );
+    assert_eq!((writes, node.term(), node.state()), (0, 0, NodeState::Follower));
+    let (response, writes) = append(&mut node, 1, &[b"eight by", b"eight by"]);
+    assert!(
+        matches!(response, RaftResponse::AppendEntries(answer) if answer.success),
+        "small ones in a large chunk"
+    );
+    assert!(writes > 0);
 }
