@@ -227,17 +227,22 @@ impl World {
         }
     }
 
+    /// What the store answers to the reads that were asked for.
+    fn reads(&mut self) -> Vec<LaneEvent> {
+        let reader = self.storage.reader();
+        let reads = std::mem::take(&mut self.out.reads[0]).into_iter();
+        let answer = |ReadTask { handle, key, read }: ReadTask| {
+            let result = reader.read(key, read.from, read.to, read.max_bytes);
+            LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) }
+        };
+        reads.map(answer).collect()
+    }
+
     /// Until nothing moves any more.
     fn settle(&mut self) {
         for _ in 0..100 {
             self.stages();
-            let reader = self.storage.reader();
-            let reads =
-                std::mem::take(&mut self.out.reads[0]).into_iter().map(|ReadTask { handle, key, read }| {
-                    let result = reader.read(key, read.from, read.to, read.max_bytes);
-                    LaneEvent::LogRead { handle, ticket: read.ticket, result: Box::new(result) }
-                });
-            let reads = reads.collect();
+            let reads = self.reads();
             self.turn(reads);
             let idle = (0..2).all(|worker| self.still[worker] || self.out.fsm[worker].is_empty());
             if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out)
@@ -561,7 +566,8 @@ fn an_order_to_campaign_goes_behind_the_entries() {
         let (answer, _) = promise();
         world.turn(vec![LaneEvent::Control(Box::new(Control::Call { handle, call, answer }))]);
         for _ in 0..20 {
-            let mut answers = Vec::new();
+            // Who is added gets the last entry, which is in the store alone by now.
+            let mut answers = world.reads();
             for send in std::mem::take(&mut world.out.sends) {
                 match &send.request {
                     RaftRequest::TimeoutNow(_) => return Some((send.link, entries)),
