@@ -35,6 +35,8 @@ pub(crate) struct Inflight {
     pub(crate) last: LogIndex,
     pub(crate) bytes: usize,
     pub(crate) sent_at: Time,
+    /// When the next heartbeat was due before this request put it off.
+    pub(crate) heartbeat_before: RepeatedTimer,
 }
 
 /// A peer that has lost its disk.
@@ -247,6 +249,8 @@ impl Replicator {
         for inflight in self.inflights.drain(position..).rev() {
             self.inflight_bytes -= inflight.bytes;
             self.next_index = inflight.prev + 1;
+            // It told the peer nothing: on a link that others keep full the peer would hear of its leader no more, and depose it.
+            self.heartbeat_timer = inflight.heartbeat_before;
         }
         // What is read from the store goes on where the window ended: it is not what has to go out next.
         self.reading = None;
@@ -398,7 +402,16 @@ mod tests {
 
     fn inflight(ticket: u64, last: LogIndex) -> Inflight {
         let kind = AppendKind::Entries;
-        Inflight { ticket: Ticket(ticket), kind, prev: last - 1, last, bytes: 10, sent_at: Time(0) }
+        let heartbeat_before = RepeatedTimer::default();
+        Inflight {
+            ticket: Ticket(ticket),
+            kind,
+            prev: last - 1,
+            last,
+            bytes: 10,
+            sent_at: Time(0),
+            heartbeat_before,
+        }
     }
 
     fn replicator() -> Replicator {

@@ -111,7 +111,8 @@ impl NodeImpl {
             }
             AppendKind::Probe | AppendKind::Entries => {
                 let (last, bytes) = (request.last_verified(), request.payload_bytes());
-                r.sent(Inflight { ticket, kind, prev: prev_log.index, last, bytes, sent_at: now });
+                let (prev, heartbeat_before) = (prev_log.index, r.heartbeat_timer);
+                r.sent(Inflight { ticket, kind, prev, last, bytes, sent_at: now, heartbeat_before });
                 r.next_index = last + 1;
                 self.options.rpc_default_timeout_ms
             }
