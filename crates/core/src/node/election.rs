@@ -77,6 +77,11 @@ impl NodeImpl {
             self.restart_election_timer(self.last_leader_timestamp);
             return;
         }
+        if self.keeps_promise(now) {
+            // Its own vote would break the promise as much as one for another. An earlier life may have promised more than this time-out.
+            self.put_off(self.promise_end());
+            return;
+        }
         if let Some(end) = self.extended_patience(now, fx) {
             self.put_off(end);
             return;

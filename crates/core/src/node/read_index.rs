@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 
 use crate::effects::{
-    CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Reply, ReplyToken, Send, Ticket,
+    CallFailure, CallOutcome, CallToken, Effects, FsmEvent, LogOp, Reply, ReplyToken, Send, Ticket,
 };
 use crate::message::{
-    AppendKind, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption,
+    AppendEntriesRequest, AppendKind, Extensions, RaftRequest, RaftResponse, ReadIndexRequest,
+    ReadIndexResponse, ReadOnlyOption,
 };
 use crate::node::role::Leadership;
 use crate::node::{NodeImpl, NodeState};
@@ -408,19 +409,51 @@ impl NodeImpl {
         let own = &self.options.server_id;
         let promised = |peer: &PeerId| {
             if peer == own {
-                return Some(now);
+                return Some(Time(u64::MAX));
             }
-            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_at)
+            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_until)
         };
         let promised = if refused { None } else { rules::quorum::promises(conf, promised) };
-        rules::reads::lease_runs(promised, now, self.options.lease_micros())
+        rules::reads::lease_runs(promised, now)
     }
 
-    /// A voter's side of the lease: within one election time-out of a leader's message, and of its own start, it helps nobody else.
+    /// The longest promise that this node gives with its options, in milliseconds; 0 for none.
+    fn longest_promise(&self) -> u64 {
+        if self.options.lease_reads { self.options.election_timeout_ms } else { 0 }
+    }
+
+    /// A voter's side of the lease: until then it helps nobody but who was ordered by the leader, and does not campaign. That is one
+    /// election time-out after a leader's message, and after its own start as long as it ever promised.
+    pub(super) fn promise_end(&self) -> Time {
+        let own = self.longest_promise();
+        let after_start =
+            self.started_at.after_millis(rules::reads::bound_after_start(self.promise_at_start, own));
+        let after_leader = self.promised_at.map(|at| at.after_millis(own));
+        rules::reads::promise_ends(after_start, after_leader)
+    }
+
+    /// Whether the node is bound by a promise.
     pub(super) fn keeps_promise(&self, now: Time) -> bool {
-        let patience = self.options.election_timeout_ms * 1000;
-        let since_leader = self.promised_at.map(|at| now.since(at));
-        self.options.lease_reads
-            && rules::reads::is_bound_by_promise(now.since(self.started_at), since_leader, patience)
+        now < self.promise_end()
+    }
+
+    /// Gives the leader that wants it a promise, in milliseconds; 0 for none. One that is longer than any before is written down first:
+    /// a later life of this process, with other options perhaps, must keep it.
+    pub(super) fn promise(&mut self, request: &AppendEntriesRequest, fx: &mut Effects) -> u64 {
+        if !request.extensions.contains(Extensions::PROMISE) {
+            return 0;
+        }
+        let promised = request.promise_wanted.min(self.longest_promise());
+        if promised > self.promised_ms {
+            self.promised_ms = promised;
+            fx.log.push(LogOp::Promise { ms: promised });
+        }
+        promised
+    }
+
+    /// Whether a promise that is given now could be forgotten.
+    pub(super) fn promise_unstable(&self, fx: &Effects) -> bool {
+        self.promise_sequence > self.log.persisted_sequence()
+            || fx.log.iter().any(|op| matches!(op, LogOp::Promise { .. }))
     }
 }
