@@ -70,7 +70,7 @@ pub struct RequestVoteRequest {
     /// Whether this only asks if a vote would be granted.
     pub pre_vote: bool,
     /// The leader itself has asked the sender to campaign: promises to that leader do not bind (thesis §6.4.1, §3.10). An
-    /// extension of ringraft, sent only by groups with lease reads.
+    /// extension of ringraft, which Java nodes ignore.
     pub transfer: bool,
 }
 
