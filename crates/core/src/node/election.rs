@@ -457,6 +457,7 @@ impl NodeImpl {
     /// Forgets the leader that was followed, if any.
     pub(super) fn reset_leader_id(&mut self, status: Status, fx: &mut Effects) {
         if let Some(leader) = self.role.following_mut().and_then(|following| following.leader.take()) {
+            self.take_back_question();
             fx.fsm.push(FsmEvent::StopFollowing { leader, term: self.hard_state.term, status });
         }
     }

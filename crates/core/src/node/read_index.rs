@@ -39,6 +39,8 @@ type Batch = (Time, Vec<CallToken>);
 #[derive(Debug)]
 struct Forwarded {
     ticket: Ticket,
+    /// How sure the leader was asked to be.
+    mode: ReadOnlyOption,
     /// Oldest first.
     batches: Vec<Batch>,
 }
@@ -113,6 +115,12 @@ impl NodeImpl {
         }
         if let Some(index) = rules::reads::index_without_asking(self.committed_index()) {
             self.reads.confirmed.push((index, now, calls));
+            return;
+        }
+        if self.leader_id().is_none() {
+            // Those that were asked of a leader already wait for the next one; who comes now may find another replica that knows one.
+            let status = self.not_leader();
+            self.reads.fail(calls, &status, fx);
             return;
         }
         if self.reads.waiting.is_empty() || mode == ReadOnlyOption::Safe {
@@ -269,25 +277,23 @@ impl NodeImpl {
 
     // --- on a follower ---
 
-    /// Asks the leader for everything that waits, unless a question is under way: that one came too early for these reads.
+    /// Asks the leader for everything that waits, unless a question is under way: that one came too early for these reads. Where no
+    /// leader is known they wait for one, at most for as long as a read may wait.
     fn forward_reads(&mut self, now: Time, fx: &mut Effects) {
         if self.reads.forwarded.is_some() || self.reads.waiting.is_empty() {
             return;
         }
-        let batches = std::mem::take(&mut self.reads.waiting);
         if self.role.leads() {
+            let batches = std::mem::take(&mut self.reads.waiting);
             // It has become the leader itself meanwhile.
             let calls = batches.into_iter().flat_map(|(_, calls)| calls).collect();
             self.begin_read(now, calls, None, self.reads.waiting_mode, fx);
             return;
         }
-        let Some(to) = self.leader_id().cloned() else {
-            let status = self.not_leader();
-            self.reads.fail_all(batches, &status, fx);
-            return;
-        };
+        let Some(to) = self.leader_id().cloned() else { return };
+        let batches = std::mem::take(&mut self.reads.waiting);
         let ticket = self.next_ticket();
-        self.reads.forwarded = Some(Forwarded { ticket, batches });
+        self.reads.forwarded = Some(Forwarded { ticket, mode: self.reads.waiting_mode, batches });
         fx.sends.push(Send {
             to,
             ticket,
@@ -308,6 +314,24 @@ impl NodeImpl {
         let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return };
         let confirmed = forwarded.batches.into_iter().map(|(since, calls)| (response.index, since, calls));
         self.reads.confirmed.extend(confirmed);
+        self.forward_reads(now, fx);
+    }
+
+    /// The leader that was asked is followed no more: what it was asked waits for the next one, however long that may take to answer
+    /// for the old. A later question is good for reads that came earlier.
+    pub(super) fn take_back_question(&mut self) {
+        let Some(forwarded) = self.reads.forwarded.take() else { return };
+        let later = std::mem::replace(&mut self.reads.waiting, forwarded.batches);
+        if later.is_empty() {
+            self.reads.waiting_mode = forwarded.mode;
+        } else if forwarded.mode == ReadOnlyOption::Safe {
+            self.reads.waiting_mode = ReadOnlyOption::Safe;
+        }
+        self.reads.waiting.extend(later);
+    }
+
+    /// A leader is known, or the node leads itself: it is asked for the reads that wait.
+    pub(super) fn leader_is_known(&mut self, now: Time, fx: &mut Effects) {
         self.forward_reads(now, fx);
     }
 
