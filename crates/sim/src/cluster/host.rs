@@ -284,8 +284,9 @@ impl World {
         if plan.operators.uneven {
             // A change of options that goes from host to host: each life has others.
             let mut r = self.random.fork(u64::from(self.hosts[host].life) << 32 | 1 << 24 | host as u64);
-            options.election_timeout_ms = r.range(plan.shortest_timeout_ms(), plan.election_timeout_ms);
-            options.lease_reads = r.chance(800);
+            let timeouts = [plan.shortest_timeout_ms(), plan.election_timeout_ms];
+            options.election_timeout_ms = timeouts[r.index(2)];
+            options.lease_reads = r.chance(950);
         }
         options.max_election_delay_ms = plan.election_delay_ms;
         options.election_heartbeat_factor = plan.heartbeat_factor;
