@@ -429,6 +429,7 @@ fn an_order_to_campaign_and_probes_stay_among_the_entries() {
             prev_log: LogId::default(),
             committed_index: 0,
             rejoined: 0,
+            promise_wanted: 0,
             entries: Vec::new(),
             extensions: Default::default(),
         })
@@ -580,7 +581,7 @@ fn an_order_to_campaign_goes_behind_the_entries() {
                             success: true,
                             last_log_index: None,
                             conflict: None,
-                            lease_promise: false,
+                            promised: 0,
                             rejoining: 0,
                             extensions: Extensions::NONE,
                         };
@@ -621,6 +622,7 @@ fn the_network_is_told_who_is_a_member_and_who_understands_extensions() {
             entries: Vec::new(),
             extensions,
             rejoined: 0,
+            promise_wanted: 0,
         })
     };
     world.turn(vec![
@@ -658,7 +660,7 @@ fn a_change_of_what_a_peer_announces_is_passed_on_once() {
             success: false,
             last_log_index: None,
             conflict: None,
-            lease_promise: false,
+            promised: 0,
             rejoining: 0,
             extensions,
         };
@@ -708,6 +710,7 @@ impl World {
             prev_log: LogId::default(),
             committed_index: 0,
             rejoined: 0,
+            promise_wanted: 0,
             entries: Vec::new(),
             extensions: Default::default(),
         };
