@@ -70,7 +70,7 @@ pub struct RequestVoteRequest {
     /// Whether this only asks if a vote would be granted.
     pub pre_vote: bool,
     /// The leader itself has asked the sender to campaign: promises to that leader do not bind (thesis §6.4.1, §3.10). An
-    /// extension of ringraft, sent only by groups with lease reads.
+    /// extension of ringraft, which Java nodes ignore.
     pub transfer: bool,
 }
 
@@ -112,6 +112,9 @@ pub struct AppendEntriesRequest {
     /// The receiver, whose disk was lost, has caught up with what a quorum of the others confirmed since: from now on it votes and
     /// counts again. Repeats the number with which it said that it is [rejoining](AppendEntriesResponse::rejoining); else 0.
     pub rejoined: u64,
+    /// For how long the sender wants the receiver to vote for nobody, in milliseconds from the arrival; 0 for not at all. Only
+    /// with [`Extensions::PROMISE`].
+    pub promise_wanted: u64,
 }
 
 impl AppendEntriesRequest {
@@ -143,8 +146,9 @@ impl Extensions {
     /// The sender takes answers of a receiver that has lost its disk for what they are, see
     /// [`AppendEntriesResponse::rejoining`].
     pub const REJOIN: Extensions = Extensions(4);
-    /// The sender wants to know whether the receiver keeps the promise of [`AppendEntriesResponse::lease_promise`].
-    pub const LEASE_PROMISE: Extensions = Extensions(2);
+    /// The sender understands [`AppendEntriesResponse::promised`]. The bit below that of rejoining, 2, belongs to earlier programs,
+    /// whose promise did not say for how long it holds; it is neither asked for nor given any more.
+    pub const PROMISE: Extensions = Extensions(8);
 
     /// These extensions and those.
     #[must_use]
@@ -169,9 +173,10 @@ pub struct AppendEntriesResponse {
     pub last_log_index: Option<LogIndex>,
     /// Where the leader should probe next; only to peers that announced it.
     pub conflict: Option<ConflictHint>,
-    /// The responder votes for nobody within one election time-out of this request, unless this leader hands over; only to
-    /// peers that announced it. What lease reads stand on.
-    pub lease_promise: bool,
+    /// For how long from the arrival of this request the responder votes for nobody, unless this leader hands over, in
+    /// milliseconds: at most what was wanted, and at most its own election time-out. 0 for no promise. Only to peers that announced
+    /// [`Extensions::PROMISE`]. What lease reads stand on.
+    pub promised: u64,
     /// Not 0: the responder began on a blank disk under an identity that may have voted and acknowledged before, and its answer
     /// counts in no quorum. Another number in each life of its process. Only to peers that announced [`Extensions::REJOIN`].
     pub rejoining: u64,

@@ -59,6 +59,8 @@ mutants! {
     B7LeaseFromReceipt = "b7_lease_from_receipt", "core", "leases count from when answers came, not from when requests were sent";
     B10NoPromise = "b10_no_promise", "core", "voters promise a lease and vote for others all the same";
     B10RestartForgetsThePromise = "b10_restart_forgets_the_promise", "core", "a voter that is started again votes at once, whatever it has promised";
+    B10PromiseIsNotCompared = "b10_promise_is_not_compared", "core", "a leader takes every promise for one of its own election time-out";
+    B10WrittenPromiseIsForgotten = "b10_written_promise_is_forgotten", "core", "a voter that is started again keeps the promise of its options, not the one that it gave";
     B12LeaseOutlivesTransfer = "b12_lease_outlives_transfer", "core", "a leader whose transfer came to nothing relies on its lease again";
     B7LeaseUntilStepDown = "b7_lease_until_step_down", "core", "a leader relies on its lease for as long as it leads";
     B11NoTransferMark = "b11_no_transfer_mark", "core", "who was ordered to campaign does not say so to voters that keep a promise";

@@ -2,6 +2,7 @@
 
 use crate::effects::HardState;
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
+use crate::rules;
 use crate::types::{GroupId, LogId, LogIndex, Term};
 
 /// Settings of one node. Names and defaults are SOFAJRaft's (`NodeOptions`, `RaftOptions`) where it has them.
@@ -24,8 +25,8 @@ pub struct CoreOptions {
     pub election_heartbeat_factor: u64,
     /// Share of the election time-out for which an answered peer counts as alive, in percent (90).
     pub leader_lease_time_ratio: u64,
-    /// Voters keep the promise that lease reads stand on, and a leader may answer reads by its lease (false). All voters of a
-    /// group must agree on it; where one does not, lease reads become quorum reads.
+    /// Voters give the promise that lease reads stand on, and a leader may answer reads by its lease (false). Where a voter does
+    /// not, lease reads become quorum reads; one with a shorter election time-out makes the lease as much shorter.
     pub lease_reads: bool,
     /// How long a read may wait for its quorum, its leader and the log, in milliseconds (2000).
     pub read_index_timeout_ms: u64,
@@ -142,6 +143,12 @@ impl CoreOptions {
     pub(crate) fn lease_micros(&self) -> u64 {
         // A percentage of milliseconds: times 1000, over 100.
         self.election_timeout_ms * 10 * self.leader_lease_time_ratio
+    }
+
+    /// For how long after a message was sent the leader may rely on the promise of `promised_ms` in its answer, in microseconds.
+    pub(crate) fn lease_by_promise(&self, promised_ms: u64) -> u64 {
+        let share = promised_ms.saturating_mul(10).saturating_mul(self.leader_lease_time_ratio);
+        rules::reads::lease_by_promise(self.lease_micros(), share)
     }
 
     /// How long a heartbeat may stay unanswered before the next one goes out, in milliseconds: half the election time-out.

@@ -70,8 +70,8 @@ pub(crate) struct Replicator {
     pub(crate) last_rpc_send_timestamp: Time,
     /// Newest request that was answered in this term, whatever the answer said of the log.
     pub(crate) acknowledged: Option<Ticket>,
-    /// Send time of the newest request to whose answer the peer added its promise; `None` when it never did.
-    pub(crate) promised_at: Option<Time>,
+    /// Until when the leader may rely on the peer's promises; `None` when it never gave one.
+    pub(crate) promised_until: Option<Time>,
     /// The peer has lost its disk. It counts for nothing until an entry behind this one, which was the last when that became known,
     /// is committed by the others and held by the peer.
     pub(crate) rejoining: Option<Rejoining>,
@@ -115,7 +115,7 @@ impl Replicator {
             consecutive_errors: 0,
             last_rpc_send_timestamp: now,
             acknowledged: None,
-            promised_at: None,
+            promised_until: None,
             rejoining: None,
             refuses_promise: false,
             heartbeat_timer: RepeatedTimer::default(),
@@ -273,19 +273,20 @@ impl Replicator {
             self.rejoining = Some(Rejoining { number, behind: last_index, told: None });
             self.match_index = 0;
             self.acknowledged = None;
-            self.promised_at = None;
+            self.promised_until = None;
         }
     }
 
-    /// The peer answered, in this term, a request that was sent at `sent_at`.
-    pub(crate) fn alive(&mut self, ticket: Ticket, sent_at: Time, promise: bool) {
+    /// The peer answered, in this term, a request that was sent at `sent_at`, with a promise that is good for a lease of `lease`
+    /// microseconds from then on; 0 for none.
+    pub(crate) fn alive(&mut self, ticket: Ticket, sent_at: Time, lease: u64) {
         self.consecutive_errors = 0;
         self.heartbeat_failed = false;
         self.last_rpc_send_timestamp = self.last_rpc_send_timestamp.max(sent_at);
         self.acknowledged = self.acknowledged.max(Some(ticket));
-        self.refuses_promise = !promise;
-        if promise {
-            self.promised_at = self.promised_at.max(Some(sent_at));
+        self.refuses_promise = lease == 0;
+        if lease > 0 {
+            self.promised_until = self.promised_until.max(Some(Time(sent_at.0.saturating_add(lease))));
         }
     }
 

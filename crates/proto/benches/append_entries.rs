@@ -28,6 +28,7 @@ fn request(entries: usize) -> AppendEntriesRequest {
         entries: vec![Arc::new(chunk)],
         extensions: Extensions::CONFLICT_HINT,
         rejoined: 0,
+        promise_wanted: 0,
     }
 }
 

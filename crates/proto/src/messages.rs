@@ -21,9 +21,9 @@ const ERROR_RESPONSE: u32 = 99 << 3 | 2;
 /// Tags of ringraft's own fields of AppendEntriesResponse.
 const CONFLICT_TERM: u32 = 1000 << 3;
 const CONFLICT_FIRST_INDEX: u32 = 1001 << 3;
-const LEASE_PROMISE: u32 = 1002 << 3;
 const REJOINING: u32 = 1003 << 3;
 const EXTENSIONS: u32 = 1004 << 3;
+const PROMISED: u32 = 1006 << 3;
 /// Tag of ringraft's own field of RequestVoteRequest.
 const TRANSFER: u32 = 1000 << 3;
 
@@ -183,10 +183,6 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
                 put_varint(&mut rest, u64::from(CONFLICT_FIRST_INDEX));
                 put_varint(&mut rest, hint.first_index);
             }
-            if response.lease_promise {
-                put_varint(&mut rest, u64::from(LEASE_PROMISE));
-                put_varint(&mut rest, 1);
-            }
             if response.rejoining != 0 {
                 put_varint(&mut rest, u64::from(REJOINING));
                 put_varint(&mut rest, response.rejoining);
@@ -194,6 +190,10 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
             if response.extensions != Extensions::NONE {
                 put_varint(&mut rest, u64::from(EXTENSIONS));
                 put_varint(&mut rest, response.extensions.0);
+            }
+            if response.promised != 0 {
+                put_varint(&mut rest, u64::from(PROMISED));
+                put_varint(&mut rest, response.promised);
             }
             class::APPEND_ENTRIES_RESPONSE
         }
@@ -342,17 +342,8 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
     if frame.class != expected {
         return Err(unexpected(&frame.class));
     }
-    let tags = [
-        8,
-        16,
-        24,
-        ERROR_RESPONSE,
-        CONFLICT_TERM,
-        CONFLICT_FIRST_INDEX,
-        LEASE_PROMISE,
-        REJOINING,
-        EXTENSIONS,
-    ];
+    let tags =
+        [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX, REJOINING, EXTENSIONS, PROMISED];
     let fields = Fields::read(message, &frame.content, tags)?;
     if let Some(error) = fields.bytes(ERROR_RESPONSE)
         && let Some(status) = decode_error_response(error)?
@@ -392,11 +383,9 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
                 success: fields.flag(16, "success")?,
                 last_log_index: fields.optional_count(24, "last_log_index")?,
                 conflict,
-                lease_promise: fields
-                    .optional_count(LEASE_PROMISE, "lease_promise")?
-                    .is_some_and(|promise| promise != 0),
                 rejoining: fields.optional_count(REJOINING, "rejoining")?.unwrap_or(0),
                 extensions: Extensions(fields.number(EXTENSIONS).unwrap_or(0)),
+                promised: fields.number(PROMISED).unwrap_or(0),
             })
         }
     })

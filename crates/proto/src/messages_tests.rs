@@ -72,9 +72,9 @@ fn append(success: bool, last_log_index: Option<u64>) -> RaftResponse {
         success,
         last_log_index,
         conflict: None,
-        lease_promise: false,
         rejoining: 0,
         extensions: Extensions::NONE,
+        promised: 0,
     })
 }
 
@@ -134,7 +134,7 @@ fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
     let number = || 0..=i64::MAX as u64;
     let hint = (number(), number()).prop_map(|(term, first_index)| ConflictHint { term, first_index });
     let appended =
-        (number(), any::<(bool, bool)>(), proptest::option::of(number()), proptest::option::of(hint));
+        (number(), any::<(bool, u64)>(), proptest::option::of(number()), proptest::option::of(hint));
     prop_oneof![
         (number(), any::<bool>()).prop_map(|(term, granted)| (
             RequestKind::RequestVote,
@@ -144,7 +144,7 @@ fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
             RequestKind::TimeoutNow,
             RaftResponse::TimeoutNow(TimeoutNowResponse { term, success })
         )),
-        appended.prop_map(|(term, (success, lease_promise), last_log_index, conflict)| {
+        appended.prop_map(|(term, (success, promised), last_log_index, conflict)| {
             let rejoining = last_log_index.unwrap_or(0);
             let extensions = Extensions(term.rotate_left(21));
             let response = AppendEntriesResponse {
@@ -152,9 +152,9 @@ fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
                 success,
                 last_log_index,
                 conflict,
-                lease_promise,
                 rejoining,
                 extensions,
+                promised,
             };
             (RequestKind::AppendEntries, RaftResponse::AppendEntries(response))
         }),
@@ -218,7 +218,8 @@ proptest! {
                 prop_assert_eq!(message.last_log_index.map(|i| i as u64), response.last_log_index);
                 prop_assert_eq!(message.conflict_term, response.conflict.map(|hint| hint.term));
                 prop_assert_eq!(message.conflict_first_index, response.conflict.map(|hint| hint.first_index));
-                prop_assert_eq!(message.lease_promise(), response.lease_promise);
+                prop_assert_eq!(message.promised(), response.promised);
+                prop_assert!(message.lease_promise.is_none(), "the promise of earlier programs is never given");
                 message.write_to_bytes().unwrap()
             }
             RaftResponse::ReadIndex(_) => {

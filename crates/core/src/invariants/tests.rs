@@ -92,7 +92,7 @@ fn every_invariant_is_broken_by_a_step() {
         success: true,
         last_log_index: None,
         conflict: None,
-        lease_promise: false,
+        promised: 0,
         rejoining: 0,
         extensions: Extensions::NONE,
     };

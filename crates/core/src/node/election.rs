@@ -77,6 +77,13 @@ impl NodeImpl {
             self.restart_election_timer(self.last_leader_timestamp);
             return;
         }
+        if self.keeps_promise(now) {
+            // Its own vote would break the promise as much as one for another. An earlier life may have promised more than this time-out.
+            // Not all at the same moment: members that were started together would split the votes.
+            let delay = self.random.below(self.options.max_election_delay_ms.max(1));
+            self.put_off(self.promise_end().after_millis(delay));
+            return;
+        }
         if let Some(end) = self.extended_patience(now, fx) {
             self.put_off(end);
             return;
@@ -175,7 +182,7 @@ impl NodeImpl {
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, term = self.hard_state.term, "campaigns");
         self.persist_hard_state(fx);
         self.vote_write = Some(self.log.last_sequence() + 1);
-        let transfer = rules::transfer::tells_of_order(ordered, self.options.lease_reads);
+        let transfer = rules::transfer::tells_of_order(ordered);
         let request = self.vote_request(self.hard_state.term);
         self.send_vote_requests(RequestVoteRequest { transfer, ..request }, fx);
     }
@@ -450,6 +457,7 @@ impl NodeImpl {
     /// Forgets the leader that was followed, if any.
     pub(super) fn reset_leader_id(&mut self, status: Status, fx: &mut Effects) {
         if let Some(leader) = self.role.following_mut().and_then(|following| following.leader.take()) {
+            self.take_back_question();
             fx.fsm.push(FsmEvent::StopFollowing { leader, term: self.hard_state.term, status });
         }
     }

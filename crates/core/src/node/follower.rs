@@ -29,8 +29,10 @@ impl NodeImpl {
             Ok((response, after_durable)) => (RaftResponse::AppendEntries(response), after_durable),
             Err(status) => (RaftResponse::Error(status), false),
         };
-        // No answer speaks for a term that could be forgotten.
-        let after_durable = after_durable || self.hard_state_unstable(fx);
+        // No answer speaks for a term, or gives a promise, that could be forgotten.
+        let promises = matches!(&response, RaftResponse::AppendEntries(r) if r.promised > 0);
+        let after_durable =
+            after_durable || self.hard_state_unstable(fx) || promises && self.promise_unstable(fx);
         fx.replies.push(Reply { token, response, after_durable });
     }
 
@@ -48,19 +50,17 @@ impl NodeImpl {
             let message = format!("{from} is this node itself; a member was started with the id of another");
             return Err(Status::new(RaftError::Invalid, message));
         }
-        let lease_promise =
-            self.options.lease_reads && request.extensions.contains(Extensions::LEASE_PROMISE);
         let refuse = |term| AppendEntriesResponse {
             term,
             success: false,
             last_log_index: None,
             conflict: None,
-            lease_promise: false,
             rejoining: 0,
             extensions: match request.extensions {
                 Extensions::NONE => Extensions::NONE,
                 _ => ANNOUNCED,
             },
+            promised: 0,
         };
         if request.term < self.hard_state.term {
             fx.marks.set(Mark::StaleLeaderRefused);
@@ -89,6 +89,7 @@ impl NodeImpl {
             return Err(Status::new(RaftError::HostDown, message));
         }
         let rejoining = if self.rejoining { self.life } else { 0 };
+        let promised = self.promise(&request, fx);
         let last_log_index = Some(self.log.last_id().index);
         let prev = request.prev_log;
         if !self.matches(prev) {
@@ -97,14 +98,13 @@ impl NodeImpl {
             let response = AppendEntriesResponse {
                 conflict: hint,
                 last_log_index,
-                lease_promise,
+                promised,
                 rejoining,
                 ..refuse(request.term)
             };
             return Ok((response, false));
         }
-        let success =
-            AppendEntriesResponse { success: true, lease_promise, rejoining, ..refuse(request.term) };
+        let success = AppendEntriesResponse { success: true, promised, rejoining, ..refuse(request.term) };
         let last_verified = request.last_verified();
         if request.kind == AppendKind::Entries {
             if self.log.unstable_entries() >= self.options.max_unstable_entries
@@ -159,6 +159,7 @@ impl NodeImpl {
                     following.leader = Some(from.clone());
                 }
                 fx.fsm.push(FsmEvent::StartFollowing { leader: from.clone(), term });
+                self.leader_is_known(now, fx);
                 None
             }
         }

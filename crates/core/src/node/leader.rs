@@ -117,6 +117,7 @@ impl NodeImpl {
             self.append_as_leader(now, first, fx);
             self.adopt_change();
         }
+        self.leader_is_known(now, fx);
     }
 
     /// Every half election time-out: a leader that a quorum does not answer leads no more.

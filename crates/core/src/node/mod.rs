@@ -85,6 +85,11 @@ pub struct NodeImpl {
     lateness: Lateness,
     /// When a leader's message last came: what the promise to it counts from. Unlike the above it is not moved by anything else.
     promised_at: Option<Time>,
+    /// The longest promise that this node ever gave, in milliseconds: as written down, or on its way there with this write.
+    promised_ms: u64,
+    promise_sequence: u64,
+    /// The longest promise that earlier lives of the process gave, in milliseconds.
+    promise_at_start: u64,
     started_at: Time,
     /// The disk was lost: no vote and no count in a quorum. On disk this is [`Vote::Withheld`].
     rejoining: bool,
@@ -121,6 +126,7 @@ impl NodeImpl {
         }
         let recovered_state = recovered.hard_state.clone();
         let before_first = recovered.before_first;
+        let promised_ms = recovered.promised_ms;
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
         let rejoining = recovered_state.vote == Vote::Withheld;
@@ -139,6 +145,9 @@ impl NodeImpl {
             last_leader_timestamp: now,
             lateness: Lateness::default(),
             promised_at: None,
+            promised_ms,
+            promise_sequence: 0,
+            promise_at_start: promised_ms,
             started_at: now,
             life: Random::new(!seed).below(u64::MAX >> 2) + 1,
             rejoining,
@@ -175,7 +184,7 @@ impl NodeImpl {
         let (conf, own) = (self.log.configuration(), &self.options.server_id);
         let alone = !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(own);
         // Whoever led when it was not alone may hold a lease by its promise, and not know yet that it is alone now.
-        let waits = self.rejoining || self.options.lease_reads && !self.log.was_always_alone(own);
+        let waits = self.rejoining || self.keeps_promise(now) && !self.log.was_always_alone(own);
         if alone && !waits {
             self.elect_self(false, fx);
         }
@@ -370,6 +379,9 @@ impl NodeImpl {
             fx.write_sequence = self.log.begin_write(now);
             if fx.log.iter().any(|op| matches!(op, LogOp::HardState(_))) {
                 self.hard_state_sequence = fx.write_sequence;
+            }
+            if fx.log.iter().any(|op| matches!(op, LogOp::Promise { .. })) {
+                self.promise_sequence = fx.write_sequence;
             }
         }
         self.release_entries();

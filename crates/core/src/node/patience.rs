@@ -33,7 +33,9 @@ impl NodeImpl {
     /// Whether a tick at `now` begins a campaign: the patience with the leader, or with a round of votes, is over and is not extended.
     pub fn campaign_is_due(&self, now: Time) -> bool {
         let over = match &self.role {
-            Role::Follower(following) => following.election_timer.is_due(now) && !self.leader_is_alive(now),
+            Role::Follower(following) => {
+                following.election_timer.is_due(now) && !self.leader_is_alive(now) && !self.keeps_promise(now)
+            }
             Role::Candidate(candidacy) => candidacy.vote_timer.is_due(now),
             _ => false,
         };

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 
 use crate::effects::{
-    CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Reply, ReplyToken, Send, Ticket,
+    CallFailure, CallOutcome, CallToken, Effects, FsmEvent, LogOp, Reply, ReplyToken, Send, Ticket,
 };
 use crate::message::{
-    AppendKind, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption,
+    AppendEntriesRequest, AppendKind, Extensions, RaftRequest, RaftResponse, ReadIndexRequest,
+    ReadIndexResponse, ReadOnlyOption,
 };
 use crate::node::role::Leadership;
 use crate::node::{NodeImpl, NodeState};
@@ -38,6 +39,8 @@ type Batch = (Time, Vec<CallToken>);
 #[derive(Debug)]
 struct Forwarded {
     ticket: Ticket,
+    /// How sure the leader was asked to be.
+    mode: ReadOnlyOption,
     /// Oldest first.
     batches: Vec<Batch>,
 }
@@ -112,6 +115,12 @@ impl NodeImpl {
         }
         if let Some(index) = rules::reads::index_without_asking(self.committed_index()) {
             self.reads.confirmed.push((index, now, calls));
+            return;
+        }
+        if self.leader_id().is_none() {
+            // Those that were asked of a leader already wait for the next one; who comes now may find another replica that knows one.
+            let status = self.not_leader();
+            self.reads.fail(calls, &status, fx);
             return;
         }
         if self.reads.waiting.is_empty() || mode == ReadOnlyOption::Safe {
@@ -268,25 +277,23 @@ impl NodeImpl {
 
     // --- on a follower ---
 
-    /// Asks the leader for everything that waits, unless a question is under way: that one came too early for these reads.
+    /// Asks the leader for everything that waits, unless a question is under way: that one came too early for these reads. Where no
+    /// leader is known they wait for one, at most for as long as a read may wait.
     fn forward_reads(&mut self, now: Time, fx: &mut Effects) {
         if self.reads.forwarded.is_some() || self.reads.waiting.is_empty() {
             return;
         }
-        let batches = std::mem::take(&mut self.reads.waiting);
         if self.role.leads() {
+            let batches = std::mem::take(&mut self.reads.waiting);
             // It has become the leader itself meanwhile.
             let calls = batches.into_iter().flat_map(|(_, calls)| calls).collect();
             self.begin_read(now, calls, None, self.reads.waiting_mode, fx);
             return;
         }
-        let Some(to) = self.leader_id().cloned() else {
-            let status = self.not_leader();
-            self.reads.fail_all(batches, &status, fx);
-            return;
-        };
+        let Some(to) = self.leader_id().cloned() else { return };
+        let batches = std::mem::take(&mut self.reads.waiting);
         let ticket = self.next_ticket();
-        self.reads.forwarded = Some(Forwarded { ticket, batches });
+        self.reads.forwarded = Some(Forwarded { ticket, mode: self.reads.waiting_mode, batches });
         fx.sends.push(Send {
             to,
             ticket,
@@ -307,6 +314,24 @@ impl NodeImpl {
         let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return };
         let confirmed = forwarded.batches.into_iter().map(|(since, calls)| (response.index, since, calls));
         self.reads.confirmed.extend(confirmed);
+        self.forward_reads(now, fx);
+    }
+
+    /// The leader that was asked is followed no more: what it was asked waits for the next one, however long that may take to answer
+    /// for the old. A later question is good for reads that came earlier.
+    pub(super) fn take_back_question(&mut self) {
+        let Some(forwarded) = self.reads.forwarded.take() else { return };
+        let later = std::mem::replace(&mut self.reads.waiting, forwarded.batches);
+        if later.is_empty() {
+            self.reads.waiting_mode = forwarded.mode;
+        } else if forwarded.mode == ReadOnlyOption::Safe {
+            self.reads.waiting_mode = ReadOnlyOption::Safe;
+        }
+        self.reads.waiting.extend(later);
+    }
+
+    /// A leader is known, or the node leads itself: it is asked for the reads that wait.
+    pub(super) fn leader_is_known(&mut self, now: Time, fx: &mut Effects) {
         self.forward_reads(now, fx);
     }
 
@@ -408,19 +433,51 @@ impl NodeImpl {
         let own = &self.options.server_id;
         let promised = |peer: &PeerId| {
             if peer == own {
-                return Some(now);
+                return Some(Time(u64::MAX));
             }
-            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_at)
+            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_until)
         };
         let promised = if refused { None } else { rules::quorum::promises(conf, promised) };
-        rules::reads::lease_runs(promised, now, self.options.lease_micros())
+        rules::reads::lease_runs(promised, now)
     }
 
-    /// A voter's side of the lease: within one election time-out of a leader's message, and of its own start, it helps nobody else.
+    /// The longest promise that this node gives with its options, in milliseconds; 0 for none.
+    fn longest_promise(&self) -> u64 {
+        if self.options.lease_reads { self.options.election_timeout_ms } else { 0 }
+    }
+
+    /// A voter's side of the lease: until then it helps nobody but who was ordered by the leader, and does not campaign. That is one
+    /// election time-out after a leader's message, and after its own start as long as it ever promised.
+    pub(super) fn promise_end(&self) -> Time {
+        let own = self.longest_promise();
+        let after_start =
+            self.started_at.after_millis(rules::reads::bound_after_start(self.promise_at_start, own));
+        let after_leader = self.promised_at.map(|at| at.after_millis(own));
+        rules::reads::promise_ends(after_start, after_leader)
+    }
+
+    /// Whether the node is bound by a promise.
     pub(super) fn keeps_promise(&self, now: Time) -> bool {
-        let patience = self.options.election_timeout_ms * 1000;
-        let since_leader = self.promised_at.map(|at| now.since(at));
-        self.options.lease_reads
-            && rules::reads::is_bound_by_promise(now.since(self.started_at), since_leader, patience)
+        now < self.promise_end()
+    }
+
+    /// Gives the leader that wants it a promise, in milliseconds; 0 for none. One that is longer than any before is written down first:
+    /// a later life of this process, with other options perhaps, must keep it.
+    pub(super) fn promise(&mut self, request: &AppendEntriesRequest, fx: &mut Effects) -> u64 {
+        if !request.extensions.contains(Extensions::PROMISE) {
+            return 0;
+        }
+        let promised = request.promise_wanted.min(self.longest_promise());
+        if promised > self.promised_ms {
+            self.promised_ms = promised;
+            fx.log.push(LogOp::Promise { ms: promised });
+        }
+        promised
+    }
+
+    /// Whether a promise that is given now could be forgotten.
+    pub(super) fn promise_unstable(&self, fx: &Effects) -> bool {
+        self.promise_sequence > self.log.persisted_sequence()
+            || fx.log.iter().any(|op| matches!(op, LogOp::Promise { .. }))
     }
 }

@@ -99,10 +99,11 @@ impl NodeImpl {
             committed_index,
             entries,
             extensions: match self.options.lease_reads {
-                true => ANNOUNCED.with(Extensions::LEASE_PROMISE),
+                true => ANNOUNCED.with(Extensions::PROMISE),
                 false => ANNOUNCED,
             },
             rejoined,
+            promise_wanted: if self.options.lease_reads { self.options.election_timeout_ms } else { 0 },
         };
         let timeout_ms = match kind {
             AppendKind::Heartbeat => {
@@ -168,7 +169,8 @@ impl NodeImpl {
             return;
         }
         // Only an answer of this term acknowledges this leader.
-        let (of_this_term, promise) = (response.term == self.hard_state.term, response.lease_promise);
+        let of_this_term = response.term == self.hard_state.term;
+        let lease = self.options.lease_by_promise(response.promised);
         if of_this_term {
             self.note_rejoining(from, ticket, response.rejoining, fx);
         }
@@ -176,7 +178,7 @@ impl NodeImpl {
         let Some(r) = self.role.replicator_at(position) else { return };
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
             if of_this_term {
-                r.alive(ticket, rules::reads::contact_counts_from(sent_at, now), promise);
+                r.alive(ticket, rules::reads::contact_counts_from(sent_at, now), lease);
             }
             // The peer does not hold what it once confirmed, or never confirmed anything: find out.
             if !response.success && r.state() == ReplicatorState::Replicate {
@@ -191,7 +193,7 @@ impl NodeImpl {
             return;
         };
         if of_this_term {
-            r.alive(ticket, rules::reads::contact_counts_from(inflight.sent_at, now), promise);
+            r.alive(ticket, rules::reads::contact_counts_from(inflight.sent_at, now), lease);
         }
         if response.success && response.term != self.hard_state.term {
             // An answer from the past of a confused peer proves nothing.

@@ -68,8 +68,6 @@ impl NodeImpl {
             fx.fsm.push(FsmEvent::LeaderStop { status: Status::new(RaftError::TransferLeadership, message) });
         }
         self.role.begin_transfer(Transfer { call, to, deadline, ordered: None });
-        // An order that is delayed may depose this leader at any time until its term is over (raft-rs#234).
-        self.end_lease();
         self.advance_transfer(fx);
     }
 
@@ -87,7 +85,8 @@ impl NodeImpl {
         }
     }
 
-    /// From now on until the end of the term somebody may campaign by this leader's own order.
+    /// From now on until the end of the term somebody may campaign by this leader's own order, however late it comes (raft-rs#234). A
+    /// transfer that comes to nothing before the order costs no lease: voters keep their promises.
     fn end_lease(&mut self) {
         if let Some(leader) = self.role.leadership_mut() {
             leader.lease_is_over = true;

@@ -95,18 +95,37 @@ pub(crate) fn may_rely_on_lease(transferring: bool, was_given_away: bool) -> boo
     !was_given_away || Mutant::B12LeaseOutlivesTransfer.is_active()
 }
 
-/// Whether the lease still runs, when a quorum has promised at `promised` to elect nobody else for longer than `lease`
-/// microseconds. Without a quorum's promise there is none.
-pub(crate) fn lease_runs(promised: Option<Time>, now: Time, lease: u64) -> bool {
-    promised.is_some_and(|since| now.since(since) < lease) || Mutant::B7LeaseUntilStepDown.is_active()
+/// The lease that one voter's promise is good for, from the leader's own lease and the share of the promise that it may use;
+/// both in one unit, 0 for none.
+///
+/// A voter promises by its own election time-out, which may be shorter than the leader's: a lease that outlives the promise
+/// reads while another leader commits.
+pub(crate) fn lease_by_promise(own: u64, promised: u64) -> u64 {
+    if promised > 0 && Mutant::B10PromiseIsNotCompared.is_active() { own } else { own.min(promised) }
 }
 
-/// Whether a voter is bound by a promise: for `patience` microseconds after a leader's message, and after its own start, which
-/// may have made it forget one. `None` when it has heard of no leader.
+/// Whether the lease still runs, when a quorum has promised to elect nobody else until `promised` at least. Without a quorum's
+/// promise there is none.
+pub(crate) fn lease_runs(promised: Option<Time>, now: Time) -> bool {
+    promised.is_some_and(|until| now < until) || Mutant::B7LeaseUntilStepDown.is_active()
+}
+
+/// For how long a voter is bound after its start, where `written` is the longest promise that its disk knows of and `own` the
+/// one that it gives now; both in milliseconds, 0 for none.
 ///
-/// A voter that helps a candidate in that time ends a lease that its leader relies on.
-pub(crate) fn is_bound_by_promise(since_start: u64, since_leader: Option<u64>, patience: u64) -> bool {
-    let after_start = since_start < patience && !Mutant::B10RestartForgetsThePromise.is_active();
-    let after_leader = since_leader.is_some_and(|since| since < patience);
-    (after_start || after_leader) && !Mutant::B10NoPromise.is_active()
+/// The leader goes on relying on what the voter promised before, whatever options it is started with now. `own` stands for
+/// promises of earlier programs, which wrote none down.
+pub(crate) fn bound_after_start(written: u64, own: u64) -> u64 {
+    if Mutant::B10RestartForgetsThePromise.is_active() {
+        return 0;
+    }
+    if Mutant::B10WrittenPromiseIsForgotten.is_active() { own } else { own.max(written) }
+}
+
+/// Until when a voter helps no candidate, and is none: after its start and after a leader's message, the later of both.
+///
+/// A voter that helps a candidate before ends a lease that its leader relies on.
+pub(crate) fn promise_ends(after_start: Time, after_leader: Option<Time>) -> Time {
+    let end = after_leader.map_or(after_start, |end| end.max(after_start));
+    if Mutant::B10NoPromise.is_active() { Time::default() } else { end }
 }

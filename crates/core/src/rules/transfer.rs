@@ -26,9 +26,10 @@ pub(crate) fn asks_for_pre_votes(ordered: bool) -> bool {
 }
 
 /// Whether a request for votes says that the leader itself ordered the candidacy: where voters keep a promise to that leader,
-/// it must, for only so they know that it holds no longer (thesis §6.4.1).
-pub(crate) fn tells_of_order(ordered: bool, voters_promise: bool) -> bool {
-    ordered && voters_promise && !Mutant::B11NoTransferMark.is_active()
+/// it must, for only so they know that it holds no longer (thesis §6.4.1). Whether they do the candidate cannot know: it may be
+/// the one whose options have leases switched off.
+pub(crate) fn tells_of_order(ordered: bool) -> bool {
+    ordered && !Mutant::B11NoTransferMark.is_active()
 }
 
 /// Who is told that a transfer is over with the leadership: whoever asked for it.

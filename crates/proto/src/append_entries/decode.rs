@@ -66,7 +66,7 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
     let mut reader = Reader::new(content);
     let (mut group, mut server_id, mut peer_id) = (None, None, None);
     let (mut term, mut prev_term, mut prev_index, mut committed) = (None, None, None, None);
-    let (mut extensions, mut rejoined, mut data_crc) = (0, 0, None);
+    let (mut extensions, mut rejoined, mut promise_wanted, mut data_crc) = (0, 0, 0, None);
     let (mut cluster_id, mut creation) = ("", 0);
     let mut data = None;
     let mut runs = Runs::new(content.len());
@@ -82,6 +82,7 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
             tag::COMMITTED_INDEX => committed = Some(reader.varint().map_err(malformed)?),
             tag::EXTENSIONS => extensions = reader.varint().map_err(malformed)?,
             tag::REJOINED => rejoined = reader.varint().map_err(malformed)?,
+            tag::PROMISE_WANTED => promise_wanted = reader.varint().map_err(malformed)?,
             tag::DATA_CRC => data_crc = Some(reader.fixed32().map_err(malformed)?),
             tag::CLUSTER_ID => cluster_id = reader.text().map_err(malformed)?,
             tag::CREATION => creation = reader.varint().map_err(malformed)?,
@@ -130,6 +131,7 @@ pub(super) fn decode_content(content: &Bytes) -> Result<IncomingAppendEntries<'_
             entries,
             extensions: Extensions(extensions),
             rejoined,
+            promise_wanted,
         },
     })
 }

@@ -55,6 +55,9 @@ pub fn encode_append_entries(
     if request.rejoined != 0 {
         content_len += 2 + varint_len(request.rejoined);
     }
+    if request.promise_wanted != 0 {
+        content_len += 2 + varint_len(request.promise_wanted);
+    }
     if data_crc.is_some() {
         content_len += 2 + 4;
     }
@@ -93,6 +96,10 @@ pub fn encode_append_entries(
     if request.rejoined != 0 {
         put_varint(&mut buf, u64::from(tag::REJOINED));
         put_varint(&mut buf, request.rejoined);
+    }
+    if request.promise_wanted != 0 {
+        put_varint(&mut buf, u64::from(tag::PROMISE_WANTED));
+        put_varint(&mut buf, request.promise_wanted);
     }
     if let Some(crc) = data_crc {
         put_varint(&mut buf, u64::from(tag::DATA_CRC));

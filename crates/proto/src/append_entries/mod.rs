@@ -29,6 +29,7 @@ mod tag {
     /// ringraft's own; on the wire in two bytes.
     pub(super) const EXTENSIONS: u32 = 8000;
     pub(super) const REJOINED: u32 = 8008;
+    pub(super) const PROMISE_WANTED: u32 = 8016;
     /// A fixed32.
     pub(super) const DATA_CRC: u32 = 8029;
     pub(super) const CLUSTER_ID: u32 = crate::envelope::CLUSTER_ID;

@@ -88,6 +88,9 @@ fn generated(request: &AppendEntriesRequest) -> rpc::AppendEntriesRequest {
     if request.rejoined != 0 {
         message.set_rejoined(request.rejoined);
     }
+    if request.promise_wanted != 0 {
+        message.set_promise_wanted(request.promise_wanted);
+    }
     if request.extensions != Extensions::NONE && !message.data().is_empty() {
         let crc = crc32c::crc32c(message.data());
         message.set_data_crc(crc);
@@ -176,8 +179,17 @@ fn reference(content: &Bytes) -> Option<AppendEntriesRequest> {
         (true, false) => AppendKind::Heartbeat,
     };
     let extensions = Extensions(message.extensions());
-    let rejoined = message.rejoined();
-    Some(AppendEntriesRequest { kind, term, prev_log, committed_index, entries, extensions, rejoined })
+    let (rejoined, promise_wanted) = (message.rejoined(), message.promise_wanted());
+    Some(AppendEntriesRequest {
+        kind,
+        term,
+        prev_log,
+        committed_index,
+        entries,
+        extensions,
+        rejoined,
+        promise_wanted,
+    })
 }
 
 fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -241,6 +253,7 @@ fn requests() -> impl Strategy<Value = AppendEntriesRequest> {
                 entries,
                 extensions: Extensions(extensions),
                 rejoined: extensions.rotate_left(17),
+                promise_wanted: extensions.rotate_left(31),
             }
         },
     )
@@ -268,7 +281,7 @@ proptest! {
         prop_assert_eq!(&parsed, &generated(&request));
         let header = AppendEntriesRequestHeader::parse_from_tokio_bytes(&frame.header).unwrap();
         prop_assert_eq!((header.group_id(), header.server_id(), header.peer_id()), (GROUP, SERVER, PEER));
-        if request.extensions == Extensions::NONE && request.rejoined == 0 {
+        if request.extensions == Extensions::NONE && request.rejoined == 0 && request.promise_wanted == 0 {
             prop_assert_eq!(&frame.content[..], &parsed.write_to_bytes().unwrap()[..], "byte for byte");
         }
     }
@@ -400,6 +413,7 @@ fn request(entries: Vec<Arc<EntryChunk>>) -> AppendEntriesRequest {
         entries,
         extensions: Extensions::NONE,
         rejoined: 0,
+        promise_wanted: 0,
     }
 }
 

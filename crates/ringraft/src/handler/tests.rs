@@ -424,6 +424,7 @@ fn an_order_to_campaign_and_probes_stay_among_the_entries() {
             prev_log: LogId::default(),
             committed_index: 0,
             rejoined: 0,
+            promise_wanted: 0,
             entries: Vec::new(),
             extensions: Default::default(),
         })
@@ -574,7 +575,7 @@ fn an_order_to_campaign_goes_behind_the_entries() {
                             success: true,
                             last_log_index: None,
                             conflict: None,
-                            lease_promise: false,
+                            promised: 0,
                             rejoining: 0,
                             extensions: Extensions::NONE,
                         };
@@ -615,6 +616,7 @@ fn the_network_is_told_who_is_a_member_and_who_understands_extensions() {
             entries: Vec::new(),
             extensions,
             rejoined: 0,
+            promise_wanted: 0,
         })
     };
     world.turn(vec![
@@ -652,7 +654,7 @@ fn a_change_of_what_a_peer_announces_is_passed_on_once() {
             success: false,
             last_log_index: None,
             conflict: None,
-            lease_promise: false,
+            promised: 0,
             rejoining: 0,
             extensions,
         };
@@ -702,6 +704,7 @@ impl World {
             prev_log: LogId::default(),
             committed_index: 0,
             rejoined: 0,
+            promise_wanted: 0,
             entries: Vec::new(),
             extensions: Default::default(),
         };

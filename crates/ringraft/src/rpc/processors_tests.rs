@@ -137,6 +137,7 @@ fn entries(term: u64) -> RaftRequest {
         entries: builder.take(1, term).into_iter().map(Arc::new).collect(),
         extensions: Extensions::CONFLICT_HINT,
         rejoined: 0,
+        promise_wanted: 0,
     })
 }
 

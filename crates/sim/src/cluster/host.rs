@@ -281,6 +281,13 @@ impl World {
         options.catchup_margin = plan.operators.catchup_margin;
         options.disk_stall_timeout_ms = plan.operators.disk_stall_ms;
         options.election_timeout_ms = plan.election_timeout_ms;
+        if plan.operators.uneven {
+            // A change of options that goes from host to host: each life has others.
+            let mut r = self.random.fork(u64::from(self.hosts[host].life) << 32 | 1 << 24 | host as u64);
+            let timeouts = [plan.shortest_timeout_ms(), plan.election_timeout_ms];
+            options.election_timeout_ms = timeouts[r.index(2)];
+            options.lease_reads = r.chance(950);
+        }
         options.max_election_delay_ms = plan.election_delay_ms;
         options.election_heartbeat_factor = plan.heartbeat_factor;
         options.step_down_when_vote_timedout = plan.step_down_when_vote_timedout;

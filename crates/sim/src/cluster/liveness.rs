@@ -249,7 +249,7 @@ impl World {
                 waiting: p.transport.waiting(self.calm_since),
             };
             // A heartbeat is given up after half an election time-out, a request by the transport after two time-outs.
-            let lost = 4 * self.plan.rpc_timeout_ms / self.plan.election_timeout_ms;
+            let lost = 4 * self.plan.rpc_timeout_ms / self.plan.shortest_timeout_ms();
             rest.check(groups, self.plan.hosts, lost as usize)
                 .map_err(|what| broken("quotas are zero at rest", format!("host {number} {what}")))?;
         }

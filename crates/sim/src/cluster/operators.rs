@@ -29,6 +29,8 @@ pub(super) struct OperatorPlan {
     pub(super) read_index: u64,
     /// Voters promise leases, and some of those reads use them.
     pub(super) lease_reads: bool,
+    /// Options of elections and leases differ from host to host, and from life to life of a host.
+    pub(super) uneven: bool,
     /// Election priority of each host.
     pub(super) priorities: Vec<i32>,
     pub(super) catchup_margin: u64,
@@ -72,6 +74,7 @@ impl OperatorPlan {
             gap: if days { 100 * timeout } else { r.sized(timeout / 8, 8 * timeout) },
             read_index: if aims || all || r.chance(500) { r.range(100, 1000) } else { 0 },
             lease_reads: r.chance(if aims { 700 } else { 200 }),
+            uneven: false,
             priorities: (0..hosts)
                 .map(|_| if prefers { [-1, 10, 40, 100][r.index(4)] } else { -1 })
                 .collect(),

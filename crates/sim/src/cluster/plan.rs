@@ -89,6 +89,12 @@ impl Plan {
         self.body_size + (64 << 10)
     }
 
+    /// The shortest election time-out of a host, in milliseconds; `election_timeout_ms` is the longest.
+    pub(super) fn shortest_timeout_ms(&self) -> u64 {
+        // Longer than the longest heartbeat period of a leader and the delays of the network.
+        if self.operators.uneven { self.election_timeout_ms / 2 } else { self.election_timeout_ms }
+    }
+
     /// What a node may hold: a limit is looked at before a request or proposal is taken, which may then exceed it.
     pub(super) fn bounds(&self) -> Bounds {
         let request = (self.entries_size.max(self.limits.chunk_entries)) as u64;
@@ -161,7 +167,9 @@ impl Plan {
             }
         }
         let mut atlas = Plan::draw_atlas(hosts, &groups, &mut r);
-        let operators = OperatorPlan::draw(options, &groups, election_timeout_ms);
+        let mut operators = OperatorPlan::draw(options, &groups, election_timeout_ms);
+        // From a source of its own, so that all else of a seed stays as it was.
+        operators.uneven = operators.lease_reads && Random::new(options.seed).fork(7).chance(700);
         if operators.members {
             // Who is a member changes: no host can be spared for good.
             atlas.fill(false);

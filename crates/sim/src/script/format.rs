@@ -188,9 +188,9 @@ pub(crate) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
                 success,
                 last_log_index,
                 conflict,
-                lease_promise,
                 rejoining,
                 extensions: _,
+                promised,
             } = r;
             let mut text = format!("{kind} term={term} {}", yes(*success, "success", "rejected"));
             if let Some(last) = last_log_index {
@@ -202,8 +202,8 @@ pub(crate) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
             if *rejoining != 0 {
                 text += " rejoining";
             }
-            if *lease_promise {
-                text += " promise";
+            if *promised > 0 {
+                let _ = write!(text, " promise={promised}");
             }
             text
         }

@@ -31,6 +31,7 @@ fn entries(before: u64, tags: std::ops::Range<u64>, committed_index: u64) -> App
         prev_log,
         committed_index,
         rejoined: 0,
+        promise_wanted: 0,
         entries: vec![Arc::new(chunk)],
         extensions,
     }

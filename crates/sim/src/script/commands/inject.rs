@@ -16,7 +16,7 @@ use crate::script::network::{Kind, What};
 use crate::script::world::{NodeName, World};
 use crate::script::{format, parse};
 
-type Pairs<'a> = BTreeMap<&'a str, &'a str>;
+pub(super) type Pairs<'a> = BTreeMap<&'a str, &'a str>;
 
 /// `inject KIND from=A to=B key=value…`.
 pub(super) fn inject(world: &mut World, args: &mut Args<'_>) -> Result<()> {
@@ -79,13 +79,21 @@ fn request(what: What, pairs: &mut Pairs<'_>) -> Result<RaftRequest> {
                 Some(false) => Extensions::NONE,
                 _ => Extensions::CONFLICT_HINT,
             };
-            if key(pairs, "lease")?.unwrap_or(false) {
-                extensions = extensions.with(Extensions::LEASE_PROMISE);
+            let promise_wanted = key(pairs, "promise-wanted")?.unwrap_or(0);
+            if promise_wanted > 0 {
+                extensions = extensions.with(Extensions::PROMISE);
             }
             let rejoined = key(pairs, "rejoined")?.unwrap_or(0);
-            let request =
-                AppendEntriesRequest { kind, term, prev_log, committed_index, entries, extensions, rejoined };
-            RaftRequest::AppendEntries(request)
+            RaftRequest::AppendEntries(AppendEntriesRequest {
+                kind,
+                term,
+                prev_log,
+                committed_index,
+                entries,
+                extensions,
+                rejoined,
+                promise_wanted,
+            })
         }
     })
 }
@@ -179,9 +187,9 @@ fn response(what: What, pairs: &mut Pairs<'_>) -> Result<std::result::Result<Raf
                 success: required(pairs, "success")?,
                 last_log_index: key(pairs, "last")?,
                 conflict,
-                lease_promise: key(pairs, "promise")?.unwrap_or(false),
                 rejoining: key(pairs, "rejoining")?.unwrap_or(0),
                 extensions: Extensions::NONE,
+                promised: key(pairs, "promise")?.unwrap_or(0),
             })
         }
     }))

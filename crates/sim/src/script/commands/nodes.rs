@@ -1,8 +1,8 @@
 //! Nodes, their time and what is proposed to them.
 
-use ringraft_core::{Configuration, HardState, Vote};
+use ringraft_core::{Configuration, CoreOptions, HardState, Vote};
 
-use super::inject::member;
+use super::inject::{Pairs, member};
 use super::{Args, Result, key, no_more_keys, parsed, syntax};
 use crate::log_image::LogImage;
 use crate::script::format;
@@ -12,10 +12,15 @@ use crate::script::world::{NodeName, World};
 /// `options key=value…`: settings for the nodes that are added next.
 pub(super) fn options(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     let mut pairs = args.pairs()?;
-    let s = &mut world.settings;
+    set_options(&mut world.settings, &mut pairs)?;
+    no_more_keys(&pairs)
+}
+
+/// Takes the settings out of `pairs`.
+fn set_options(s: &mut CoreOptions, pairs: &mut Pairs<'_>) -> Result<()> {
     macro_rules! set {
         ($($name:literal => $field:ident,)*) => {
-            $(if let Some(value) = key(&mut pairs, $name)? { s.$field = value; })*
+            $(if let Some(value) = key(pairs, $name)? { s.$field = value; })*
         };
     }
     set! {
@@ -40,10 +45,10 @@ pub(super) fn options(world: &mut World, args: &mut Args<'_>) -> Result<()> {
         "max-unapplied-entries" => max_unapplied_entries,
         "max-tail-bytes" => max_tail_bytes,
     }
-    if let Some(lag) = key(&mut pairs, "max-read-index-lag")? {
+    if let Some(lag) = key(pairs, "max-read-index-lag")? {
         s.max_read_index_lag = Some(lag);
     }
-    no_more_keys(&pairs)
+    Ok(())
 }
 
 /// `add-nodes 1 2 3 [learner 4…]`, `add-nodes 1:100 2:40` with priorities, or `add-nodes 5 conf=none` for a node that knows
@@ -147,15 +152,17 @@ pub(super) fn crash(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     Ok(world.crash(name)?)
 }
 
-/// `restart N [lose-unsynced | keep-unsynced=K]`.
+/// `restart N [lose-unsynced | keep-unsynced=K] [key=value…]`, with other settings perhaps.
 pub(super) fn restart(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     let name = args.take("a node number")?;
-    let kept = if args.flag("lose-unsynced") {
-        0
-    } else {
-        key(&mut args.pairs()?, "keep-unsynced")?.unwrap_or(usize::MAX)
+    let lost = args.flag("lose-unsynced").then_some(0);
+    let mut pairs = args.pairs()?;
+    let kept = match lost {
+        Some(kept) => kept,
+        None => key(&mut pairs, "keep-unsynced")?.unwrap_or(usize::MAX),
     };
-    args.end()?;
+    set_options(world.settings_of(name)?, &mut pairs)?;
+    no_more_keys(&pairs)?;
     Ok(world.restart(name, kept)?)
 }
 

@@ -113,6 +113,14 @@ impl World {
         self.start(name)
     }
 
+    /// The settings that a node has from its next start on.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub fn settings_of(&mut self, name: NodeName) -> Result<&mut CoreOptions, WorldError> {
+        Ok(&mut self.host_mut(name)?.settings)
+    }
+
     /// Empties the disk of a node that is down.
     ///
     /// # Errors
