@@ -3,7 +3,8 @@
 use crate::effects::{Effects, FsmEvent, Reply, ReplyToken, Send, Ticket};
 use crate::marks::Mark;
 use crate::message::{
-    RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
+    Extensions, RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest,
+    TimeoutNowResponse,
 };
 use crate::node::role::{Candidacy, Following, Leadership, Role};
 use crate::node::state::NodeEvent;
@@ -30,9 +31,9 @@ impl NodeImpl {
     }
 
     /// Whether this node may campaign at all.
-    fn may_campaign(&self) -> bool {
-        let own = &self.options.server_id;
-        rules::election::may_campaign(self.rejoining, own, &self.log, self.committed_index())
+    pub(super) fn may_campaign(&self) -> bool {
+        let (own, removed) = (&self.options.server_id, self.removal.is_known());
+        rules::election::may_campaign(self.rejoining, removed, own, &self.log, self.committed_index())
     }
 
     /// Voters wait for a leader; learners and nodes without configuration wait to be told.
@@ -166,8 +167,13 @@ impl NodeImpl {
             self.elect_self(false, fx);
             return;
         }
-        let request = self.vote_request(self.hard_state.term + 1);
-        self.send_vote_requests(RequestVoteRequest { pre_vote: true, ..request }, fx);
+        let request = RequestVoteRequest {
+            pre_vote: true,
+            extensions: Extensions::REMOVAL,
+            conf_index: self.log.configuration().id.index,
+            ..self.vote_request(self.hard_state.term + 1)
+        };
+        self.send_vote_requests(request, fx);
     }
 
     /// Starts a new term as candidate. Nothing leaves, and the own vote does not count, before term and vote
@@ -189,7 +195,14 @@ impl NodeImpl {
 
     /// Asks for a vote in `term`.
     fn vote_request(&self, term: Term) -> RequestVoteRequest {
-        RequestVoteRequest { term, last_log: self.log.last_id(), pre_vote: false, transfer: false }
+        RequestVoteRequest {
+            term,
+            last_log: self.log.last_id(),
+            pre_vote: false,
+            transfer: false,
+            extensions: Extensions::NONE,
+            conf_index: 0,
+        }
     }
 
     /// Begins a round: asks everybody.
@@ -274,7 +287,8 @@ impl NodeImpl {
         } else if request.last_log < self.log.last_id() {
             fx.marks.set(Mark::PreVoteRefusedByLog);
         }
-        let response = RequestVoteResponse { term: self.hard_state.term, granted };
+        let removed = if granted { None } else { self.removal_to_tell(from, &request) };
+        let response = RequestVoteResponse { term: self.hard_state.term, granted, removed };
         let after_durable = self.hard_state_unstable(fx);
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
     }
@@ -288,7 +302,7 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         if self.keeps_promise(now) && !request.transfer {
-            let response = RequestVoteResponse { term: self.hard_state.term, granted: false };
+            let response = RequestVoteResponse { term: self.hard_state.term, granted: false, removed: None };
             let after_durable = self.hard_state_unstable(fx);
             fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
             return;
@@ -313,7 +327,7 @@ impl NodeImpl {
         } else if request.term == self.hard_state.term {
             fx.marks.set(Mark::VoteRefusedAlreadyGiven);
         }
-        let response = RequestVoteResponse { term: self.hard_state.term, granted };
+        let response = RequestVoteResponse { term: self.hard_state.term, granted, removed: None };
         let after_durable = rules::election::vote_answer_waits(self.anything_unstable(fx));
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
     }
@@ -329,6 +343,10 @@ impl NodeImpl {
         let asks_for_pre_votes = self.state() == NodeState::Follower;
         if asks_for_pre_votes && !rules::election::looks_at_pre_vote(response.term, self.hard_state.term) {
             return;
+        }
+        if asks_for_pre_votes && rules::election::is_of_round(ticket, self.vote_round) {
+            // Before the term, which ends the round: who was away for long learns of both from one answer.
+            self.hear_of_removal(now, from, &response, fx);
         }
         if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
             return;

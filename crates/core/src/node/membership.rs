@@ -474,6 +474,7 @@ impl NodeImpl {
             self.reset_priority();
             self.step_down(now, term, status, fx);
         }
+        self.removal_is_overruled(now, fx);
         fx.calls.push(CallOutcome { call, result: Ok(CallDone::PeersReset) });
     }
 }

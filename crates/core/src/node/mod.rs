@@ -9,6 +9,7 @@ mod leader;
 mod membership;
 mod patience;
 mod read_index;
+mod removal;
 mod replication;
 mod role;
 pub(crate) mod state;
@@ -36,6 +37,7 @@ pub use state::NodeState;
 use election::PriorityWait;
 use patience::Lateness;
 use read_index::ReadOnlyService;
+use removal::Removal;
 use role::{Following, Leadership, Recovered, Role};
 use state::NodeEvent;
 
@@ -95,6 +97,7 @@ pub struct NodeImpl {
     rejoining: bool,
     /// Names this life to leaders while rejoining; not 0.
     life: u64,
+    removal: Removal,
     priority: PriorityWait,
 
     /// Reads wait through changes of role: a follower's go on when it becomes the leader, and confirmed ones in any case.
@@ -127,6 +130,7 @@ impl NodeImpl {
         let recovered_state = recovered.hard_state.clone();
         let before_first = recovered.before_first;
         let promised_ms = recovered.promised_ms;
+        let removal = Removal::recovered(recovered.member_removed);
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
         let rejoining = recovered_state.vote == Vote::Withheld;
@@ -151,6 +155,7 @@ impl NodeImpl {
             started_at: now,
             life: Random::new(!seed).below(u64::MAX >> 2) + 1,
             rejoining,
+            removal,
             priority: PriorityWait::default(),
             reads: ReadOnlyService::default(),
             delivered: before_first.index,
@@ -185,7 +190,7 @@ impl NodeImpl {
         let alone = !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(own);
         // Whoever led when it was not alone may hold a lease by its promise, and not know yet that it is alone now.
         let waits = self.rejoining || self.keeps_promise(now) && !self.log.was_always_alone(own);
-        if alone && !waits {
+        if alone && !waits && self.may_campaign() {
             self.elect_self(false, fx);
         }
         self.finish(now, start, fx);
@@ -375,6 +380,7 @@ impl NodeImpl {
     /// Closes a step, which began at `start`: numbers its write, lets memory go, and sees to it that it kept every invariant.
     fn finish(&mut self, now: Time, start: Option<Moment>, fx: &mut Effects) {
         self.release_reads(fx);
+        self.judge_removal(now, fx);
         if !fx.log.is_empty() {
             fx.write_sequence = self.log.begin_write(now);
             if fx.log.iter().any(|op| matches!(op, LogOp::HardState(_))) {
@@ -403,6 +409,7 @@ impl NodeImpl {
             term: self.hard_state.term,
             vote: self.hard_state.vote.clone(),
             rejoining: self.rejoining,
+            removed: self.removal.at(),
             hard_state_is_durable: self.hard_state_sequence <= self.log.persisted_sequence(),
             last: self.log.last_id(),
             stable: self.log.stable_index(),

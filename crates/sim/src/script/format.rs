@@ -180,7 +180,11 @@ pub(crate) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
     let yes = |yes: bool, good: &'static str, bad: &'static str| if yes { good } else { bad };
     match result {
         Ok(RaftResponse::RequestVote(r)) => {
-            format!("{kind} term={} {}", r.term, yes(r.granted, "granted", "refused"))
+            let mut text = format!("{kind} term={} {}", r.term, yes(r.granted, "granted", "refused"));
+            if let Some(at) = r.removed {
+                let _ = write!(text, " removed={at}");
+            }
+            text
         }
         Ok(RaftResponse::AppendEntries(r)) => {
             let AppendEntriesResponse {
