@@ -114,17 +114,22 @@ impl NodeImpl {
         }
     }
 
+    /// Its priority by the configuration in force, which is what the others go by, and which can be changed while the group runs.
+    /// One that gives it none leaves it the one that it was started with.
+    fn own_priority(&self) -> i32 {
+        let own = &self.options.server_id;
+        let as_member = self.log.configuration().conf.peers.iter().find(|peer| *peer == own);
+        match as_member.map_or(PRIORITY_DISABLED, PeerId::priority) {
+            PRIORITY_DISABLED => own.priority(),
+            priority => priority,
+        }
+    }
+
     /// Whether a member of higher priority is left the first word (SOFAJRaft's `allowLaunchElection`). What it waits for decays
     /// with every second election time-out, so that somebody campaigns in the end; priority 0 never does.
     fn yields_to_priority(&mut self) -> bool {
+        let own = self.own_priority();
         let conf = &self.log.configuration().conf;
-        let as_member = |peer: &&PeerId| **peer == self.options.server_id;
-        let own = match self.options.server_id.priority() {
-            PRIORITY_DISABLED => {
-                conf.peers.iter().find(as_member).map_or(PRIORITY_DISABLED, PeerId::priority)
-            }
-            priority => priority,
-        };
         let highest = conf.peers.iter().map(PeerId::priority).max().unwrap_or(PRIORITY_DISABLED);
         match own {
             0 => return true,

@@ -3,7 +3,7 @@
 use crate::effects::CallToken;
 use crate::log_manager::LogManager;
 use crate::mutants::Mutant;
-use crate::peer::{ConfigurationEntry, PeerId};
+use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::stage::Stage;
 use crate::types::{LogId, LogIndex, Term};
 
@@ -32,6 +32,20 @@ pub(crate) fn knows_configuration(committed: LogIndex, first: LogIndex) -> bool 
 /// A voter that lags helps no quorum: added early, it can stop the group from committing anything (thesis §4.2.1).
 pub(crate) fn may_vote(caught_up: bool) -> bool {
     caught_up || Mutant::C24NobodyCatchesUp.is_active()
+}
+
+/// Whether two lists name the same peers, in whatever order and with whatever priorities.
+pub(crate) fn same(a: &[PeerId], b: &[PeerId]) -> bool {
+    a.len() == b.len() && a.iter().all(|peer| b.contains(peer))
+}
+
+/// Whether a change is done before it begins: the same voters with the same priorities, and the same learners.
+///
+/// Priorities alone are a change, too: one entry, without a joint configuration, for the majorities are the same. Members take
+/// their priorities from the configuration in force, so that nothing else can change them in a group that runs.
+pub(crate) fn changes_nothing(old: &Configuration, new: &Configuration) -> bool {
+    let priorities = |peer: &PeerId| old.peers.iter().any(|o| o == peer && o.priority() == peer.priority());
+    same(&old.peers, &new.peers) && new.peers.iter().all(priorities) && same(&old.learners, &new.learners)
 }
 
 /// Whether a change goes through a joint configuration: whenever the voters differ (Raft §6).
