@@ -6,6 +6,7 @@ mod election;
 mod follower;
 mod getters;
 mod leader;
+mod lease;
 mod membership;
 mod patience;
 mod read_index;
@@ -291,6 +292,11 @@ impl NodeImpl {
         if !self.state().is_active() {
             return;
         }
+        if let Err(status) = &result
+            && self.read_index_undelivered(now, ticket, status)
+        {
+            return;
+        }
         let implausible =
             |response: &RaftResponse| response.term().is_some_and(|term| !self.is_plausible(term));
         let result = match result {
@@ -307,7 +313,7 @@ impl NodeImpl {
             Ok(RaftResponse::TimeoutNow(r)) => self.handle_timeout_now_response(now, from, ticket, r, fx),
             Ok(RaftResponse::ReadIndex(r)) => self.handle_read_index_response(now, ticket, r, fx),
             Ok(RaftResponse::Error(status)) | Err(status) => {
-                let known = self.read_index_failed(now, ticket, &status, fx)
+                let known = self.read_index_refused(now, ticket, &status, fx)
                     || self.timeout_now_failed(ticket, &status, fx);
                 if !known {
                     self.handle_rpc_error(now, from, ticket, &status, fx);
