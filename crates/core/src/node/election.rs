@@ -432,7 +432,7 @@ impl NodeImpl {
         let patience = match self.role.enter(NodeEvent::StepDown, Role::Follower(Following::default())) {
             Role::Follower(before) => before.election_timer.deadline().filter(|_| self.may_campaign()),
             Role::Leader(leadership) => {
-                self.end_leadership(*leadership, term, status, fx);
+                self.end_leadership(now, *leadership, term, status, fx);
                 None
             }
             _ => None,
@@ -457,10 +457,17 @@ impl NodeImpl {
     }
 
     /// Everything that only a leader does is over; who waits for it is told.
-    fn end_leadership(&mut self, leadership: Leadership, term: Term, status: Status, fx: &mut Effects) {
+    fn end_leadership(
+        &mut self,
+        now: Time,
+        leadership: Leadership,
+        term: Term,
+        status: Status,
+        fx: &mut Effects,
+    ) {
         self.abandon_rounds(fx);
         leadership.change.tell_of_end(&status, fx);
-        self.tell_of_transfer(leadership.transfer, term, &status, fx);
+        self.tell_of_transfer(now, leadership.transfer, term, &status, fx);
         rules::log::step_down_cuts_nothing(&mut self.log, self.committed, &mut fx.log);
         if leadership.announced {
             fx.fsm.push(FsmEvent::LeaderStop { status: status.clone() });

@@ -479,7 +479,7 @@ impl NodeImpl {
             let status = Status::new(RaftError::SetPeer, "the members were forced");
             // The higher term is this node's own: nobody has taken over.
             let ended = self.role.end_transfer();
-            self.tell_of_transfer(ended, self.hard_state.term, &status, fx);
+            self.tell_of_transfer(now, ended, self.hard_state.term, &status, fx);
             self.reset_priority();
             self.step_down(now, term, status, fx);
         }

@@ -41,6 +41,7 @@ use read_index::ReadOnlyService;
 use removal::Removal;
 use role::{Following, Leadership, Recovered, Role};
 use state::NodeEvent;
+use transfer::HandedOver;
 
 /// Terms that a message may be ahead at most.
 const MAX_TERM_JUMP: u64 = 1 << 32;
@@ -99,6 +100,7 @@ pub struct NodeImpl {
     /// Names this life to leaders while rejoining; not 0.
     life: u64,
     removal: Removal,
+    handed_over: Option<HandedOver>,
     priority: PriorityWait,
 
     /// Reads wait through changes of role: a follower's go on when it becomes the leader, and confirmed ones in any case.
@@ -157,6 +159,7 @@ impl NodeImpl {
             life: Random::new(!seed).below(u64::MAX >> 2) + 1,
             rejoining,
             removal,
+            handed_over: None,
             priority: PriorityWait::default(),
             reads: ReadOnlyService::default(),
             delivered: before_first.index,
@@ -365,6 +368,7 @@ impl NodeImpl {
         fx.log.clear();
         self.role.enter(NodeEvent::Fail, Role::Error);
         self.abandon_reads(&status, fx);
+        self.abandon_handed_over(&status, fx);
         self.last_error = Some(status.clone());
         fx.fsm.push(FsmEvent::Error(status));
     }
@@ -379,6 +383,7 @@ impl NodeImpl {
             self.step_down(now, self.hard_state.term, status.clone(), fx);
         }
         self.abandon_reads(&status, fx);
+        self.abandon_handed_over(&status, fx);
         fx.abandoned = Some(status);
         self.role.enter(NodeEvent::ShutDown, Role::Shutdown);
     }

@@ -272,11 +272,11 @@ impl CliService {
         self.add_peer(group, conf, learner)
     }
 
-    /// Hands leadership to `peer`, or to the best follower, and waits until this leader's term is over.
+    /// Hands leadership to `peer`, or to the best follower, and waits until that one leads.
     ///
     /// # Errors
     /// [`CliError`]; `EINVAL` when the peer may not lead, `ETIMEDOUT` when it did not within an election time-out: then the old leader
-    /// goes on.
+    /// goes on. [`CliError::Unknown`] when it was ordered to campaign and another leads, or nobody was heard to.
     pub fn transfer_leader(
         &self,
         group: &str,

@@ -140,7 +140,7 @@ pub(crate) fn outcome(outcome: &CallOutcome) -> String {
         Ok(CallDone::Changed { old, new }) => {
             format!("members changed: {}, before {}", short(&new.to_string()), short(&old.to_string()))
         }
-        Ok(CallDone::Transferred { term }) => format!("leadership handed over before term {term}"),
+        Ok(CallDone::Transferred { term }) => format!("leadership handed over in term {term}"),
         Ok(CallDone::PeersReset) => "members forced".to_owned(),
         Err(CallFailure::Failed(s)) => format!("failed: {}", status(s)),
         Err(CallFailure::Unknown(s)) => format!("unknown: {}", status(s)),
