@@ -40,8 +40,10 @@ pub struct GroupDescription {
     pub commit: u64,
     /// Last applied index.
     pub applied: u64,
-    /// The members.
+    /// The members by the last configuration that is committed and applied here, else by the replica's log.
     pub conf: String,
+    /// Index of the configuration that removed the replica from its group, as it knows; 0 when it is a member.
+    pub removed_at: u64,
     /// Hash of every counter and its value. Of one moment with [`fsm_index`](GroupDescription::fsm_index): replicas that have
     /// equal indexes have equal hashes.
     pub fsm_hash: u64,
@@ -98,6 +100,7 @@ fn group_message(group: GroupDescription) -> proto::GroupDescription {
         commit: group.commit,
         applied: group.applied,
         conf: group.conf,
+        removed_at: group.removed_at,
         fsm_hash: group.fsm_hash,
         fsm_index: group.fsm_index,
         keys: group.keys,
@@ -117,6 +120,7 @@ fn group_value(message: proto::GroupDescription) -> GroupDescription {
         commit: message.commit,
         applied: message.applied,
         conf: message.conf,
+        removed_at: message.removed_at,
         fsm_hash: message.fsm_hash,
         fsm_index: message.fsm_index,
         keys: message.keys,
@@ -140,6 +144,7 @@ mod tests {
             commit: 7,
             applied: 6,
             conf: "127.0.0.1:8081".into(),
+            removed_at: 2,
             fsm_hash: u64::MAX,
             fsm_index: 5,
             keys: 4,

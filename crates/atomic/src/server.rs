@@ -119,7 +119,7 @@ fn start_groups(config: &AtomicConfig, host: &RaftHost) -> Result<Vec<ServedGrou
     host.ask_peers(&groups)?;
     let start = |range: usize| {
         let name = config.group_name(range);
-        let replica = Replica::new(&config.conf.to_string());
+        let replica = Replica::new();
         let state_machine = AtomicStateMachine::new(name.as_str(), Arc::clone(&replica));
         let server_id = config.server_address.clone();
         let service = RaftGroupService::new(name.as_str(), server_id, config.node_options(), state_machine);
@@ -265,8 +265,7 @@ impl Served {
             start: *start,
             group: group.name.to_string(),
             peers: group
-                .replica
-                .conf()
+                .members()
                 .split(',')
                 .filter(|p| !p.ends_with("/learner"))
                 .map(str::to_owned)
@@ -339,6 +338,12 @@ impl ServedGroup {
         Reply { answer: Answer::Value(self.replica.get(key)), group: self.name.to_string(), index }
     }
 
+    /// The members by the last configuration that is committed and applied; before there is one, those of the log: the file that the
+    /// server was started with may name others, who are members no more.
+    fn members(&self) -> String {
+        self.replica.conf().unwrap_or_else(|| self.node.configuration().conf.to_string())
+    }
+
     fn describe(&self) -> GroupDescription {
         // Looked at first, so that the replica is never seen ahead of what the node says is applied.
         let (fsm_hash, fsm_index, keys) = self.replica.read(|c| (c.hash(), c.index(), c.len() as u64));
@@ -352,7 +357,8 @@ impl ServedGroup {
             stable: node.last_stable_index(),
             commit: node.last_committed_index(),
             applied: node.last_applied_index(),
-            conf: self.replica.conf(),
+            conf: self.members(),
+            removed_at: node.removed_at().unwrap_or(0),
             fsm_hash,
             fsm_index,
             keys,

@@ -12,13 +12,13 @@ use crate::counters::Counters;
 #[derive(Debug)]
 pub struct Replica {
     counters: RwLock<Counters>,
-    conf: RwLock<String>,
+    conf: RwLock<Option<String>>,
 }
 
 impl Replica {
-    /// An empty replica of a group with this initial configuration.
-    pub fn new(initial_conf: &str) -> Arc<Replica> {
-        Arc::new(Replica { counters: RwLock::default(), conf: RwLock::new(initial_conf.to_owned()) })
+    /// An empty replica.
+    pub fn new() -> Arc<Replica> {
+        Arc::new(Replica { counters: RwLock::default(), conf: RwLock::default() })
     }
 
     /// A counter as this replica has it now: another replica may have more.
@@ -31,8 +31,8 @@ impl Replica {
         look(&self.counters.read())
     }
 
-    /// The last committed configuration, else the initial one.
-    pub fn conf(&self) -> String {
+    /// The last committed configuration; `None` before one was applied.
+    pub fn conf(&self) -> Option<String> {
         self.conf.read().clone()
     }
 }
@@ -85,6 +85,6 @@ impl StateMachine for AtomicStateMachine {
     }
 
     fn on_configuration_committed(&mut self, entry: &ConfigurationEntry) {
-        *self.replica.conf.write() = entry.conf.to_string();
+        *self.replica.conf.write() = Some(entry.conf.to_string());
     }
 }

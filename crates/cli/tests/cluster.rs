@@ -102,7 +102,17 @@ fn a_running_server_describes_itself() {
     let groups = all["groups"].as_array().unwrap();
     assert_eq!(groups.len(), 2);
     for key in [
-        "group", "state", "term", "leader", "last", "stable", "commit", "applied", "conf", "fsm_hash",
+        "group",
+        "state",
+        "term",
+        "leader",
+        "last",
+        "stable",
+        "commit",
+        "applied",
+        "conf",
+        "fsm_hash",
+        "removed_at",
         "error",
     ] {
         assert!(groups[0].get(key).is_some(), "{key}");

@@ -192,9 +192,9 @@ pub enum CallDone {
         /// Who they are.
         new: Configuration,
     },
-    /// Another leads in this term or a later one.
+    /// Whom leadership was handed to leads.
     Transferred {
-        /// The term that ended this node's leadership.
+        /// Its term.
         term: Term,
     },
     /// The configuration is forced upon this node.

@@ -22,6 +22,8 @@ pub(crate) struct Moment {
     pub(crate) vote: Vote,
     /// It has lost its disk and not caught up since.
     pub(crate) rejoining: bool,
+    /// The committed configuration that no longer names it, as far as it knows; 0/0 for none.
+    pub(crate) removed: LogId,
     /// Whether term and vote are durable.
     pub(crate) hard_state_is_durable: bool,
     pub(crate) last: LogId,
@@ -74,6 +76,8 @@ const INVARIANTS: &[Invariant] = &[
     ("no answer speaks for a term that can be forgotten", answers_speak_for_durable_terms),
     ("entries are acknowledged when they are durable", entries_are_acknowledged_when_durable),
     ("one change of the members at a time", one_change_at_a_time),
+    ("a removal is known when it is written", removal_is_written),
+    ("who knows of its removal does not campaign", the_removed_are_silent),
     ("who takes no part does nothing", who_takes_no_part_does_nothing),
 ];
 
@@ -230,6 +234,27 @@ fn one_change_at_a_time(step: Step<'_>) -> bool {
     let Step { before, after, .. } = step;
     let begins = after.stage == Stage::CatchingUp && before.stage != Stage::CatchingUp;
     after.open_configurations <= 1 && (!begins || before.stage == Stage::None)
+}
+
+/// What a node knows of its removal goes to the disk in the step in which it learns of it: after a restart nobody tells it again.
+fn removal_is_written(step: Step<'_>) -> bool {
+    let written = step.fx.log.iter().rev().find_map(|op| match op {
+        LogOp::MemberRemoved { at } => Some(*at),
+        _ => None,
+    });
+    match written {
+        Some(at) => at == step.after.removed,
+        None => step.before.removed == step.after.removed,
+    }
+}
+
+/// Who knows that it was removed begins no campaign and asks for no votes: they could only disturb those that removed it.
+fn the_removed_are_silent(step: Step<'_>) -> bool {
+    let Step { before, after, fx } = step;
+    let removed = before.removed.index > 0 && after.removed.index > 0;
+    let campaigns = after.state == NodeState::Candidate && before.state != NodeState::Candidate;
+    let asks = fx.sends.iter().any(|send| matches!(send.request, RaftRequest::RequestVote(_)));
+    !removed || !campaigns && !asks
 }
 
 // --- life ---

@@ -187,6 +187,34 @@ impl LogManager {
         self.initial.is_voter(peer)
     }
 
+    /// The newest configuration up to `committed`, when neither it nor one behind it names `peer`. The initial one, which no entry
+    /// carries, says nothing; nor does the log while members are forced.
+    pub(crate) fn removal_of(&self, peer: &PeerId, committed: LogIndex) -> Option<LogId> {
+        if self.forced.is_some() {
+            return None;
+        }
+        let at_start = Some(&self.initial).filter(|entry| entry.id.index > 0);
+        for entry in self.configurations.iter().rev().chain(at_start) {
+            if entry.names(peer) {
+                return None;
+            }
+            if entry.id.index <= committed {
+                return Some(entry.id);
+            }
+        }
+        None
+    }
+
+    /// Whether a configuration that is known here names `peer`.
+    pub(crate) fn ever_named(&self, peer: &PeerId) -> bool {
+        std::iter::once(&self.initial).chain(&self.configurations).any(|entry| entry.names(peer))
+    }
+
+    /// Whether members are forced upon this node, and the log has not brought others since.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.forced.is_some()
+    }
+
     /// Whether no configuration that is known here has another voter than `peer`.
     pub(crate) fn was_always_alone(&self, peer: &PeerId) -> bool {
         let known = std::iter::once(&self.initial).chain(&self.configurations);

@@ -72,6 +72,10 @@ pub struct RequestVoteRequest {
     /// The leader itself has asked the sender to campaign: promises to that leader do not bind (thesis §6.4.1, §3.10). An
     /// extension of ringraft, which Java nodes ignore.
     pub transfer: bool,
+    /// Extensions that the sender understands in the answer. Java peers ignore them.
+    pub extensions: Extensions,
+    /// Index of the sender's configuration; 0 for the one that it started with. Travels with [`Extensions::REMOVAL`] only.
+    pub conf_index: LogIndex,
 }
 
 /// Answers a [`RequestVoteRequest`].
@@ -81,6 +85,9 @@ pub struct RequestVoteResponse {
     pub term: Term,
     /// Whether the vote (or pre-vote) is given.
     pub granted: bool,
+    /// In a pre-vote that a leader refuses: the committed configuration that no longer names the asker, newer than the one that the
+    /// asker goes by. Only to peers that announced [`Extensions::REMOVAL`].
+    pub removed: Option<LogId>,
 }
 
 /// The three shapes of AppendEntries; on the wire only the presence of `data` and of entries tells them apart.
@@ -149,6 +156,8 @@ impl Extensions {
     /// The sender understands [`AppendEntriesResponse::promised`]. The bit below that of rejoining, 2, belongs to earlier programs,
     /// whose promise did not say for how long it holds; it is neither asked for nor given any more.
     pub const PROMISE: Extensions = Extensions(8);
+    /// The sender of a pre-vote understands [`RequestVoteResponse::removed`].
+    pub const REMOVAL: Extensions = Extensions(32);
 
     /// These extensions and those.
     #[must_use]

@@ -68,6 +68,9 @@ mutants! {
     B14TransferAsksForPreVotes = "b14_transfer_asks_for_pre_votes", "core", "who was ordered to campaign asks for pre-votes, which voters that hear the leader refuse";
     B15RemovedMemberCampaigns = "b15_removed_member_campaigns", "core", "who is removed campaigns without asking for pre-votes";
     B15ExcludedMemberGivesUp = "b15_excluded_member_gives_up", "core", "who is excluded by a configuration that may not be committed campaigns no more";
+    B15RemovalIsForgottenAtRestart = "b15_removal_is_forgotten_at_restart", "core", "a removed member that is started again takes itself for a member";
+    B15RemovalCountsUncommitted = "b15_removal_counts_uncommitted", "core", "a member writes its removal down before that is committed";
+    B15MemberAgainStaysRemoved = "b15_member_again_stays_removed", "core", "a removed member that is added again stays silent";
     B9TimerIsArmedOnce = "b9_timer_is_armed_once", "ringraft", "a group whose timer has rung is never looked at again";
     C12CommitsWhatOneHolds = "c12_commits_what_one_holds", "core", "a leader commits what a single voter holds";
     C12CommitsByTheNewHalf = "c12_commits_by_the_new_half", "core", "while joint, the new half alone commits";

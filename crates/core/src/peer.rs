@@ -282,6 +282,11 @@ impl ConfigurationEntry {
         !self.is_voter(peer) && (self.conf.learners.contains(peer) || self.old_conf.learners.contains(peer))
     }
 
+    /// Whether `peer` is a member: a voter or a learner in either half.
+    pub fn names(&self, peer: &PeerId) -> bool {
+        self.is_voter(peer) || self.conf.learners.contains(peer) || self.old_conf.learners.contains(peer)
+    }
+
     /// Every voter of both halves, each once, in the order of the entry.
     pub fn voters(&self) -> impl Iterator<Item = &PeerId> {
         self.conf.peers.iter().chain(self.old_conf.peers.iter().filter(|p| !self.conf.contains(p)))

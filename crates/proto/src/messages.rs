@@ -26,6 +26,12 @@ const EXTENSIONS: u32 = 1004 << 3;
 const PROMISED: u32 = 1006 << 3;
 /// Tag of ringraft's own field of RequestVoteRequest.
 const TRANSFER: u32 = 1000 << 3;
+// Of RequestVoteRequest.
+const VOTE_EXTENSIONS: u32 = 1001 << 3;
+const CONF_INDEX: u32 = 1002 << 3;
+// Of RequestVoteResponse. The numbers are those of a conflict hint, which is another message's.
+const REMOVED_INDEX: u32 = CONFLICT_TERM;
+const REMOVED_TERM: u32 = CONFLICT_FIRST_INDEX;
 
 /// What was asked, so that the answer can be understood; travels with a request as one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,6 +149,14 @@ pub fn encode_raft_request(
                 put_varint(&mut content, u64::from(TRANSFER));
                 put_varint(&mut content, 1);
             }
+            if request.extensions != Extensions::NONE {
+                put_varint(&mut content, u64::from(VOTE_EXTENSIONS));
+                put_varint(&mut content, request.extensions.0);
+            }
+            if request.extensions.contains(Extensions::REMOVAL) {
+                put_varint(&mut content, u64::from(CONF_INDEX));
+                put_varint(&mut content, request.conf_index);
+            }
             envelope.put_own(&mut content);
             encode_request(id, class::REQUEST_VOTE_REQUEST, timeout_ms, b"", &content)
         }
@@ -200,6 +214,12 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
         RaftResponse::RequestVote(response) => {
             put_number(&mut rest, 8, response.term);
             put_number(&mut rest, 16, u64::from(response.granted));
+            if let Some(at) = response.removed {
+                put_varint(&mut rest, u64::from(REMOVED_INDEX));
+                put_varint(&mut rest, at.index);
+                put_varint(&mut rest, u64::from(REMOVED_TERM));
+                put_varint(&mut rest, at.term);
+            }
             class::REQUEST_VOTE_RESPONSE
         }
         RaftResponse::TimeoutNow(response) => {
@@ -256,17 +276,21 @@ pub fn decode_raft_request(frame: &RequestFrame) -> Result<IncomingRequest<'_>, 
             })
         }
         Some(RequestKind::RequestVote) => {
-            let tags = [10, 18, 26, 32, 40, 48, 56, TRANSFER, CLUSTER_ID, CREATION];
+            let tags =
+                [10, 18, 26, 32, 40, 48, 56, TRANSFER, VOTE_EXTENSIONS, CONF_INDEX, CLUSTER_ID, CREATION];
             let fields = Fields::read("RequestVoteRequest", &frame.content, tags)?;
             let last_log =
                 LogId::new(fields.count(48, "last_log_index")?, fields.count(40, "last_log_term")?);
             let pre_vote = fields.flag(56, "pre_vote")?;
             let term = fields.count(32, "term")?;
             let transfer = fields.optional_count(TRANSFER, "transfer")?.is_some_and(|mark| mark != 0);
-            envelope(
-                &fields,
-                RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote, transfer }),
-            )
+            let extensions = Extensions(fields.number(VOTE_EXTENSIONS).unwrap_or(0));
+            let conf_index = match extensions.contains(Extensions::REMOVAL) {
+                true => fields.optional_count(CONF_INDEX, "conf_index")?.unwrap_or(0),
+                false => 0,
+            };
+            let request = RequestVoteRequest { term, last_log, pre_vote, transfer, extensions, conf_index };
+            envelope(&fields, RaftRequest::RequestVote(request))
         }
         Some(RequestKind::TimeoutNow) => {
             let fields =
@@ -362,7 +386,16 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
     let term = fields.count(8, "term")?;
     Ok(match kind {
         RequestKind::RequestVote => {
-            RaftResponse::RequestVote(RequestVoteResponse { term, granted: fields.flag(16, "granted")? })
+            let index = fields.optional_count(REMOVED_INDEX, "removed_index")?;
+            let entry_term = fields.optional_count(REMOVED_TERM, "removed_term")?;
+            let removed = match (index, entry_term) {
+                (Some(index), Some(term)) => Some(LogId::new(index, term)),
+                (None, None) => None,
+                (Some(_), None) => return Err(DecodeError::Alone { message, field: "removed_index" }),
+                (None, Some(_)) => return Err(DecodeError::Alone { message, field: "removed_term" }),
+            };
+            let granted = fields.flag(16, "granted")?;
+            RaftResponse::RequestVote(RequestVoteResponse { term, granted, removed })
         }
         RequestKind::TimeoutNow => {
             RaftResponse::TimeoutNow(TimeoutNowResponse { term, success: fields.flag(16, "success")? })

@@ -63,6 +63,8 @@ fn vote(term: u64, pre_vote: bool) -> RaftRequest {
         last_log: LogId::default(),
         pre_vote,
         transfer: false,
+        extensions: Extensions::NONE,
+        conf_index: 0,
     })
 }
 
@@ -93,7 +95,7 @@ fn captured_messages_are_written_as_java_does() {
     let ids = "0a03677270120f3132372e302e302e313a3238303833220f3132372e302e302e313a3238303832";
     assert_eq!(hex(&as_java(&read).content), ids, "a Java peer adds users' contexts and its option");
 
-    let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 0, granted: true });
+    let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 0, granted: true, removed: None });
     let head = hex(&encode_raft_response(4, 1, &granted).parts[0][..20]);
     assert_eq!(head, "0100000201000000040100000039000000000004");
     for (response, content) in [
@@ -123,7 +125,12 @@ fn any_request() -> impl Strategy<Value = RaftRequest> {
     prop_oneof![
         vote.prop_map(|(term, index, last, (pre_vote, transfer))| {
             let last_log = LogId::new(index, last);
-            RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote, transfer })
+            let (extensions, conf_index) = match transfer {
+                true => (Extensions(term.rotate_left(7)).with(Extensions::REMOVAL), index),
+                false => (Extensions(term.rotate_left(7) & !Extensions::REMOVAL.0), 0),
+            };
+            let request = RequestVoteRequest { term, last_log, pre_vote, transfer, extensions, conf_index };
+            RaftRequest::RequestVote(request)
         }),
         number.prop_map(|term| RaftRequest::TimeoutNow(TimeoutNowRequest { term })),
         any::<bool>().prop_map(move |mode| RaftRequest::ReadIndex(ReadIndexRequest { mode: lease(mode) })),
@@ -136,10 +143,15 @@ fn any_response() -> impl Strategy<Value = (RequestKind, RaftResponse)> {
     let appended =
         (number(), any::<(bool, u64)>(), proptest::option::of(number()), proptest::option::of(hint));
     prop_oneof![
-        (number(), any::<bool>()).prop_map(|(term, granted)| (
-            RequestKind::RequestVote,
-            RaftResponse::RequestVote(RequestVoteResponse { term, granted })
-        )),
+        (number(), any::<bool>(), proptest::option::of((number(), number()))).prop_map(
+            |(term, granted, removed)| {
+                let removed = removed.map(|(index, term)| LogId::new(index, term));
+                (
+                    RequestKind::RequestVote,
+                    RaftResponse::RequestVote(RequestVoteResponse { term, granted, removed }),
+                )
+            }
+        ),
         (number(), any::<bool>()).prop_map(|(term, success)| (
             RequestKind::TimeoutNow,
             RaftResponse::TimeoutNow(TimeoutNowResponse { term, success })
@@ -187,6 +199,7 @@ proptest! {
                 prop_assert_eq!(message.last_log_term() as u64, vote.last_log.term);
                 prop_assert_eq!(message.last_log_index() as u64, vote.last_log.index);
                 prop_assert_eq!((message.pre_vote(), message.transfer()), (vote.pre_vote, vote.transfer));
+                prop_assert_eq!((message.extensions(), message.conf_index()), (vote.extensions.0, vote.conf_index));
                 prop_assert_eq!((message.cluster_id(), message.creation()), (OURS.cluster_id, OURS.creation));
                 message.write_to_bytes().unwrap()
             }
@@ -207,8 +220,11 @@ proptest! {
         prop_assert_eq!(decode_raft_response(kind, &frame), Ok(response.clone()));
         let content = &frame.content;
         let again = match &response {
-            RaftResponse::RequestVote(_) => {
-                rpc::RequestVoteResponse::parse_from_tokio_bytes(content).unwrap().write_to_bytes().unwrap()
+            RaftResponse::RequestVote(response) => {
+                let message = rpc::RequestVoteResponse::parse_from_tokio_bytes(content).unwrap();
+                prop_assert_eq!(message.removed_index, response.removed.map(|at| at.index));
+                prop_assert_eq!(message.removed_term, response.removed.map(|at| at.term));
+                message.write_to_bytes().unwrap()
             }
             RaftResponse::TimeoutNow(_) => {
                 rpc::TimeoutNowResponse::parse_from_tokio_bytes(content).unwrap().write_to_bytes().unwrap()
@@ -286,7 +302,11 @@ fn what_is_no_answer_is_refused() {
     let good = as_response(&append(true, None));
     let failed = ResponseFrame { status: ResponseStatus::ServerSerialException, ..good.clone() };
     assert_eq!(decode(&failed), Err(DecodeError::Status(ResponseStatus::ServerSerialException)));
-    let other = as_response(&RaftResponse::RequestVote(RequestVoteResponse { term: 1, granted: true }));
+    let other = as_response(&RaftResponse::RequestVote(RequestVoteResponse {
+        term: 1,
+        granted: true,
+        removed: None,
+    }));
     assert!(matches!(decode(&other), Err(DecodeError::Class(_))));
     let ok = with(class::ERROR_RESPONSE, vec![8, 0]);
     assert!(matches!(decode(&ok), Err(DecodeError::Class(_))), "OK is no answer to an append");

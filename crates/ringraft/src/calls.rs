@@ -161,6 +161,8 @@ impl Node {
     }
 
     /// Hands leadership to `to`, or to the best follower. Proposals are refused as busy meanwhile, for one election time-out at most.
+    /// The call is done when that member is heard to lead; it ends within two election time-outs, [`CallFailure::Unknown`] when the member
+    /// was ordered to campaign and another leads, or nobody does.
     pub fn transfer_leadership_to(&self, to: Option<PeerId>) -> CallFuture {
         self.call(NodeCall::TransferLeadership { to })
     }

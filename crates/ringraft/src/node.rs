@@ -47,6 +47,8 @@ pub struct NodeStatus {
     stable: AtomicU64,
     committed: AtomicU64,
     applied: AtomicU64,
+    /// Index of the configuration that removed the node, as it knows; 0 for none.
+    removed: AtomicU64,
     has_leader: AtomicBool,
     leader: RwLock<Option<PeerId>>,
     leader_watch: LeaderWatch,
@@ -62,6 +64,7 @@ pub(crate) struct StatusNumbers {
     pub(crate) last_log: LogIndex,
     pub(crate) stable: LogIndex,
     pub(crate) committed: LogIndex,
+    pub(crate) removed: LogIndex,
 }
 
 impl Default for NodeStatus {
@@ -73,6 +76,7 @@ impl Default for NodeStatus {
             stable: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
             has_leader: AtomicBool::new(false),
             leader: RwLock::new(None),
             leader_watch: LeaderWatch::default(),
@@ -93,6 +97,7 @@ impl NodeStatus {
         self.last_log.store(numbers.last_log, Ordering::Relaxed);
         self.stable.store(numbers.stable, Ordering::Relaxed);
         self.committed.store(numbers.committed, Ordering::Relaxed);
+        self.removed.store(numbers.removed, Ordering::Relaxed);
         // Only the owner writes, so that it may compare without the lock of writers.
         if *self.configuration.read() != *configuration {
             *self.configuration.write() = configuration.clone();
@@ -373,6 +378,13 @@ impl Node {
     /// then.
     pub fn configuration(&self) -> ConfigurationEntry {
         self.shared.status.configuration.read().clone()
+    }
+
+    /// Index of the committed configuration that no longer names this replica, when it knows that it was removed. It campaigns and
+    /// asks for votes no more, also after a restart, until a newer configuration names it: stop it with
+    /// [`RaftHost::stop_group`](crate::RaftHost::stop_group), or add it again.
+    pub fn removed_at(&self) -> Option<LogIndex> {
+        Some(self.shared.status.removed.load(Ordering::Relaxed)).filter(|index| *index > 0)
     }
 
     /// The latest term that this node has seen.

@@ -162,7 +162,11 @@ fn plan(
     let term = (*term).max(last_term) + leap;
     let id = LogId::new(recovered.last_index + 1, term);
     let entry = EntryChunk::configuration(id, conf.clone(), Configuration::default());
-    let ops = vec![LogOp::HardState(HardState { term, vote: Vote::None }), LogOp::Append(entry.into())];
+    let mut ops = vec![LogOp::HardState(HardState { term, vote: Vote::None }), LogOp::Append(entry.into())];
+    if recovered.member_removed != LogId::default() {
+        // It is to lead, whatever it was told by the members that are gone.
+        ops.push(LogOp::MemberRemoved { at: LogId::default() });
+    }
     let old = recovered.configurations.last().map(|entry| entry.conf.clone());
     Ok((ops, RecoveredGroup { group: group.clone(), old, index: id.index, term }))
 }

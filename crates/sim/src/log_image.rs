@@ -48,6 +48,11 @@ impl LogImage {
         &self.hard_state
     }
 
+    /// The committed configuration that no longer names the node, as it was written down; 0/0 for none.
+    pub fn member_removed(&self) -> LogId {
+        self.member_removed
+    }
+
     /// First index of the log.
     pub fn first_index(&self) -> LogIndex {
         self.before_first.index + 1

@@ -72,6 +72,7 @@ fn group_to_json(group: &GroupDescription) -> Value {
         "commit": group.commit,
         "applied": group.applied,
         "conf": group.conf,
+        "removed_at": if group.removed_at == 0 { Value::Null } else { Value::from(group.removed_at) },
         // In hexadecimal: a JSON number of 64 bits loses its last digits in many readers.
         "fsm_hash": format!("{:016x}", group.fsm_hash),
         "fsm_index": group.fsm_index,
@@ -94,6 +95,9 @@ fn print_table(server: &ServerDescription) {
             "{:<16} {:<10} {:>6} {leader:<22} {:>9} {:>9} {:>9} {:>9} {:>9}  {:016x}@{}",
             g.group, g.state, g.term, g.last, g.stable, g.commit, g.applied, g.keys, g.fsm_hash, g.fsm_index
         );
+        if g.removed_at > 0 {
+            println!("  removed from the group by entry {}; its members: {}", g.removed_at, g.conf);
+        }
         if !g.error.is_empty() {
             println!("  failed: {}", g.error);
         }

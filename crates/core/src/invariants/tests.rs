@@ -20,6 +20,7 @@ fn follower() -> Moment {
         term: 3,
         vote: Vote::For(peer("b:1")),
         rejoining: false,
+        removed: LogId::default(),
         hard_state_is_durable: true,
         last: LogId::new(5, 3),
         stable: 5,
@@ -41,6 +42,10 @@ fn leader() -> Moment {
     Moment { state: NodeState::Leader, term_start: Some(5), ..candidate() }
 }
 
+fn removed() -> Moment {
+    Moment { removed: LogId::new(4, 3), ..follower() }
+}
+
 fn no_effects() -> Effects {
     Effects::new()
 }
@@ -59,7 +64,14 @@ fn replies(response: RaftResponse) -> Effects {
 
 fn vote_request(term: Term, pre_vote: bool) -> RaftRequest {
     let last_log = LogId::new(5, 3);
-    RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote, transfer: false })
+    RaftRequest::RequestVote(RequestVoteRequest {
+        term,
+        last_log,
+        pre_vote,
+        transfer: false,
+        extensions: Extensions::NONE,
+        conf_index: 0,
+    })
 }
 
 fn broken_by(before: Moment, fx: &Effects, after: Moment) -> Option<&'static str> {
@@ -78,6 +90,9 @@ fn steps_that_keep_every_invariant() {
     assert_eq!(broken_by(leader(), &sends(order, false), deposed), None, "its last word as leader");
     let lost = Moment { rejoining: true, vote: Vote::Withheld, ..follower() };
     assert_eq!(broken_by(lost, &none, follower()), None, "a lost disk that has caught up");
+    let writes = |at| Effects { log: vec![LogOp::MemberRemoved { at }], ..no_effects() };
+    assert_eq!(broken_by(follower(), &writes(LogId::new(4, 3)), removed()), None, "it was removed");
+    assert_eq!(broken_by(removed(), &writes(LogId::default()), follower()), None, "it is a member again");
 }
 
 /// Each step breaks exactly the invariant that it is there for, as far as those before it in the list go.
@@ -99,7 +114,7 @@ fn every_invariant_is_broken_by_a_step() {
     let entry = Arc::new(EntryChunk::no_op(LogId::new(6, 3)));
     let acknowledged =
         Effects { log: vec![LogOp::Append(entry)], ..replies(RaftResponse::AppendEntries(success)) };
-    let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 3, granted: true });
+    let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 3, granted: true, removed: None });
     let unstable = Moment { hard_state_is_durable: false, ..follower() };
     let order = || sends(RaftRequest::TimeoutNow(TimeoutNowRequest { term: 3 }), false);
     let cases: Vec<(&str, Moment, Effects, Moment)> = vec![
@@ -164,6 +179,13 @@ fn every_invariant_is_broken_by_a_step() {
             Moment { stage: Stage::Joint, ..leader() },
             no_effects(),
             Moment { stage: Stage::CatchingUp, ..leader() },
+        ),
+        ("a removal is known when it is written", follower(), no_effects(), removed()),
+        (
+            "who knows of its removal does not campaign",
+            removed(),
+            sends(vote_request(4, true), false),
+            removed(),
         ),
         (
             "who takes no part does nothing",

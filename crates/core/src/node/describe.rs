@@ -38,6 +38,8 @@ pub struct NodeDescription {
     pub configuration: String,
     /// The disk was lost, and the node has not caught up since.
     pub rejoining: bool,
+    /// The committed configuration that no longer names the node, when it knows of one.
+    pub removed_at: Option<LogId>,
     /// How far a change of the members is; only on the leader that carries it out.
     pub change: Option<String>,
     /// Reads that wait.
@@ -161,6 +163,7 @@ impl NodeImpl {
             applied_index: self.applied,
             configuration,
             rejoining: self.rejoining,
+            removed_at: self.removed_at(),
             change: self.role.leadership().and_then(|leader| leader.change.describe()),
             pending_reads: self.reads.len(),
             tail_entries: self.log.tail_entries(),
@@ -198,6 +201,9 @@ impl fmt::Display for NodeDescription {
         write!(f, "  conf {}", self.configuration)?;
         if self.rejoining {
             write!(f, "\n  rejoining: neither votes nor counts")?;
+        }
+        if let Some(at) = self.removed_at {
+            write!(f, "\n  removed at {at}: no member any more, asks for no votes")?;
         }
         if let Some(change) = &self.change {
             write!(f, "\n  change {change}")?;

@@ -3,7 +3,8 @@
 use crate::effects::{Effects, FsmEvent, Reply, ReplyToken, Send, Ticket};
 use crate::marks::Mark;
 use crate::message::{
-    RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest, TimeoutNowResponse,
+    Extensions, RaftRequest, RaftResponse, RequestVoteRequest, RequestVoteResponse, TimeoutNowRequest,
+    TimeoutNowResponse,
 };
 use crate::node::role::{Candidacy, Following, Leadership, Role};
 use crate::node::state::NodeEvent;
@@ -30,9 +31,9 @@ impl NodeImpl {
     }
 
     /// Whether this node may campaign at all.
-    fn may_campaign(&self) -> bool {
-        let own = &self.options.server_id;
-        rules::election::may_campaign(self.rejoining, own, &self.log, self.committed_index())
+    pub(super) fn may_campaign(&self) -> bool {
+        let (own, removed) = (&self.options.server_id, self.removal.is_known());
+        rules::election::may_campaign(self.rejoining, removed, own, &self.log, self.committed_index())
     }
 
     /// Voters wait for a leader; learners and nodes without configuration wait to be told.
@@ -113,17 +114,22 @@ impl NodeImpl {
         }
     }
 
+    /// Its priority by the configuration in force, which is what the others go by, and which can be changed while the group runs.
+    /// One that gives it none leaves it the one that it was started with.
+    fn own_priority(&self) -> i32 {
+        let own = &self.options.server_id;
+        let as_member = self.log.configuration().conf.peers.iter().find(|peer| *peer == own);
+        match as_member.map_or(PRIORITY_DISABLED, PeerId::priority) {
+            PRIORITY_DISABLED => own.priority(),
+            priority => priority,
+        }
+    }
+
     /// Whether a member of higher priority is left the first word (SOFAJRaft's `allowLaunchElection`). What it waits for decays
     /// with every second election time-out, so that somebody campaigns in the end; priority 0 never does.
     fn yields_to_priority(&mut self) -> bool {
+        let own = self.own_priority();
         let conf = &self.log.configuration().conf;
-        let as_member = |peer: &&PeerId| **peer == self.options.server_id;
-        let own = match self.options.server_id.priority() {
-            PRIORITY_DISABLED => {
-                conf.peers.iter().find(as_member).map_or(PRIORITY_DISABLED, PeerId::priority)
-            }
-            priority => priority,
-        };
         let highest = conf.peers.iter().map(PeerId::priority).max().unwrap_or(PRIORITY_DISABLED);
         match own {
             0 => return true,
@@ -166,8 +172,13 @@ impl NodeImpl {
             self.elect_self(false, fx);
             return;
         }
-        let request = self.vote_request(self.hard_state.term + 1);
-        self.send_vote_requests(RequestVoteRequest { pre_vote: true, ..request }, fx);
+        let request = RequestVoteRequest {
+            pre_vote: true,
+            extensions: Extensions::REMOVAL,
+            conf_index: self.log.configuration().id.index,
+            ..self.vote_request(self.hard_state.term + 1)
+        };
+        self.send_vote_requests(request, fx);
     }
 
     /// Starts a new term as candidate. Nothing leaves, and the own vote does not count, before term and vote
@@ -189,7 +200,14 @@ impl NodeImpl {
 
     /// Asks for a vote in `term`.
     fn vote_request(&self, term: Term) -> RequestVoteRequest {
-        RequestVoteRequest { term, last_log: self.log.last_id(), pre_vote: false, transfer: false }
+        RequestVoteRequest {
+            term,
+            last_log: self.log.last_id(),
+            pre_vote: false,
+            transfer: false,
+            extensions: Extensions::NONE,
+            conf_index: 0,
+        }
     }
 
     /// Begins a round: asks everybody.
@@ -274,7 +292,8 @@ impl NodeImpl {
         } else if request.last_log < self.log.last_id() {
             fx.marks.set(Mark::PreVoteRefusedByLog);
         }
-        let response = RequestVoteResponse { term: self.hard_state.term, granted };
+        let removed = if granted { None } else { self.removal_to_tell(from, &request) };
+        let response = RequestVoteResponse { term: self.hard_state.term, granted, removed };
         let after_durable = self.hard_state_unstable(fx);
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
     }
@@ -288,7 +307,7 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         if self.keeps_promise(now) && !request.transfer {
-            let response = RequestVoteResponse { term: self.hard_state.term, granted: false };
+            let response = RequestVoteResponse { term: self.hard_state.term, granted: false, removed: None };
             let after_durable = self.hard_state_unstable(fx);
             fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
             return;
@@ -313,7 +332,7 @@ impl NodeImpl {
         } else if request.term == self.hard_state.term {
             fx.marks.set(Mark::VoteRefusedAlreadyGiven);
         }
-        let response = RequestVoteResponse { term: self.hard_state.term, granted };
+        let response = RequestVoteResponse { term: self.hard_state.term, granted, removed: None };
         let after_durable = rules::election::vote_answer_waits(self.anything_unstable(fx));
         fx.replies.push(Reply { token, response: RaftResponse::RequestVote(response), after_durable });
     }
@@ -329,6 +348,10 @@ impl NodeImpl {
         let asks_for_pre_votes = self.state() == NodeState::Follower;
         if asks_for_pre_votes && !rules::election::looks_at_pre_vote(response.term, self.hard_state.term) {
             return;
+        }
+        if asks_for_pre_votes && rules::election::is_of_round(ticket, self.vote_round) {
+            // Before the term, which ends the round: who was away for long learns of both from one answer.
+            self.hear_of_removal(now, from, &response, fx);
         }
         if self.step_down_if_higher(now, response.term, RaftError::HigherTermResponse, fx) {
             return;
@@ -409,7 +432,7 @@ impl NodeImpl {
         let patience = match self.role.enter(NodeEvent::StepDown, Role::Follower(Following::default())) {
             Role::Follower(before) => before.election_timer.deadline().filter(|_| self.may_campaign()),
             Role::Leader(leadership) => {
-                self.end_leadership(*leadership, term, status, fx);
+                self.end_leadership(now, *leadership, term, status, fx);
                 None
             }
             _ => None,
@@ -434,10 +457,17 @@ impl NodeImpl {
     }
 
     /// Everything that only a leader does is over; who waits for it is told.
-    fn end_leadership(&mut self, leadership: Leadership, term: Term, status: Status, fx: &mut Effects) {
+    fn end_leadership(
+        &mut self,
+        now: Time,
+        leadership: Leadership,
+        term: Term,
+        status: Status,
+        fx: &mut Effects,
+    ) {
         self.abandon_rounds(fx);
         leadership.change.tell_of_end(&status, fx);
-        self.tell_of_transfer(leadership.transfer, term, &status, fx);
+        self.tell_of_transfer(now, leadership.transfer, term, &status, fx);
         rules::log::step_down_cuts_nothing(&mut self.log, self.committed, &mut fx.log);
         if leadership.announced {
             fx.fsm.push(FsmEvent::LeaderStop { status: status.clone() });

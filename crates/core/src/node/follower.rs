@@ -159,6 +159,7 @@ impl NodeImpl {
                     following.leader = Some(from.clone());
                 }
                 fx.fsm.push(FsmEvent::StartFollowing { leader: from.clone(), term });
+                self.tell_who_leads(from, fx);
                 self.leader_is_known(now, fx);
                 None
             }

@@ -42,6 +42,11 @@ impl NodeImpl {
         self.rejoining
     }
 
+    /// The committed configuration that no longer names this node, when it knows of one: it neither campaigns nor asks for votes.
+    pub fn removed_at(&self) -> Option<LogId> {
+        self.removal.is_known().then(|| self.removal.at())
+    }
+
     /// Last accepted entry, durable or not.
     pub fn last_log_id(&self) -> LogId {
         self.log.last_id()

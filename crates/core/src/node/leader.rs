@@ -117,6 +117,8 @@ impl NodeImpl {
             self.append_as_leader(now, first, fx);
             self.adopt_change();
         }
+        let own = self.options.server_id.clone();
+        self.tell_who_leads(&own, fx);
         self.leader_is_known(now, fx);
     }
 

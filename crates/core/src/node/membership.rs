@@ -11,6 +11,7 @@ use crate::node::NodeImpl;
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::replicator::{Replicator, ReplicatorState};
 use crate::rules;
+use crate::rules::membership::same;
 use crate::stage::{Stage, StageEvent};
 use crate::status::{RaftError, Status};
 use crate::transitions;
@@ -118,7 +119,12 @@ impl MembershipChange {
         match self {
             MembershipChange::AddPeer(peer) => {
                 if conf.contains(peer) {
-                    return Err(Status::new(RaftError::Exists, format!("{peer} is a voter already: {conf}")));
+                    return Err(Status::new(
+                        RaftError::Exists,
+                        format!(
+                            "{peer} is a voter already: {conf}; to give it another priority, change the peers"
+                        ),
+                    ));
                 }
                 new.learners.retain(|learner| learner != peer);
                 new.peers.push(peer.clone());
@@ -150,11 +156,6 @@ impl MembershipChange {
     }
 }
 
-/// Whether two lists name the same peers, in whatever order.
-fn same(a: &[PeerId], b: &[PeerId]) -> bool {
-    a.len() == b.len() && a.iter().all(|peer| b.contains(peer))
-}
-
 impl NodeImpl {
     /// Whether a change is being carried out, or one of an earlier leader is not over.
     pub(super) fn change_is_under_way(&self) -> bool {
@@ -181,7 +182,7 @@ impl NodeImpl {
     ) {
         match self.prepare_change(change, prev_index) {
             Err(status) => fx.calls.push(CallOutcome { call, result: Err(CallFailure::Failed(status)) }),
-            Ok((old, new)) if same(&old.peers, &new.peers) && same(&old.learners, &new.learners) => {
+            Ok((old, new)) if rules::membership::changes_nothing(&old, &new) => {
                 fx.calls.push(CallOutcome { call, result: Ok(CallDone::Changed { old, new }) });
             }
             Ok((old, new)) => self.begin_change(now, call, old, new, fx),
@@ -263,6 +264,14 @@ impl NodeImpl {
         let mut wanted: Vec<PeerId> = conf.voters().chain(conf.learners()).cloned().collect();
         wanted.extend(leader.change.catching_up.iter().map(|c| c.peer.clone()));
         leader.replicators.retain(|peer| wanted.contains(peer));
+        for position in 0..leader.replicators.len() {
+            // Its priority may be another one now.
+            if let Some(r) = leader.replicators.at(position)
+                && let Some(peer) = wanted.iter().find(|peer| **peer == r.peer)
+            {
+                r.peer.clone_from(peer);
+            }
+        }
         self.start_replicators(now, wanted, fx);
     }
 
@@ -470,10 +479,11 @@ impl NodeImpl {
             let status = Status::new(RaftError::SetPeer, "the members were forced");
             // The higher term is this node's own: nobody has taken over.
             let ended = self.role.end_transfer();
-            self.tell_of_transfer(ended, self.hard_state.term, &status, fx);
+            self.tell_of_transfer(now, ended, self.hard_state.term, &status, fx);
             self.reset_priority();
             self.step_down(now, term, status, fx);
         }
+        self.removal_is_overruled(now, fx);
         fx.calls.push(CallOutcome { call, result: Ok(CallDone::PeersReset) });
     }
 }

@@ -6,9 +6,11 @@ mod election;
 mod follower;
 mod getters;
 mod leader;
+mod lease;
 mod membership;
 mod patience;
 mod read_index;
+mod removal;
 mod replication;
 mod role;
 pub(crate) mod state;
@@ -36,8 +38,10 @@ pub use state::NodeState;
 use election::PriorityWait;
 use patience::Lateness;
 use read_index::ReadOnlyService;
+use removal::Removal;
 use role::{Following, Leadership, Recovered, Role};
 use state::NodeEvent;
+use transfer::HandedOver;
 
 /// Terms that a message may be ahead at most.
 const MAX_TERM_JUMP: u64 = 1 << 32;
@@ -95,6 +99,8 @@ pub struct NodeImpl {
     rejoining: bool,
     /// Names this life to leaders while rejoining; not 0.
     life: u64,
+    removal: Removal,
+    handed_over: Option<HandedOver>,
     priority: PriorityWait,
 
     /// Reads wait through changes of role: a follower's go on when it becomes the leader, and confirmed ones in any case.
@@ -127,6 +133,7 @@ impl NodeImpl {
         let recovered_state = recovered.hard_state.clone();
         let before_first = recovered.before_first;
         let promised_ms = recovered.promised_ms;
+        let removal = Removal::recovered(recovered.member_removed);
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
         let rejoining = recovered_state.vote == Vote::Withheld;
@@ -151,6 +158,8 @@ impl NodeImpl {
             started_at: now,
             life: Random::new(!seed).below(u64::MAX >> 2) + 1,
             rejoining,
+            removal,
+            handed_over: None,
             priority: PriorityWait::default(),
             reads: ReadOnlyService::default(),
             delivered: before_first.index,
@@ -185,7 +194,7 @@ impl NodeImpl {
         let alone = !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(own);
         // Whoever led when it was not alone may hold a lease by its promise, and not know yet that it is alone now.
         let waits = self.rejoining || self.keeps_promise(now) && !self.log.was_always_alone(own);
-        if alone && !waits {
+        if alone && !waits && self.may_campaign() {
             self.elect_self(false, fx);
         }
         self.finish(now, start, fx);
@@ -286,6 +295,11 @@ impl NodeImpl {
         if !self.state().is_active() {
             return;
         }
+        if let Err(status) = &result
+            && self.read_index_undelivered(now, ticket, status)
+        {
+            return;
+        }
         let implausible =
             |response: &RaftResponse| response.term().is_some_and(|term| !self.is_plausible(term));
         let result = match result {
@@ -302,7 +316,7 @@ impl NodeImpl {
             Ok(RaftResponse::TimeoutNow(r)) => self.handle_timeout_now_response(now, from, ticket, r, fx),
             Ok(RaftResponse::ReadIndex(r)) => self.handle_read_index_response(now, ticket, r, fx),
             Ok(RaftResponse::Error(status)) | Err(status) => {
-                let known = self.read_index_failed(now, ticket, &status, fx)
+                let known = self.read_index_refused(now, ticket, &status, fx)
                     || self.timeout_now_failed(ticket, &status, fx);
                 if !known {
                     self.handle_rpc_error(now, from, ticket, &status, fx);
@@ -354,6 +368,7 @@ impl NodeImpl {
         fx.log.clear();
         self.role.enter(NodeEvent::Fail, Role::Error);
         self.abandon_reads(&status, fx);
+        self.abandon_handed_over(&status, fx);
         self.last_error = Some(status.clone());
         fx.fsm.push(FsmEvent::Error(status));
     }
@@ -368,6 +383,7 @@ impl NodeImpl {
             self.step_down(now, self.hard_state.term, status.clone(), fx);
         }
         self.abandon_reads(&status, fx);
+        self.abandon_handed_over(&status, fx);
         fx.abandoned = Some(status);
         self.role.enter(NodeEvent::ShutDown, Role::Shutdown);
     }
@@ -375,6 +391,7 @@ impl NodeImpl {
     /// Closes a step, which began at `start`: numbers its write, lets memory go, and sees to it that it kept every invariant.
     fn finish(&mut self, now: Time, start: Option<Moment>, fx: &mut Effects) {
         self.release_reads(fx);
+        self.judge_removal(now, fx);
         if !fx.log.is_empty() {
             fx.write_sequence = self.log.begin_write(now);
             if fx.log.iter().any(|op| matches!(op, LogOp::HardState(_))) {
@@ -403,6 +420,7 @@ impl NodeImpl {
             term: self.hard_state.term,
             vote: self.hard_state.vote.clone(),
             rejoining: self.rejoining,
+            removed: self.removal.at(),
             hard_state_is_durable: self.hard_state_sequence <= self.log.persisted_sequence(),
             last: self.log.last_id(),
             stable: self.log.stable_index(),

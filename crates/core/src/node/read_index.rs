@@ -7,11 +7,10 @@
 use std::collections::VecDeque;
 
 use crate::effects::{
-    CallFailure, CallOutcome, CallToken, Effects, FsmEvent, LogOp, Reply, ReplyToken, Send, Ticket,
+    CallFailure, CallOutcome, CallToken, Effects, FsmEvent, Reply, ReplyToken, Send, Ticket,
 };
 use crate::message::{
-    AppendEntriesRequest, AppendKind, Extensions, RaftRequest, RaftResponse, ReadIndexRequest,
-    ReadIndexResponse, ReadOnlyOption,
+    AppendKind, RaftRequest, RaftResponse, ReadIndexRequest, ReadIndexResponse, ReadOnlyOption,
 };
 use crate::node::role::Leadership;
 use crate::node::{NodeImpl, NodeState};
@@ -55,6 +54,8 @@ pub(crate) struct ReadOnlyService {
     /// How sure the leader must be for all of them.
     waiting_mode: ReadOnlyOption,
     forwarded: Option<Forwarded>,
+    /// The leader could not be asked: why, and when it is asked again, unless the link to it is there before.
+    unreachable: Option<(Status, Time)>,
     /// They may be answered once everything up to the index is handed over.
     confirmed: Vec<(LogIndex, Time, Vec<CallToken>)>,
     /// How many reads are in here.
@@ -87,7 +88,10 @@ impl ReadOnlyService {
         let asked = self.forwarded.as_ref().and_then(|f| f.batches.first()).map(|(since, _)| *since);
         let waiting = self.waiting.first().map(|(since, _)| *since);
         let oldest = rounds.into_iter().chain(confirmed).chain(asked).chain(waiting).min();
-        oldest.map(|since| since.after_millis(timeout_ms))
+        // While a question is under way its answer is waited for.
+        let asks_again = !self.waiting.is_empty() && self.forwarded.is_none();
+        let again = self.unreachable.as_ref().filter(|_| asks_again).map(|(_, at)| *at);
+        oldest.map(|since| since.after_millis(timeout_ms)).into_iter().chain(again).min()
     }
 }
 
@@ -278,9 +282,12 @@ impl NodeImpl {
     // --- on a follower ---
 
     /// Asks the leader for everything that waits, unless a question is under way: that one came too early for these reads. Where no
-    /// leader is known they wait for one, at most for as long as a read may wait.
+    /// leader is known, or it cannot be reached, they wait for one, at most for as long as a read may wait.
     fn forward_reads(&mut self, now: Time, fx: &mut Effects) {
         if self.reads.forwarded.is_some() || self.reads.waiting.is_empty() {
+            return;
+        }
+        if self.reads.unreachable.as_ref().is_some_and(|(_, again)| now < *again) && !self.role.leads() {
             return;
         }
         if self.role.leads() {
@@ -312,14 +319,21 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return };
+        self.reads.unreachable = None;
         let confirmed = forwarded.batches.into_iter().map(|(since, calls)| (response.index, since, calls));
         self.reads.confirmed.extend(confirmed);
         self.forward_reads(now, fx);
     }
 
     /// The leader that was asked is followed no more: what it was asked waits for the next one, however long that may take to answer
-    /// for the old. A later question is good for reads that came earlier.
+    /// for the old.
     pub(super) fn take_back_question(&mut self) {
+        self.reads.unreachable = None;
+        self.question_waits();
+    }
+
+    /// What the question was about waits for the next one: a later question is good for reads that came earlier.
+    fn question_waits(&mut self) {
         let Some(forwarded) = self.reads.forwarded.take() else { return };
         let later = std::mem::replace(&mut self.reads.waiting, forwarded.batches);
         if later.is_empty() {
@@ -335,8 +349,8 @@ impl NodeImpl {
         self.forward_reads(now, fx);
     }
 
-    /// The question was not answered. Says whether it was one.
-    pub(super) fn read_index_failed(
+    /// The leader has refused to answer the question. Says whether it was one.
+    pub(super) fn read_index_refused(
         &mut self,
         now: Time,
         ticket: Ticket,
@@ -344,9 +358,29 @@ impl NodeImpl {
         fx: &mut Effects,
     ) -> bool {
         let Some(forwarded) = self.reads.forwarded.take_if(|f| f.ticket == ticket) else { return false };
+        self.reads.unreachable = None;
         self.reads.fail_all(forwarded.batches, status, fx);
         self.forward_reads(now, fx);
         true
+    }
+
+    /// The question did not get to the leader, or its answer did not come back. Says whether it was one. The link may be there in a
+    /// moment, and a read has time: it waits for that.
+    pub(super) fn read_index_undelivered(&mut self, now: Time, ticket: Ticket, status: &Status) -> bool {
+        if self.reads.forwarded.as_ref().is_none_or(|f| f.ticket != ticket) {
+            return false;
+        }
+        self.question_waits();
+        let again = now.after_millis(self.options.heartbeat_ms());
+        self.reads.unreachable = Some((status.clone(), again));
+        true
+    }
+
+    /// A connection to this peer has come up: if it leads, it is asked what could not be asked before.
+    pub(super) fn reads_go_on(&mut self, now: Time, peer: &PeerId, fx: &mut Effects) {
+        if self.leader_id() == Some(peer) && self.reads.unreachable.take().is_some() {
+            self.forward_reads(now, fx);
+        }
     }
 
     // --- ends ---
@@ -357,12 +391,12 @@ impl NodeImpl {
         if self.read_deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
+        let unasked = self.why_not_asked();
         let late = |since: Time| since.after_millis(timeout) <= now;
         let status = Status::new(
             RaftError::TimedOut,
             format!("no quorum, or no entries, within {timeout} ms; the leader may have changed, try again"),
         );
-        let mut overdue = Vec::new();
         while let Some(round) = self.reads.rounds.pop_front_if(|round| late(round.since)) {
             self.end_round(round, &status, fx);
         }
@@ -373,16 +407,30 @@ impl NodeImpl {
                 self.reads.confirmed.push((index, since, calls));
             }
         }
-        let asked = self.reads.forwarded.as_mut().map(|f| &mut f.batches);
-        for batches in asked.into_iter().chain([&mut self.reads.waiting]) {
+        let overdue_of = |batches: &mut Vec<Batch>| -> Vec<Batch> {
             let split = batches.partition_point(|(since, _)| late(*since));
-            overdue.extend(batches.drain(..split));
-        }
-        self.reads.fail_all(overdue, &status, fx);
+            batches.drain(..split).collect()
+        };
+        let asked = self.reads.forwarded.as_mut().map(|f| overdue_of(&mut f.batches)).unwrap_or_default();
+        let waited = overdue_of(&mut self.reads.waiting);
+        self.reads.fail_all(asked, &status, fx);
+        self.reads.fail_all(waited, unasked.as_ref().unwrap_or(&status), fx);
         // The question, all of whose reads are gone, is not worth waiting for.
-        if self.reads.forwarded.take_if(|f| f.batches.is_empty()).is_some() {
-            self.forward_reads(now, fx);
-        }
+        self.reads.forwarded.take_if(|f| f.batches.is_empty());
+        self.forward_reads(now, fx);
+    }
+
+    /// What keeps reads from being asked of the leader, when something does.
+    fn why_not_asked(&self) -> Option<Status> {
+        let timeout = self.options.read_index_timeout_ms;
+        let message = match (&self.reads.unreachable, self.leader_id()) {
+            (Some((status, _)), Some(leader)) => {
+                format!("leader {leader} could not be asked within {timeout} ms: {}", status.message)
+            }
+            (None, None) => format!("no leader was known within {timeout} ms"),
+            _ => return None,
+        };
+        Some(Status::new(RaftError::TimedOut, message))
     }
 
     fn end_round(&mut self, round: Round, status: &Status, fx: &mut Effects) {
@@ -417,67 +465,5 @@ impl NodeImpl {
         batches.extend(confirmed.into_iter().map(|(_, since, calls)| (since, calls)));
         self.reads.fail_all(batches, status, fx);
         debug_assert_eq!(self.reads.len, 0, "every read is accounted for");
-    }
-
-    // --- leases ---
-
-    /// Whether a quorum has promised, for long enough from now, to elect nobody else. Counted from when the requests were *sent*.
-    fn lease_is_valid(&self, now: Time) -> bool {
-        let Some(leader) = self.role.leadership().filter(|_| self.options.lease_reads) else { return false };
-        if !rules::reads::may_rely_on_lease(leader.transfer.is_some(), leader.lease_is_over) {
-            return false;
-        }
-        let conf = self.log.configuration();
-        // A voter of which it is known that it promises nothing, such as a Java peer.
-        let refused = self.role.replicators().iter().any(|r| r.refuses_promise && conf.is_voter(&r.peer));
-        let own = &self.options.server_id;
-        let promised = |peer: &PeerId| {
-            if peer == own {
-                return Some(Time(u64::MAX));
-            }
-            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_until)
-        };
-        let promised = if refused { None } else { rules::quorum::promises(conf, promised) };
-        rules::reads::lease_runs(promised, now)
-    }
-
-    /// The longest promise that this node gives with its options, in milliseconds; 0 for none.
-    fn longest_promise(&self) -> u64 {
-        if self.options.lease_reads { self.options.election_timeout_ms } else { 0 }
-    }
-
-    /// A voter's side of the lease: until then it helps nobody but who was ordered by the leader, and does not campaign. That is one
-    /// election time-out after a leader's message, and after its own start as long as it ever promised.
-    pub(super) fn promise_end(&self) -> Time {
-        let own = self.longest_promise();
-        let after_start =
-            self.started_at.after_millis(rules::reads::bound_after_start(self.promise_at_start, own));
-        let after_leader = self.promised_at.map(|at| at.after_millis(own));
-        rules::reads::promise_ends(after_start, after_leader)
-    }
-
-    /// Whether the node is bound by a promise.
-    pub(super) fn keeps_promise(&self, now: Time) -> bool {
-        now < self.promise_end()
-    }
-
-    /// Gives the leader that wants it a promise, in milliseconds; 0 for none. One that is longer than any before is written down first:
-    /// a later life of this process, with other options perhaps, must keep it.
-    pub(super) fn promise(&mut self, request: &AppendEntriesRequest, fx: &mut Effects) -> u64 {
-        if !request.extensions.contains(Extensions::PROMISE) {
-            return 0;
-        }
-        let promised = request.promise_wanted.min(self.longest_promise());
-        if promised > self.promised_ms {
-            self.promised_ms = promised;
-            fx.log.push(LogOp::Promise { ms: promised });
-        }
-        promised
-    }
-
-    /// Whether a promise that is given now could be forgotten.
-    pub(super) fn promise_unstable(&self, fx: &Effects) -> bool {
-        self.promise_sequence > self.log.persisted_sequence()
-            || fx.log.iter().any(|op| matches!(op, LogOp::Promise { .. }))
     }
 }

@@ -286,6 +286,7 @@ impl NodeImpl {
     }
 
     pub(super) fn handle_peer_connected(&mut self, now: Time, peer: &PeerId, fx: &mut Effects) {
+        self.reads_go_on(now, peer, fx);
         let Some(position) = self.role.replicators().position(peer) else { return };
         let Some(r) = self.role.replicator_at(position) else { return };
         r.heartbeat_failed = false;

@@ -42,6 +42,7 @@ fn an_entry_that_the_store_cannot_take_is_refused_before_anything_moves() {
             entries: vec![std::sync::Arc::new(builder.take(1, term).unwrap())],
             extensions: Extensions::NONE,
             rejoined: 0,
+            promise_wanted: 0,
         };
         let mut fx = Effects::new();
         let request = RaftRequest::AppendEntries(request);

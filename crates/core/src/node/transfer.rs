@@ -18,10 +18,19 @@ pub(crate) struct Transfer {
     ordered: Option<Ticket>,
 }
 
+/// A transfer that has ended this node's leadership: who asked for it is told when somebody leads.
+#[derive(Debug)]
+pub(super) struct HandedOver {
+    call: CallToken,
+    to: PeerId,
+    deadline: Time,
+}
+
 impl NodeImpl {
-    /// When the transfer is given up.
+    /// When the transfer is given up, or waiting for who leads after it.
     pub(super) fn transfer_deadline(&self) -> Option<Time> {
-        self.role.transfer().map(|transfer| transfer.deadline)
+        let waits = self.handed_over.as_ref().map(|handed_over| handed_over.deadline);
+        self.role.transfer().map(|transfer| transfer.deadline).or(waits)
     }
 
     pub(super) fn handle_transfer_leadership(
@@ -163,6 +172,14 @@ impl NodeImpl {
     }
 
     pub(super) fn handle_transfer_timeout(&mut self, now: Time, fx: &mut Effects) {
+        if let Some(ended) = self.handed_over.take_if(|handed_over| handed_over.deadline <= now) {
+            let message = format!(
+                "{} was ordered to campaign, and nobody was heard to lead within {} ms since",
+                ended.to, self.options.election_timeout_ms
+            );
+            let failure = CallFailure::Unknown(Status::new(RaftError::TimedOut, message));
+            fx.calls.push(CallOutcome { call: ended.call, result: Err(failure) });
+        }
         let Some(transfer) = self.role.transfer().filter(|t| t.deadline <= now) else { return };
         let message = format!(
             "{} did not take leadership over within {} ms; see whether it is up and follows",
@@ -186,23 +203,49 @@ impl NodeImpl {
         }
     }
 
-    /// Leadership is over, and with it the transfer that was under way: another leads in `term`, or will, when that is higher.
+    /// Leadership is over, and with it the transfer that was under way. When somebody is in a higher `term` it may be the target, or
+    /// another that raised it: which of them leads will be heard.
     pub(super) fn tell_of_transfer(
-        &self,
+        &mut self,
+        now: Time,
         ended: Option<Transfer>,
         term: Term,
         status: &Status,
         fx: &mut Effects,
     ) {
-        let Some(call) = ended.and_then(|transfer| rules::transfer::told_of_transfer(transfer.call)) else {
+        let Some(Transfer { call, to, ordered, .. }) = ended else { return };
+        let Some(call) = rules::transfer::told_of_transfer(call) else { return };
+        if ordered.is_some() && term > self.hard_state.term {
+            let deadline = now.after_millis(self.options.election_timeout_ms);
+            self.handed_over = Some(HandedOver { call, to, deadline });
             return;
+        }
+        // Without an order nobody has campaigned because of it.
+        let failure = match ordered {
+            Some(_) => CallFailure::Unknown(status.clone()),
+            None => CallFailure::Failed(status.clone()),
         };
-        let result = if term > self.hard_state.term {
+        fx.calls.push(CallOutcome { call, result: Err(failure) });
+    }
+
+    /// Somebody leads the present term: a transfer is done when that is whom leadership was handed to.
+    pub(super) fn tell_who_leads(&mut self, leader: &PeerId, fx: &mut Effects) {
+        let Some(HandedOver { call, to, .. }) = self.handed_over.take() else { return };
+        let term = self.hard_state.term;
+        let result = if *leader == to {
             Ok(CallDone::Transferred { term })
         } else {
-            Err(CallFailure::Unknown(status.clone()))
+            let message = format!("{to} was ordered to campaign, and {leader} leads term {term}");
+            Err(CallFailure::Unknown(Status::new(RaftError::TransferLeadership, message)))
         };
         fx.calls.push(CallOutcome { call, result });
+    }
+
+    /// The node takes part no more, and will hear of no leader.
+    pub(super) fn abandon_handed_over(&mut self, status: &Status, fx: &mut Effects) {
+        if let Some(HandedOver { call, .. }) = self.handed_over.take() {
+            fx.calls.push(CallOutcome { call, result: Err(CallFailure::Unknown(status.clone())) });
+        }
     }
 }
 

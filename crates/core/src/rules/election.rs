@@ -63,19 +63,26 @@ pub(crate) fn takes_part(lost_its_disk: bool) -> bool {
 
 // --- campaigning ---
 
-/// Whether `own` may campaign: it votes by a configuration that may be in force for others.
+/// Whether `own` may campaign: it votes by a configuration that may be in force for others, and does not know that it is
+/// `removed`.
 ///
 /// A configuration that excludes it and is not known to be committed may have reached nobody else, and then nobody could be
 /// elected without it (thesis §4.2.2). Once its removal is committed it is silent: its campaigns could only disturb.
-pub(crate) fn may_campaign(lost_its_disk: bool, own: &PeerId, log: &LogManager, committed: LogIndex) -> bool {
+pub(crate) fn may_campaign(
+    lost_its_disk: bool,
+    removed: bool,
+    own: &PeerId,
+    log: &LogManager,
+    committed: LogIndex,
+) -> bool {
     let takes_part = takes_part(lost_its_disk);
     if Mutant::B15ExcludedMemberGivesUp.is_active() {
-        return takes_part && log.configuration().is_voter(own);
+        return takes_part && !removed && log.configuration().is_voter(own);
     }
     if Mutant::B15RemovedMemberCampaigns.is_active() && log.last_id().index > 0 {
         return takes_part;
     }
-    takes_part && log.may_decide(own, committed)
+    takes_part && !removed && log.may_decide(own, committed)
 }
 
 /// Whether a node goes on asking for pre-votes each election time-out; `leader` is the one that it followed when the time-out

@@ -1,10 +1,11 @@
 //! Changing members by joint consensus (Raft §6; Ongaro, raft-dev 2015).
 
 use crate::effects::CallToken;
+use crate::log_manager::LogManager;
 use crate::mutants::Mutant;
-use crate::peer::{ConfigurationEntry, PeerId};
+use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::stage::Stage;
-use crate::types::LogIndex;
+use crate::types::{LogId, LogIndex, Term};
 
 /// Whether a change must wait because leadership is handed over: nothing new is logged meanwhile, or the new leader, which was
 /// chosen because it has the whole log, would lack it.
@@ -31,6 +32,20 @@ pub(crate) fn knows_configuration(committed: LogIndex, first: LogIndex) -> bool 
 /// A voter that lags helps no quorum: added early, it can stop the group from committing anything (thesis §4.2.1).
 pub(crate) fn may_vote(caught_up: bool) -> bool {
     caught_up || Mutant::C24NobodyCatchesUp.is_active()
+}
+
+/// Whether two lists name the same peers, in whatever order and with whatever priorities.
+pub(crate) fn same(a: &[PeerId], b: &[PeerId]) -> bool {
+    a.len() == b.len() && a.iter().all(|peer| b.contains(peer))
+}
+
+/// Whether a change is done before it begins: the same voters with the same priorities, and the same learners.
+///
+/// Priorities alone are a change, too: one entry, without a joint configuration, for the majorities are the same. Members take
+/// their priorities from the configuration in force, so that nothing else can change them in a group that runs.
+pub(crate) fn changes_nothing(old: &Configuration, new: &Configuration) -> bool {
+    let priorities = |peer: &PeerId| old.peers.iter().any(|o| o == peer && o.priority() == peer.priority());
+    same(&old.peers, &new.peers) && new.peers.iter().all(priorities) && same(&old.learners, &new.learners)
 }
 
 /// Whether a change goes through a joint configuration: whenever the voters differ (Raft §6).
@@ -70,6 +85,65 @@ pub(crate) fn inherited_stage(conf: &ConfigurationEntry, own: &PeerId) -> Stage 
         (false, false) => Stage::Stable,
         (false, true) => Stage::None,
     }
+}
+
+// --- removed ---
+
+/// The removal that a node starts with: what its disk says.
+///
+/// The commit index is not kept. Without the record everything looks uncommitted after a restart, the node takes itself for a
+/// member again, asks for ever, and is elected to lead the group that removed it when the leader is lost (its log lacks nothing
+/// as long as nothing was written since).
+pub(crate) fn resumed_removal(recovered: LogId) -> LogId {
+    if Mutant::B15RemovalIsForgottenAtRestart.is_active() { LogId::default() } else { recovered }
+}
+
+/// The removal of `own` that its log proves: a committed configuration that names it no more.
+///
+/// Only a committed one. One that is not may have reached nobody else, and then nobody could be elected without `own` (thesis
+/// §4.2.2). Who was never named is not removed, but on its way in: it catches up before it gets its vote.
+pub(crate) fn proven_removal(own: &PeerId, log: &LogManager, committed: LogIndex) -> Option<LogId> {
+    let known = match Mutant::B15RemovalCountsUncommitted.is_active() {
+        true => log.last_id().index,
+        false => committed,
+    };
+    log.removal_of(own, known).filter(|_| log.ever_named(own))
+}
+
+/// Whether a member that was removed by entry `removed` is one again, by the configuration in force.
+///
+/// Only a newer one says so. An older one that names it is what the removal removed it from, or was never committed.
+pub(crate) fn is_member_again(removed: LogId, own: &PeerId, conf: &ConfigurationEntry) -> bool {
+    conf.names(own) && conf.id.index > removed.index && !Mutant::B15MemberAgainStaysRemoved.is_active()
+}
+
+/// What a leader tells a member that asks for pre-votes and goes by the configuration of entry `conf_index`: the committed
+/// configuration that does not name it, when that is newer.
+///
+/// A member that was away while it was removed hears of it from nobody else, for nobody replicates to it, and would ask for
+/// ever. One that is being added again, by whatever entry behind, is told nothing.
+pub(crate) fn removal_to_tell(
+    asker: &PeerId,
+    conf_index: LogIndex,
+    log: &LogManager,
+    committed: LogIndex,
+) -> Option<LogId> {
+    log.removal_of(asker, committed).filter(|at| at.index > conf_index)
+}
+
+/// Whether a member believes that the configuration `told` has removed it, where it goes by `conf` and knows as committed
+/// what is up to `committed`.
+///
+/// It does when that is newer than what it goes by, and of a term that whoever says so may know. Otherwise the answer is of
+/// before the member was added again, or made up. Whoever believes wrongly is silent; it votes all the same, so that others can
+/// be elected, and the next configuration that names it ends the silence.
+pub(crate) fn may_believe_removal(
+    told: LogId,
+    teller: Term,
+    conf: &ConfigurationEntry,
+    committed: LogIndex,
+) -> bool {
+    told.index > conf.id.index.max(committed) && (1..=teller).contains(&told.term)
 }
 
 /// The configurations that are left when the log is truncated from `from` on: those of the entries that stay.

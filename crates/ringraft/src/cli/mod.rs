@@ -2,6 +2,7 @@
 
 mod error;
 mod leader;
+mod priorities;
 mod rebalance;
 mod route_table;
 
@@ -143,10 +144,11 @@ impl CliService {
         changed(&response.old_peers, &response.new_peers)
     }
 
-    /// Makes exactly these the voters, in one change. Learners that are not among them stay.
+    /// Makes exactly these the voters, with exactly these priorities, in one change. Learners that are not among them stay. Where only
+    /// priorities differ it is one entry, and members go by the new ones at once.
     ///
     /// # Errors
-    /// [`CliError`].
+    /// [`CliError`]; `EINVAL` when only priorities differ and the leader says that it is done, but has not taken them: a Java node.
     pub fn change_peers(
         &self,
         group: &str,
@@ -160,8 +162,20 @@ impl CliService {
             request.new_peers = texts(voters);
             request
         };
-        let response: ChangePeersResponse = self.ask_leader(&self.call(group, conf), make, message)?;
-        changed(&response.old_peers, &response.new_peers)
+        let call = self.call(group, conf);
+        let response: ChangePeersResponse = self.ask_leader(&call, make, message)?;
+        let changed = changed(&response.old_peers, &response.new_peers)?;
+        if priorities::change_alone(&changed.old, voters) {
+            // One that takes members with other priorities for the same changes nothing, and answers as if it had.
+            let now = self.members(&Call { harmless: true, ..call }, false).map_err(|error| {
+                let message = format!(
+                    "the leader says that it is done, and then does not say who the members are: {error}"
+                );
+                CliError::Unknown(Status::new(RaftError::TimedOut, message))
+            })?;
+            priorities::were_taken(&now.peers, voters)?;
+        }
+        Ok(changed)
     }
 
     /// Forces these voters upon one replica, without asking anybody. **Unsafe**: for when a majority is gone for good. What only the
@@ -258,11 +272,11 @@ impl CliService {
         self.add_peer(group, conf, learner)
     }
 
-    /// Hands leadership to `peer`, or to the best follower, and waits until this leader's term is over.
+    /// Hands leadership to `peer`, or to the best follower, and waits until that one leads.
     ///
     /// # Errors
     /// [`CliError`]; `EINVAL` when the peer may not lead, `ETIMEDOUT` when it did not within an election time-out: then the old leader
-    /// goes on.
+    /// goes on. [`CliError::Unknown`] when it was ordered to campaign and another leads, or nobody was heard to.
     pub fn transfer_leader(
         &self,
         group: &str,
@@ -306,7 +320,7 @@ impl CliService {
     /// # Errors
     /// [`CliError`].
     pub fn get_peers(&self, group: &str, conf: &Configuration) -> Result<Configuration, CliError> {
-        self.members(group, conf, false)
+        self.members(&Call { harmless: true, ..self.call(group, conf) }, false)
     }
 
     /// The members from which the leader has heard within its lease, and itself.
@@ -314,24 +328,18 @@ impl CliService {
     /// # Errors
     /// [`CliError`].
     pub fn get_alive_peers(&self, group: &str, conf: &Configuration) -> Result<Configuration, CliError> {
-        self.members(group, conf, true)
+        self.members(&Call { harmless: true, ..self.call(group, conf) }, true)
     }
 
-    fn members(
-        &self,
-        group: &str,
-        conf: &Configuration,
-        only_alive: bool,
-    ) -> Result<Configuration, CliError> {
-        let call = Call { harmless: true, ..self.call(group, conf) };
+    fn members(&self, call: &Call<'_>, only_alive: bool) -> Result<Configuration, CliError> {
         let make = |leader: &PeerId| {
             let mut request = GetPeersRequest::new();
-            request.set_group_id(group.to_owned());
+            request.set_group_id(call.group.to_owned());
             request.set_leader_id(leader.to_string());
             request.set_only_alive(only_alive);
             request
         };
-        let response: GetPeersResponse = self.ask_leader(&call, make, message)?;
+        let response: GetPeersResponse = self.ask_leader(call, make, message)?;
         Ok(Configuration { peers: parse(&response.peers)?, learners: parse(&response.learners)? })
     }
 

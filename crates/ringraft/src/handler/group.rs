@@ -254,6 +254,7 @@ impl Group {
             last_log: node.last_log_id().index,
             stable: node.stable_index(),
             committed: node.committed_index(),
+            removed: node.removed_at().map_or(0, |at| at.index),
         };
         self.status.publish(numbers, node.leader_id(), node.configuration());
     }

@@ -187,7 +187,9 @@ impl fmt::Debug for StableClosureEventHandler {
 
 #[cfg(test)]
 mod tests {
-    use ringraft_core::{HardState, LogId, RaftRequest, RequestVoteRequest, RequestVoteResponse, Vote};
+    use ringraft_core::{
+        Extensions, HardState, LogId, RaftRequest, RequestVoteRequest, RequestVoteResponse, Vote,
+    };
     use ringraft_net::{LinkId, ReplyHandle, RequestContext};
     use ringraft_storage::{GroupNumber, Incarnation};
 
@@ -205,7 +207,11 @@ mod tests {
             replies: vec![OutReply {
                 handle: ReplyHandle { connection: slot, generation: 1, request: sequence as u32 },
                 codec: 1,
-                response: RaftResponse::RequestVote(RequestVoteResponse { term: sequence, granted: true }),
+                response: RaftResponse::RequestVote(RequestVoteResponse {
+                    term: sequence,
+                    granted: true,
+                    removed: None,
+                }),
             }],
         }
     }
@@ -241,7 +247,8 @@ mod tests {
         let names = GroupNames::new("g".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
         let send = |write: &mut DiskWrite, term| {
             let (last_log, pre_vote, transfer) = (LogId::default(), false, false);
-            let vote = RequestVoteRequest { term, last_log, pre_vote, transfer };
+            let (extensions, conf_index) = (Extensions::NONE, 0);
+            let vote = RequestVoteRequest { term, last_log, pre_vote, transfer, extensions, conf_index };
             write.sends.push(OutSend {
                 link: LinkId(1),
                 context: RequestContext { lane: 0, kind: 0, slot: 0, generation: 1, ticket: term },

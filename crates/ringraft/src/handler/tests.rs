@@ -270,7 +270,14 @@ impl World {
 
     fn vote_request(&self, handle: GroupHandle, term: Term, pre_vote: bool) -> LaneEvent {
         let last_log = LogId::new(u64::from(!pre_vote) * 1000, term - 1);
-        let request = RequestVoteRequest { term, last_log, pre_vote, transfer: false };
+        let request = RequestVoteRequest {
+            term,
+            last_log,
+            pre_vote,
+            transfer: false,
+            extensions: Extensions::NONE,
+            conf_index: 0,
+        };
         LaneEvent::Request(Box::new(RequestEvent {
             handle,
             from: "b:1".parse().unwrap(),

@@ -110,7 +110,8 @@ pub struct NodeOptions {
     /// What happens to a task that finds the apply ring full (non-blocking).
     pub apply_task_mode: ApplyTaskMode,
     /// Election priority: -1 takes no part in priority election, 0 is never elected, larger is preferred (-1, which leaves the one in
-    /// the server id). Others know it from the configuration, where it must stand too: `ip:port::priority`.
+    /// the server id). Others know it from the configuration, where it must stand too: `ip:port::priority`. What the configuration in
+    /// force says of this member goes before this option, so that a change of the peers can change it.
     pub election_priority: i32,
     /// Least step by which a node lowers the priority that it waits for, after two election time-outs without a leader: at least
     /// 10 (10).

@@ -202,7 +202,16 @@ fn requests_of_another_cluster_reach_nobody() {
     with_group(&routes);
     let vote = |pre_vote| {
         let last_log = LogId::new(1 << 40, 1 << 40);
-        RaftRequest::RequestVote(RequestVoteRequest { term: 1 << 40, last_log, pre_vote, transfer: true })
+        let (term, extensions, conf_index) = (1 << 40, Extensions::NONE, 0);
+        let transfer = true;
+        RaftRequest::RequestVote(RequestVoteRequest {
+            term,
+            last_log,
+            pre_vote,
+            transfer,
+            extensions,
+            conf_index,
+        })
     };
     let requests = [
         vote(true),

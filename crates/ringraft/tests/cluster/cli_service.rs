@@ -121,6 +121,26 @@ fn all_members_change_at_once() {
 }
 
 #[test]
+fn priorities_change_while_the_group_runs() {
+    let network = Network::new();
+    let (cluster, cli) = (Cluster::of(&network, THREE, |_| {}), service(&network));
+    write(&cluster.members, 3);
+    let before = cluster.members[0].node.configuration().id.index;
+    let wanted = ["127.0.0.1:1::40", "127.0.0.1:2::100", "127.0.0.1:3::0"];
+    let peers: Vec<PeerId> = wanted.map(|peer| peer.parse().expect("a peer id")).into();
+    cli.change_peers("g", &cluster.conf, &peers).expect("changed");
+    let texts = |peers: &[PeerId]| peers.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&cli.get_peers("g", &cluster.conf).expect("known").peers), wanted);
+    for member in &cluster.members {
+        let entry = eventually("each member goes by them", || {
+            Some(member.node.configuration()).filter(|entry| texts(&entry.conf.peers) == wanted)
+        });
+        assert!(entry.id.index > before && !entry.is_joint());
+    }
+    cluster.shutdown();
+}
+
+#[test]
 fn peers_are_told_while_somebody_leads() {
     let network = Network::new();
     let (mut cluster, cli) = (Cluster::of(&network, THREE, |_| {}), service(&network));

@@ -14,6 +14,7 @@ mod log_matching;
 mod one_outcome;
 mod per_node;
 mod quorum_overlap;
+mod removed_are_silent;
 mod state_machine_safety;
 mod vote_once;
 
@@ -35,6 +36,7 @@ pub use linearizable_reads::LinearizableReads;
 pub use log_matching::LogMatching;
 pub use one_outcome::OneOutcome;
 pub use quorum_overlap::QuorumOverlap;
+pub use removed_are_silent::RemovedAreSilent;
 pub use state_machine_safety::StateMachineSafety;
 pub use vote_once::VoteOnce;
 
@@ -77,6 +79,11 @@ pub enum Event<'a> {
         term: Term,
         /// For whom.
         candidate: &'a PeerId,
+    },
+    /// The node asks somebody whether it would vote for it.
+    PreVoteSent {
+        /// Who asks.
+        node: &'a PeerId,
     },
     /// Entries were handed to the node's state machine.
     Delivered {
@@ -174,6 +181,7 @@ impl Default for Checkers {
                 Box::new(QuorumOverlap::default()),
                 Box::new(ChangeInOrder::default()),
                 Box::new(ConfigurationOfLog::default()),
+                Box::new(RemovedAreSilent::default()),
                 Box::new(OneOutcome::default()),
                 Box::new(LinearizableReads::default()),
                 Box::new(LeaseSafety::default()),

@@ -251,6 +251,36 @@ fn a_vote_for_somebody_who_has_not_caught_up() {
 }
 
 #[test]
+fn a_removed_member_that_asks_for_votes_and_one_that_was_not_removed() {
+    let world = leader();
+    let node = world.node(1).unwrap();
+    let own = node.configuration().conf.to_string();
+    // What is committed is entry 1.
+    let marked = |confs: &[(&str, &str)], at| {
+        let mut log = configurations(node, confs);
+        log.apply(&LogOp::MemberRemoved { at });
+        log
+    };
+    let step = |checker: &mut RemovedAreSilent, log: &LogImage| {
+        checker.observe(&Event::Stepped { node, log, disks: &NoDisks })
+    };
+    let asks = |checker: &mut RemovedAreSilent| checker.observe(&Event::PreVoteSent { node: name(node) });
+    let removed = marked(&[("b:1", "")], LogId::new(1, 1));
+    let mut checker = RemovedAreSilent::default();
+    assert_eq!((asks(&mut checker), step(&mut checker, &removed)), (Ok(()), Ok(())));
+    assert_eq!(asks(&mut checker), Ok(()), "it may have asked in the turn in which it learned of it");
+    step(&mut checker, &removed).unwrap();
+    assert!(asks(&mut checker).unwrap_err().contains("knows that entry"));
+    for (wrong, at) in [
+        (marked(&[(&own, "")], LogId::new(1, 1)), "names it"),
+        (marked(&[("b:1", ""), ("b:1", "")], LogId::new(2, 1)), "not committed"),
+        (marked(&[("b:1", "")], LogId::new(1, 2)), "not committed"),
+    ] {
+        assert!(step(&mut RemovedAreSilent::default(), &wrong).unwrap_err().contains(at));
+    }
+}
+
+#[test]
 fn a_configuration_that_is_cut_off_and_goes_on() {
     let world = leader();
     let node = world.node(1).unwrap();

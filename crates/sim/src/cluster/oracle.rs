@@ -226,6 +226,10 @@ impl Oracle {
                 let peer = self.groups[group].peers[host].clone();
                 self.promised(group, host, request.term, &peer)
             }
+            RaftRequest::RequestVote(_) => {
+                let oracle = &mut self.groups[group];
+                oracle.checkers.observe(&Event::PreVoteSent { node: &oracle.peers[host] })
+            }
             _ => Ok(()),
         }
     }

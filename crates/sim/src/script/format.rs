@@ -140,7 +140,7 @@ pub(crate) fn outcome(outcome: &CallOutcome) -> String {
         Ok(CallDone::Changed { old, new }) => {
             format!("members changed: {}, before {}", short(&new.to_string()), short(&old.to_string()))
         }
-        Ok(CallDone::Transferred { term }) => format!("leadership handed over before term {term}"),
+        Ok(CallDone::Transferred { term }) => format!("leadership handed over in term {term}"),
         Ok(CallDone::PeersReset) => "members forced".to_owned(),
         Err(CallFailure::Failed(s)) => format!("failed: {}", status(s)),
         Err(CallFailure::Unknown(s)) => format!("unknown: {}", status(s)),
@@ -180,7 +180,11 @@ pub(crate) fn response(kind: Kind, result: &Result<RaftResponse, Status>) -> Str
     let yes = |yes: bool, good: &'static str, bad: &'static str| if yes { good } else { bad };
     match result {
         Ok(RaftResponse::RequestVote(r)) => {
-            format!("{kind} term={} {}", r.term, yes(r.granted, "granted", "refused"))
+            let mut text = format!("{kind} term={} {}", r.term, yes(r.granted, "granted", "refused"));
+            if let Some(at) = r.removed {
+                let _ = write!(text, " removed={at}");
+            }
+            text
         }
         Ok(RaftResponse::AppendEntries(r)) => {
             let AppendEntriesResponse {

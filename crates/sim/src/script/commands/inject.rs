@@ -62,7 +62,17 @@ fn request(what: What, pairs: &mut Pairs<'_>) -> Result<RaftRequest> {
         What::PreVote | What::Vote => {
             let last_log = log_id(pairs, "last")?;
             let (pre_vote, transfer) = (what == What::PreVote, key(pairs, "transfer")?.unwrap_or(false));
-            RaftRequest::RequestVote(RequestVoteRequest { term, last_log, pre_vote, transfer })
+            let conf_index = key(pairs, "conf-index")?;
+            let extensions = conf_index.map_or(Extensions::NONE, |_| Extensions::REMOVAL);
+            let conf_index = conf_index.unwrap_or(0);
+            RaftRequest::RequestVote(RequestVoteRequest {
+                term,
+                last_log,
+                pre_vote,
+                transfer,
+                extensions,
+                conf_index,
+            })
         }
         What::TimeoutNow => RaftRequest::TimeoutNow(TimeoutNowRequest { term }),
         What::Heartbeat | What::Probe | What::Append => {
@@ -169,7 +179,9 @@ fn response(what: What, pairs: &mut Pairs<'_>) -> Result<std::result::Result<Raf
     Ok(Ok(match what {
         What::ReadIndex => RaftResponse::ReadIndex(ReadIndexResponse { index: 0 }),
         What::PreVote | What::Vote => {
-            RaftResponse::RequestVote(RequestVoteResponse { term, granted: required(pairs, "granted")? })
+            let removed = Some(log_id(pairs, "removed")?).filter(|at| *at != LogId::default());
+            let granted = required(pairs, "granted")?;
+            RaftResponse::RequestVote(RequestVoteResponse { term, granted, removed })
         }
         What::TimeoutNow => {
             RaftResponse::TimeoutNow(TimeoutNowResponse { term, success: required(pairs, "success")? })

@@ -124,13 +124,14 @@ fn value(world: &World, name: NodeName, key: &str) -> Result<String> {
         "commit" => d.committed_index.to_string(),
         "applied" => d.applied_index.to_string(),
         "conf" => format::short(&d.configuration).replace(' ', ""),
+        "removed" => d.removed_at.map_or("-".to_owned(), |at| at.to_string()),
         "error" => d.last_error.map_or("-".to_owned(), |e| e.error.name().to_owned()),
         "clock" => (world.clock(name)?.0 / 1000).to_string(),
         "calls" => world.open_calls(name).to_string(),
         _ => {
             return syntax(format!(
                 "there is no {key:?} to expect; there are state, term, vote, leader, last, stable, commit, applied, \
-                 conf, error, clock, calls, log, data, disk-term, disk-vote, disk-last, in-flight, and \
+                 conf, removed, error, clock, calls, log, data, disk-term, disk-vote, disk-last, in-flight, and \
                  peerN.state|next|match|inflight|errors on a leader"
             ));
         }

@@ -174,6 +174,7 @@ impl World {
             Body::Request(RaftRequest::RequestVote(r)) if !r.pre_vote => {
                 self.observe(&Event::VoteSent { voter: &voter, term: r.term, candidate: &voter });
             }
+            Body::Request(RaftRequest::RequestVote(_)) => self.observe(&Event::PreVoteSent { node: &voter }),
             Body::Response(Ok(RaftResponse::RequestVote(r)))
                 if r.granted && message.kind.what == What::Vote =>
             {
