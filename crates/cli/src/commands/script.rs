@@ -50,7 +50,10 @@ fn run_stdin(rewrite: bool) -> Result<(), ScriptError> {
     let read = std::io::stdin().read_to_string(&mut text);
     read.map_err(|source| ScriptError::Io { path: "-".into(), source })?;
     if rewrite {
-        print!("{}", script::run(&text)?.rewritten);
+        let mut outcome = script::run(&text)?;
+        print!("{}", outcome.rewritten);
+        outcome.difference = None;
+        outcome.failure().map_or(Ok(()), Err)?;
     } else {
         let commands = script::check(&text)?.commands;
         println!("stdin: {commands} commands, every trace as it should be");

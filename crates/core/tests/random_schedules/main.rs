@@ -150,7 +150,7 @@ impl Run {
         let Some(link) = self.random.pick(&links) else { return Ok(()) };
         let queued = self.world.network().queued(link).count() as u64;
         let skip = if self.random.chance(self.trouble) { self.random.below(queued) as usize } else { 0 };
-        let filter = Filter { skip, count: Some(1), kind: None };
+        let filter = Filter { skip, count: Some(1), ..Filter::default() };
         if !self.random.chance(self.trouble) {
             return self.world.deliver(link, filter).map(drop);
         }

@@ -28,7 +28,7 @@ pub enum What {
 }
 
 impl What {
-    const ALL: [What; 7] = [
+    pub(super) const ALL: [What; 7] = [
         What::PreVote,
         What::Vote,
         What::Heartbeat,
@@ -148,6 +148,8 @@ pub struct Filter {
     pub skip: usize,
     /// Take so many at most.
     pub count: Option<usize>,
+    /// Take held ones, too.
+    pub held: bool,
 }
 
 /// All links with their queues.
@@ -156,19 +158,21 @@ pub struct Network {
     queues: BTreeMap<Link, VecDeque<Message>>,
     held: BTreeSet<(Link, Option<Kind>)>,
     cut: BTreeSet<Link>,
+    /// Nodes all of whose links are cut, also to nodes that come later.
+    cut_nodes: BTreeSet<NodeName>,
 }
 
 impl Network {
     /// A message enters its link. Gives whether it got in; a cut link loses it.
     pub fn push(&mut self, link: Link, message: Message) -> bool {
-        if self.cut.contains(&link) {
+        if self.is_cut(link) {
             return false;
         }
         self.queues.entry(link).or_default().push_back(message);
         true
     }
 
-    /// Takes messages that match and are not held, in order.
+    /// Takes messages that match, in order.
     pub fn take(&mut self, link: Link, filter: Filter) -> Vec<Message> {
         let chosen = self.choose(link, filter);
         let Some(queue) = self.queues.get_mut(&link) else { return Vec::new() };
@@ -184,7 +188,7 @@ impl Network {
         taken
     }
 
-    /// Puts a copy behind every message that matches and is not held; gives the messages.
+    /// Puts a copy behind every message that matches; gives the messages.
     pub fn duplicate(&mut self, link: Link, filter: Filter) -> Vec<Message> {
         let chosen = self.choose(link, filter);
         let Some(queue) = self.queues.get_mut(&link) else { return Vec::new() };
@@ -200,11 +204,11 @@ impl Network {
         copies
     }
 
-    /// For each message of a link whether it matches and is not held.
+    /// For each message of a link whether it matches.
     fn choose(&self, link: Link, filter: Filter) -> Vec<bool> {
         let (mut seen, mut taken) = (0, 0);
         let choose = |message: &Message| {
-            let held = self.held.contains(&(link, None)) || self.held.contains(&(link, Some(message.kind)));
+            let held = !filter.held && self.is_held(link, message.kind);
             if held || filter.kind.is_some_and(|k| k != message.kind) {
                 return false;
             }
@@ -231,9 +235,16 @@ impl Network {
         self.held.insert((link, kind));
     }
 
-    /// Undoes [`hold`](Self::hold); without a kind, for every kind of the link.
-    pub fn release(&mut self, link: Link, kind: Option<Kind>) {
+    /// Undoes [`hold`](Self::hold); without a kind, for every kind of the link. Gives whether anything was held so.
+    pub fn release(&mut self, link: Link, kind: Option<Kind>) -> bool {
+        let before = self.held.len();
         self.held.retain(|h| h.0 != link || (kind.is_some() && h.1 != kind));
+        self.held.len() < before
+    }
+
+    /// Whether messages of this kind stay on this link.
+    pub fn is_held(&self, link: Link, kind: Kind) -> bool {
+        self.held.contains(&(link, None)) || self.held.contains(&(link, Some(kind)))
     }
 
     /// Loses whatever enters this link from now on.
@@ -241,8 +252,36 @@ impl Network {
         self.cut.insert(link);
     }
 
+    /// Loses whatever enters a link from or to this node from now on, also links to nodes that come later.
+    pub fn cut_node(&mut self, name: NodeName) {
+        self.cut_nodes.insert(name);
+    }
+
     /// Undoes [`cut`](Self::cut).
     pub fn heal(&mut self, link: Link) {
         self.cut.remove(&link);
+    }
+
+    /// Undoes [`cut_node`](Self::cut_node), and [`cut`](Self::cut) for the links of this node. Gives whether any was.
+    pub fn heal_node(&mut self, name: NodeName) -> bool {
+        let before = self.cut.len();
+        self.cut.retain(|link| link.from != name && link.to != name);
+        self.cut_nodes.remove(&name) || self.cut.len() < before
+    }
+
+    /// Undoes everything that is cut.
+    pub fn heal_all(&mut self) {
+        self.cut.clear();
+        self.cut_nodes.clear();
+    }
+
+    /// The node whose cut makes this link lose what enters it, if that is why.
+    pub fn cut_by_node(&self, link: Link) -> Option<NodeName> {
+        [link.from, link.to].into_iter().find(|name| self.cut_nodes.contains(name))
+    }
+
+    /// Whether this link loses what enters it.
+    pub fn is_cut(&self, link: Link) -> bool {
+        self.cut.contains(&link) || self.cut_by_node(link).is_some()
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn show(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     let clock = world.clock(name)?.0 / 1000;
     description.lines().for_each(|line| world.note(|| line.to_owned()));
     world.note(|| stable);
-    world.note(|| format!("fsm {}", data.join(" ")));
+    world.note(|| format!("fsm {}", if data.is_empty() { "-".to_owned() } else { data.join(" ") }));
     world.note(|| format!("clock {clock} ms"));
     Ok(())
 }
@@ -47,12 +47,15 @@ pub(super) fn log(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `queue`: every message under way.
+/// `queue`: every message under way, and which of them are held.
 pub(super) fn queue(world: &mut World, args: &mut Args<'_>) -> Result<()> {
     args.end()?;
     let mut lines = Vec::new();
     for link in world.network().busy_links() {
-        lines.extend(world.network().queued(link).map(|m| format!("{link} {}", format::message(m))));
+        lines.extend(world.network().queued(link).map(|m| {
+            let held = if world.network().is_held(link, m.kind) { " (held)" } else { "" };
+            format!("{link} {}{held}", format::message(m))
+        }));
     }
     lines.into_iter().for_each(|line| world.note(|| line));
     Ok(())

@@ -11,10 +11,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
 use super::network::Link;
+use super::parse;
 use super::world::{NodeName, World, WorldError};
-use super::{ScriptError, parse};
 
-/// Why a command did not succeed; the line comes later.
+/// What a command was that succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// Its trace is to be shown.
+    Shown,
+    /// `quiet`: its trace is left out.
+    Quiet,
+    /// An `expect` that holds.
+    Expectation,
+}
+
+/// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandError {
     #[error("{0}")]
@@ -23,18 +34,6 @@ pub(super) enum CommandError {
     World(#[from] WorldError),
     #[error("{0}")]
     Expectation(String),
-}
-
-impl CommandError {
-    pub(super) fn at(self, line: usize, command: &str) -> ScriptError {
-        match self {
-            CommandError::Syntax(message) => ScriptError::Syntax { line, message },
-            CommandError::World(source) => ScriptError::World { line, source },
-            CommandError::Expectation(message) => {
-                ScriptError::Expectation { line, command: command.to_owned(), message }
-            }
-        }
-    }
 }
 
 type Result<T> = std::result::Result<T, CommandError>;
@@ -116,60 +115,71 @@ fn no_more_keys(pairs: &BTreeMap<&str, &str>) -> Result<()> {
     pairs.keys().next().map_or(Ok(()), |k| syntax(format!("there is no key {k:?} here")))
 }
 
-/// Runs one command; `quiet` before it leaves out its trace.
-pub(super) fn run(world: &mut World, command: &str) -> Result<()> {
-    let mut args = Args { words: parse::words(command) };
-    let quiet = args.flag("quiet");
-    let result = run_words(world, &mut args);
-    if quiet && result.is_ok() && world.violation().is_none() {
-        world.take_trace();
-    }
-    result
+/// Does one command with the words that follow its name.
+type Command = fn(&mut World, &mut Args<'_>) -> Result<()>;
+
+/// All commands by their names. `docs/scripts.md` describes each (a test sees to it).
+const COMMANDS: &[(&str, Command)] = &[
+    ("options", nodes::options),
+    ("add-nodes", nodes::add_nodes),
+    ("preset", nodes::preset),
+    ("tick", nodes::tick),
+    ("pause", nodes::pause),
+    ("campaign", nodes::campaign),
+    ("propose", nodes::propose),
+    ("crash", nodes::crash),
+    ("restart", nodes::restart),
+    ("wipe", nodes::wipe),
+    ("shutdown", nodes::shutdown),
+    ("read", calls::read),
+    ("change", calls::change),
+    ("transfer", calls::transfer),
+    ("reset-peers", calls::reset_peers),
+    ("deliver", messages::deliver),
+    ("drop", messages::drop_messages),
+    ("dup", messages::duplicate),
+    ("break", messages::break_connection),
+    ("hold", messages::hold),
+    ("release", messages::release),
+    ("cut", messages::cut),
+    ("heal", messages::heal),
+    ("connect", messages::connect),
+    ("stabilize", messages::stabilize),
+    ("queue", inspect::queue),
+    ("inject", inject::inject),
+    ("manual-persist", |world, args| disks::manual(world, args, |a| a.persist = false)),
+    ("auto-persist", |world, args| disks::manual(world, args, |a| a.persist = true)),
+    ("persist", disks::persist),
+    ("manual-apply", |world, args| disks::manual(world, args, |a| a.apply = false)),
+    ("auto-apply", |world, args| disks::manual(world, args, |a| a.apply = true)),
+    ("applied", disks::applied),
+    ("manual-read", |world, args| disks::manual(world, args, |a| a.read = false)),
+    ("auto-read", |world, args| disks::manual(world, args, |a| a.read = true)),
+    ("answer-read", disks::answer_read),
+    ("show", inspect::show),
+    ("log", inspect::log),
+    ("expect", inspect::expect),
+    ("snapshot", |_, _| syntax("snapshot is not supported yet")),
+];
+
+/// Names of all commands.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|command| command.0)
 }
 
-fn run_words(world: &mut World, args: &mut Args<'_>) -> Result<()> {
+/// Runs one command; `quiet` before it leaves out its trace.
+pub(super) fn run(world: &mut World, command: &str) -> Result<Done> {
+    let mut args = Args { words: parse::words(command) };
+    let quiet = args.flag("quiet");
     let name = args.word("a command")?;
-    match name {
-        "options" => nodes::options(world, args),
-        "add-nodes" => nodes::add_nodes(world, args),
-        "preset" => nodes::preset(world, args),
-        "tick" => nodes::tick(world, args),
-        "pause" => nodes::pause(world, args),
-        "campaign" => nodes::campaign(world, args),
-        "propose" => nodes::propose(world, args),
-        "crash" => nodes::crash(world, args),
-        "restart" => nodes::restart(world, args),
-        "wipe" => nodes::wipe(world, args),
-        "shutdown" => nodes::shutdown(world, args),
-        "deliver" => messages::deliver(world, args),
-        "drop" => messages::drop_messages(world, args),
-        "dup" => messages::duplicate(world, args),
-        "hold" => messages::hold(world, args, true),
-        "release" => messages::hold(world, args, false),
-        "cut" => messages::cut(world, args, true),
-        "heal" => messages::cut(world, args, false),
-        "break" => messages::break_connection(world, args),
-        "connect" => messages::connect(world, args),
-        "stabilize" => messages::stabilize(world, args),
-        "inject" => inject::inject(world, args),
-        "persist" => disks::persist(world, args),
-        "manual-persist" => disks::manual(world, args, |a| a.persist = false),
-        "auto-persist" => disks::manual(world, args, |a| a.persist = true),
-        "manual-apply" => disks::manual(world, args, |a| a.apply = false),
-        "auto-apply" => disks::manual(world, args, |a| a.apply = true),
-        "manual-read" => disks::manual(world, args, |a| a.read = false),
-        "auto-read" => disks::manual(world, args, |a| a.read = true),
-        "applied" => disks::applied(world, args),
-        "answer-read" => disks::answer_read(world, args),
-        "show" => inspect::show(world, args),
-        "log" => inspect::log(world, args),
-        "queue" => inspect::queue(world, args),
-        "expect" => inspect::expect(world, args),
-        "change" => calls::change(world, args),
-        "transfer" => calls::transfer(world, args),
-        "read" => calls::read(world, args),
-        "reset-peers" => calls::reset_peers(world, args),
-        "snapshot" => syntax(format!("{name} is not supported yet")),
-        _ => syntax(format!("there is no command {name:?}; docs/scripts.md lists them")),
-    }
+    let Some((_, command)) = COMMANDS.iter().find(|c| c.0 == name) else {
+        return syntax(format!("there is no command {name:?}; docs/scripts.md lists them"));
+    };
+    command(world, &mut args)?;
+    Ok(match name {
+        "expect" => Done::Expectation,
+        _ if quiet => Done::Quiet,
+        _ => Done::Shown,
+    })
 }

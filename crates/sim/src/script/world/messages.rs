@@ -4,7 +4,7 @@ use ringraft_core::{Input, RaftError, RaftRequest, RaftResponse, ReplyToken, Sta
 
 use super::{Asked, NodeName, World, WorldError};
 use crate::script::format;
-use crate::script::network::{Body, Filter, Link, Message, What};
+use crate::script::network::{Body, Filter, Kind, Link, Message, What};
 
 impl World {
     /// Delivers messages of one link. Gives how many moved.
@@ -55,6 +55,28 @@ impl World {
         self.asked.insert(self.last_token, asked);
         let reply = ReplyToken(self.last_token);
         self.step(to, Input::Request { from: format::peer_of(from), reply, request })
+    }
+
+    /// Delivers messages that are under way now, link by link; what that causes stays queued. Gives how many moved.
+    ///
+    /// # Errors
+    /// The nodes never existed.
+    pub fn deliver_from(&mut self, links: &[Link], filter: Filter) -> Result<usize, WorldError> {
+        let now: Vec<_> = links.iter().map(|link| (*link, self.network.take(*link, filter))).collect();
+        let mut count = 0;
+        for (link, messages) in now {
+            count += messages.len();
+            for message in messages {
+                self.deliver_message(link, message)?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// What waits at the sender for a write before it enters this link.
+    pub fn waiting(&self, link: Link) -> impl Iterator<Item = Kind> {
+        let waiting = self.hosts.get(&link.from).map(|h| h.waiting.iter()).into_iter().flatten();
+        waiting.filter(move |w| w.queued && w.link == link).map(|w| w.message.kind)
     }
 
     /// Loses messages of one link. Gives how many.
