@@ -93,7 +93,8 @@ shuttle: setup ## The same under two million new schedules (SHUTTLE_RANDOM_SEED 
 	$(call under_shuttle,-p ringraft-ring --test shuttle); \
 	$(call under_shuttle,-p ringraft --lib shuttle_tests)
 
-lint: setup ## Format, clippy and rustdoc, all without a warning
+lint: setup ## The rules of the house, format, clippy and rustdoc, all without a warning
+	docs/rules.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p ringraft-cli --features mutants -- -D warnings

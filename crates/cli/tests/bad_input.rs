@@ -79,6 +79,7 @@ fn damage_is_told_with_the_way_back() {
     assert_refused(&output, 1, &["IDENTITY", "data_path", "--rejoin"]);
 }
 
+/// Shows rule P11.
 #[test]
 fn a_blank_directory_needs_leave() {
     let cluster = Cluster::configure(1, "");

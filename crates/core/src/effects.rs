@@ -19,7 +19,8 @@ pub struct HardState {
     pub vote: Vote,
 }
 
-/// One operation of a group's ordered record stream. Storage replays them in exactly the order of emission.
+/// One operation of a group's ordered record stream. Storage replays them in exactly the order of emission. Rule P1: only
+/// so does a vote that is found say that the entries before it are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogOp {
     /// Remember term and vote.

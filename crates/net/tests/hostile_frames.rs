@@ -115,6 +115,7 @@ fn lengths_beyond_the_limits_close_at_once() {
     drive(&mut [&mut host], "a good frame arrives", |hosts| hosts[0].seen.requests.len() == 1);
 }
 
+/// Shows rule X5.
 #[test]
 fn garbage_closes_its_connection_only() {
     let mut host = Tcp::new().host(quick());
@@ -169,6 +170,7 @@ fn address_space() -> usize {
     statm.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
 }
 
+/// Shows rule X3.
 #[cfg(target_os = "linux")]
 #[test]
 fn stated_lengths_take_no_memory() {
@@ -210,6 +212,7 @@ fn incomplete_frames_share_a_bound() {
     drive(&mut [&mut host], "and one after it", |hosts| hosts[0].seen.requests.len() == 2);
 }
 
+/// Shows rule X6: memory.
 #[test]
 fn whoever_holds_the_memory_pays_and_no_bystander() {
     let options = NetLoopOptions { max_buffered_bytes: 1_000_000, ..quick() };

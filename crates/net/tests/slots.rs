@@ -30,6 +30,7 @@ fn who_is_in_use_does_not_give_way() {
     assert!(is_open(&mut first));
 }
 
+/// Shows rule X6: slots.
 #[test]
 fn silent_strangers_give_way_to_newcomers() {
     let options = NetLoopOptions { max_unproven_connections: 2, ..quick() };

@@ -313,6 +313,7 @@ fn what_a_consumer_wants_later_comes_in_the_next_turn_in_order<W: World>() {
     }
 }
 
+/// Shows rule R4.
 fn a_busy_consumer_does_not_stop_other_connections<W: World>() {
     let world = W::new();
     let (mut first, mut server, link) = linked(&world, quick());

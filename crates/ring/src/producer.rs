@@ -119,7 +119,8 @@ impl<T> Producer<T> {
         self.shared.signal.rouse();
     }
 
-    /// Moves the first `count` events of the vector into the claimed slots. No code of `T` runs in here.
+    /// Moves the first `count` events of the vector into the claimed slots. No code of `T` runs in here. Rule R7: one that
+    /// panicked, or slept, would leave a slot claimed for ever, and the ring would stand still.
     #[inline]
     #[allow(unsafe_code)]
     fn publish_front(&self, position: usize, count: usize, events: &mut Vec<T>) {

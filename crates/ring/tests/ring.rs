@@ -178,6 +178,21 @@ fn dropping_the_consumer_drops_what_is_undrained_once_and_closes() {
     }
 }
 
+/// Shows rule R7: the only code that an event has is its drop, and no publish runs it, whether there is room for all or not.
+#[test]
+fn publishing_runs_no_code_of_an_event() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let (producer, consumer) = ring(2);
+    assert!(producer.try_publish(Counted(drops.clone())).is_ok());
+    let mut batch: Vec<_> = (0..3).map(|_| Counted(drops.clone())).collect();
+    assert_eq!(producer.try_publish_batch(&mut batch), Ok(1));
+    let back = producer.try_publish(batch.pop().expect("two are left"));
+    assert!(matches!(back, Err(TryPublishError::Full(_))));
+    assert_eq!(drops.load(Ordering::Relaxed), 0);
+    drop((back, batch, producer, consumer));
+    assert_eq!(drops.load(Ordering::Relaxed), 4);
+}
+
 #[test]
 fn a_panic_in_an_events_drop_loses_no_other() {
     struct Bomb(Arc<AtomicUsize>, bool);

@@ -227,7 +227,7 @@ impl Deliveries {
         self.panicked
     }
 
-    /// Delivers one outcome.
+    /// Delivers one outcome. Rule O3: it takes the completion, so that nobody hears twice; one that is dropped hears *unknown*.
     #[inline]
     pub fn deliver(&mut self, mut completion: Completion, outcome: ApplyResult) {
         match completion.take() {

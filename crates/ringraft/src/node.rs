@@ -218,6 +218,7 @@ impl Node {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        // Rule R1: whoever did not ask to wait hears of it at once.
         let reason = if error.is_full() { ApplyError::Busy } else { ApplyError::Shutdown };
         match error.into_inner() {
             LaneEvent::Apply(event) => self.refuse(event.done, reason),

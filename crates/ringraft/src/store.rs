@@ -134,6 +134,7 @@ impl Directory<'_> {
         let kind = match self.host.start_mode {
             StartMode::Bootstrap => CreationKind::Bootstrap,
             StartMode::Rejoin => CreationKind::Rejoin,
+            // Rule P11: a lost disk looks like a new one, and whoever has lost it must not vote as if he had never lived.
             StartMode::Existing => {
                 return Err(match self.store_files()? {
                     files if files.is_empty() => {
@@ -175,6 +176,7 @@ impl Directory<'_> {
 
     fn check_owner(&self, identity: &Identity) -> Result<(), StartError> {
         let (host, dir) = (self.host, self.dir.to_owned());
+        // Rule P10: in the hands of another member the votes and acknowledgements of this one would be broken.
         if identity.server_id != host.endpoint || identity.cluster != host.cluster {
             return Err(StartError::OtherOwner {
                 dir,

@@ -195,6 +195,7 @@ fn a_directory_of_version_1_is_taken_over_and_keeps_how_it_began() {
     assert_eq!(new.cluster_id, "", "it is not computed late");
 }
 
+/// Shows rule P10.
 #[test]
 fn another_servers_directory_is_refused() {
     let disk = MemoryDisk::new();

@@ -20,6 +20,7 @@ fn check(disk: &MemoryDisk, run: &Run, what: &str) -> StoreModel {
     found
 }
 
+/// Shows rule P1 and more: a prefix of what was written is found. Shows rule P8. Shows rule P9: it is found again.
 #[test]
 fn power_failure_at_every_operation() {
     for seed in 0..4 {
@@ -58,6 +59,7 @@ fn power_failure_at_every_operation() {
     }
 }
 
+/// Shows rule P6. Shows rule P9: what a recovery has found stays when the power fails.
 #[test]
 fn failed_fsync_is_final_and_its_leftovers_are_never_believed() {
     for outcome in [FsyncFailure::KeepsNew, FsyncFailure::RevertsToOld, FsyncFailure::StaysDirty] {

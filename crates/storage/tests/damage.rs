@@ -52,6 +52,7 @@ fn two_groups() -> MemoryDisk {
     disk
 }
 
+/// Shows rule P7.
 #[test]
 fn a_damaged_entry_is_damage_of_its_group_and_of_that_entry() {
     let disk = two_groups();
@@ -110,6 +111,7 @@ fn an_operation_that_nobody_misses_may_be_anybodys() {
     assert!(matches!(open(&disk, &tiny()), Err(StorageError::Damaged { .. })));
 }
 
+/// Shows rule P8.
 #[test]
 fn the_last_batch_is_torn_until_it_is_vouched_for_and_damaged_after_that() {
     for vouched in [false, true] {

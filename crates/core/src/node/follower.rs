@@ -174,6 +174,7 @@ impl NodeImpl {
         }
     }
 
+    /// Rule Q4: names the first entry of the term that stands there, so that a rejection skips the whole of it.
     fn conflict_hint(&self, prev: LogId) -> ConflictHint {
         match self.log.term_at(prev.index) {
             Some(term) => ConflictHint { term, first_index: self.log.first_index_of_term_at(prev.index) },

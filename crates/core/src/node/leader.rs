@@ -50,7 +50,7 @@ pub enum ProposeError {
 }
 
 impl NodeImpl {
-    /// Whether [`propose`](Self::propose) on a leader would not be refused as busy.
+    /// Whether [`propose`](Self::propose) on a leader would not be refused as busy. Rule R1: what waits stays within bounds.
     pub fn has_capacity(&self) -> bool {
         self.log.unstable_entries() < self.options.max_unstable_entries
             && self.log.unstable_bytes() < self.options.max_unstable_bytes

@@ -24,7 +24,7 @@ impl NodeImpl {
     /// scheduled, or its turns take so long. Heartbeats and answers of that time may be still unread. Time-outs of elections that
     /// ran out then are extended by as much, by one election time-out at most at once and three in all; after that they count.
     ///
-    /// This is patience of those who would campaign, and only that. Leases and promises end by the clock, whatever the owner says here,
+    /// Rule R5: this is patience of those who would campaign, and only that. Leases and promises end by the clock, whatever the owner says here,
     /// and a leader that no quorum answers steps down on time: others may lead by then.
     pub fn owner_was_late(&mut self, micros: u64) {
         self.lateness.late = micros;

@@ -66,3 +66,22 @@ fn an_entry_that_the_store_cannot_take_is_refused_before_anything_moves() {
     );
     assert!(writes > 0);
 }
+
+/// Shows rule R5.
+#[test]
+fn an_owner_that_was_late_is_patient_and_leads_no_longer() {
+    let (mut node, mut fx) = (node(), Effects::new());
+    node.start(Time(0), &mut fx);
+    let due = node.campaign_deadline().unwrap();
+    node.owner_was_late(500_000);
+    node.step(due, Input::Tick, &mut fx);
+    assert!(fx.sends.is_empty(), "it waits for what may be unread");
+    assert_eq!(node.campaign_deadline(), Some(Time(due.0 + 500_000)));
+
+    node.elect_self(false, &mut fx);
+    node.become_leader(due, &mut fx);
+    let timeout = node.options.election_timeout_ms * 1000;
+    node.owner_was_late(timeout);
+    node.step(Time(due.0 + 2 * timeout), Input::Tick, &mut Effects::new());
+    assert_eq!(node.state(), NodeState::Follower, "no quorum has answered");
+}

@@ -19,7 +19,8 @@ pub(crate) fn write_mark_after_truncation(mark: LogIndex, keep: LogIndex) -> Log
 }
 
 /// Whether the completion of the write `completed` makes `write` durable: writes become durable in the order of their numbers,
-/// and a later one is still under way.
+/// and a later one is still under way. Rule O2: the number tells which write it was; an index that was
+/// truncated and written again does not.
 pub(crate) fn completion_covers(completed: u64, write: u64) -> bool {
     write <= completed || Mutant::D10CompletionWithoutItsSequence.is_active()
 }

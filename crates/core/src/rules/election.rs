@@ -111,7 +111,7 @@ pub(crate) fn asked_for_votes(conf: &ConfigurationEntry) -> impl Iterator<Item =
 
 /// Whether a request for votes waits for the disk.
 ///
-/// A candidate's own vote and term are durable before anybody hears of its candidacy (Raft figure 2): restarted in between it
+/// Rule P2: a candidate's own vote and term are durable before anybody hears of its candidacy (Raft figure 2): restarted in between it
 /// could vote for another in the same term. A pre-vote promises nothing and waits for nothing.
 pub(crate) fn vote_request_waits(pre_vote: bool) -> bool {
     !pre_vote && !Mutant::A2VoteRequestedBeforeDurable.is_active()
@@ -141,7 +141,7 @@ pub(crate) fn looks_at_pre_vote(answer: Term, own: Term) -> bool {
 
 /// Whether a candidate's log is at least as new as the own one: the later last term wins, then the longer log (Raft §5.4.1).
 ///
-/// The own log ends at the last *accepted* entry, durable or not, for what was accepted may count in a quorum already. Otherwise
+/// Rule P3: the own log ends at the last *accepted* entry, durable or not, for what was accepted may count in a quorum already. Otherwise
 /// a candidate could win that lacks committed entries. The terms come first: by length alone a log of stale entries beats a
 /// committed one, and by both at once two members can refuse each other for ever.
 pub(crate) fn is_up_to_date(candidate: LogId, log: &LogManager) -> bool {
@@ -164,6 +164,8 @@ pub(crate) fn is_up_to_date(candidate: LogId, log: &LogManager) -> bool {
 /// The vote of the term is free or the candidate's already, and the candidate has everything that may be committed. Two votes
 /// of one member in a term can make two leaders; a vote for a shorter log can lose acknowledged writes. The empty peer gets
 /// none: on disk its vote would read as one that is withheld.
+///
+/// Rule Q3: whether the own configuration names the candidate is not asked. It may be stale, and nobody else may be able to win.
 pub(crate) fn may_grant_vote(vote: &Vote, candidate: &PeerId, log_is_up_to_date: bool) -> bool {
     let ignored = *vote == Vote::Withheld && takes_part(true);
     !candidate.is_empty()
@@ -173,7 +175,7 @@ pub(crate) fn may_grant_vote(vote: &Vote, candidate: &PeerId, log_is_up_to_date:
 
 /// Whether the answer to a request for votes waits for the disk.
 ///
-/// A granted vote, and every entry accepted before it, is durable before the candidate hears of it: a voter that forgets either
+/// Rule P2: a granted vote, and every entry accepted before it, is durable before the candidate hears of it: a voter that forgets either
 /// can vote again in that term, or for somebody who lacks what it acknowledged.
 pub(crate) fn vote_answer_waits(anything_unstable: bool) -> bool {
     anything_unstable && !Mutant::A1VoteAnsweredBeforeDurable.is_active()

@@ -11,14 +11,14 @@ use crate::types::{LogId, LogIndex};
 
 /// What a leader counts itself for: what is durable here, as it counts everybody else.
 ///
-/// It may crash, too. Counted for entries in memory it would acknowledge what a minority holds.
+/// Rule P4: it may crash, too. Counted for entries in memory it would acknowledge what a minority holds.
 pub(crate) fn held_by_leader(stable: LogIndex, last: LogIndex) -> LogIndex {
     if Mutant::D27LeaderCountsItselfEarly.is_active() { last } else { stable }
 }
 
 /// Whether counting may commit up to `index`, where `first` is the first entry of the leader's own term.
 ///
-/// Only entries of the own term commit by counting, those before with them (Raft §5.4.2, figure 8): an entry of an earlier
+/// Rule Q1: only entries of the own term commit by counting, those before with them (Raft §5.4.2, figure 8): an entry of an earlier
 /// term can be held by a majority and still be overwritten by a leader that won without it.
 pub(crate) fn counts_for_commit(index: LogIndex, first: LogIndex) -> bool {
     index >= first || Mutant::D1CountsAnOldTerm.is_active()
@@ -41,7 +41,7 @@ pub(crate) fn first_entry_of_term(id: LogId, conf: ConfigurationEntry) -> Option
 
 /// Up to where committed entries may reach the state machine here: what is durable here.
 ///
-/// A state machine that has applied what its own log loses in a crash is ahead of its log, and can never be brought back.
+/// Rule P5: a state machine that has applied what its own log loses in a crash is ahead of its log, and can never be brought back.
 pub(crate) fn may_be_applied(stable: LogIndex, last: LogIndex) -> LogIndex {
     if Mutant::H5UnstableEntriesAreApplied.is_active() { last } else { stable }
 }

@@ -13,7 +13,8 @@ pub(crate) fn counts(lost_its_disk: bool) -> bool {
 
 /// Whether the peers for which `holds` is true are a majority of both halves. No voter, no quorum.
 ///
-/// Two majorities of one configuration share a member; half of the members, rounded down, need not.
+/// Rule Q2: one half alone may decide nothing, for the other may have decided otherwise. Two majorities of one configuration share
+/// a member; half of the members, rounded down, need not.
 pub(crate) fn has_quorum(conf: &ConfigurationEntry, mut holds: impl FnMut(&PeerId) -> bool) -> bool {
     let short = usize::from(Mutant::F5MajorityIsOneShort.is_active());
     let mut majority = |peers: &[PeerId]| peers.iter().filter(|p| holds(p)).count() + short > peers.len() / 2;

@@ -44,7 +44,7 @@ pub(crate) fn verified_index(last_verified: LogIndex, last_index: LogIndex) -> L
 /// Whether the acknowledgement of entries waits for the disk: `unstable` says whether any of them is not durable here,
 /// `writes` whether this very step writes something.
 ///
-/// Only durable entries are acknowledged (thesis §10.2.1). Entries that were sent again may be in an older write that is still
+/// Rule P4: only durable entries are acknowledged (thesis §10.2.1). Entries that were sent again may be in an older write that is still
 /// under way: that this step writes nothing says nothing.
 pub(crate) fn acknowledgement_waits(unstable: bool, writes: bool) -> bool {
     let waits = if Mutant::H6ResentEntriesAcknowledgedEarly.is_active() { writes } else { unstable };

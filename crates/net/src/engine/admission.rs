@@ -1,6 +1,6 @@
 //! Who gets one of the slots for inbound connections, and who makes room for whom.
 //!
-//! A connection has a rank, by what is known of it. When slots run short, the one of the lowest rank that was of no use for longest goes:
+//! A connection has a rank, by what is known of it. Rule X6: when slots run short, the one of the lowest rank that was of no use for longest goes:
 //! a silent stranger before one that has been served, both before anybody from a member's address, and a connection that carries raft
 //! requests in a member's name last of all. Nobody is asked to prove who he is, so that a rank can be had by pretending; what it
 //! takes is to do all the time what members do.

@@ -45,7 +45,8 @@ impl<S: Socket> Engine<S> {
         NetMetrics::sub(metric, before.bytes as u64);
     }
 
-    /// Closes connections until what is held fits its budget again. To be called after every read: input that is looked at only
+    /// Closes connections until what is held fits its budget again. Rule X6: who holds most for longest pays. To be called after
+    /// every read: input that is looked at only
     /// when a socket ran dry has no bound while the socket does not.
     pub(super) fn bound_held(&mut self, now: Instant, inbound: &mut dyn Inbound) {
         for member in [false, true] {

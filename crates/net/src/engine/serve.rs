@@ -100,6 +100,7 @@ impl<S: Socket> Engine<S> {
                     Err(error) => {
                         NetMetrics::add(&self.hub.metrics.malformed_frames, 1);
                         self.log_malformed(peer, &error);
+                        // Rule X5: where the next frame begins nobody knows.
                         return Served::Closed(format!("malformed frame: {error}"));
                     }
                 };

@@ -233,6 +233,7 @@ impl FrameDecoder {
     }
 }
 
+/// Rule X3: a length is judged as soon as it is known, before anything is kept for it.
 fn within(part: &'static str, len: usize, limit: usize) -> Result<(), FrameError> {
     if len > limit { Err(FrameError::TooLarge { part, len, limit }) } else { Ok(()) }
 }

@@ -242,6 +242,7 @@ impl FsmGroup {
         }
         let Some(state_machine) = &mut self.state_machine else { return nothing };
         let mut iterator = Iterator::new(chunks, closures);
+        // Rule X1: a user's bug costs his group, and nobody who shares the worker.
         let call = catch_unwind(AssertUnwindSafe(|| state_machine.on_apply(&mut iterator)));
         match call {
             Ok(()) => {

@@ -143,7 +143,7 @@ impl Group {
         &self.node
     }
 
-    /// Runs `call` on the node. A panic drops the effects of the call whole, and the node is not used again.
+    /// Runs `call` on the node. Rule X1: a panic drops the effects of the call whole, and the node is not used again.
     fn guarded<T>(
         &mut self,
         fx: &mut Effects,

@@ -78,6 +78,7 @@ pub struct LogEntryAndClosureHandler {
     pub(super) lane: u16,
     pub(super) limits: LaneLimits,
     pub(super) transport: Arc<dyn Transport>,
+    /// Rule O1: nobody else reaches these nodes, so that no lock stands between a question and the step that follows from it.
     pub(super) slots: Vec<Slot>,
     pub(super) free: Vec<u32>,
     pub(super) peers: PeerTable,
@@ -357,6 +358,7 @@ impl LogEntryAndClosureHandler {
     #[inline]
     pub(super) fn group(&mut self, handle: GroupHandle) -> Option<&mut Group> {
         let slot = self.slots.get_mut(handle.slot as usize)?;
+        // Rule O2: what was meant for an earlier life of the slot finds no group; it would speak of another log.
         if slot.generation != handle.generation || handle.lane != self.lane {
             return None;
         }

@@ -87,7 +87,7 @@ impl ProgressBoard {
     }
 
     /// The group's writes are durable up to `sequence`. Says whether the owner waits for it and must be woken; otherwise it will
-    /// look at the board in good time by itself.
+    /// look at the board in good time by itself. Rule R6: a newer value replaces the one before, so that no report needs room.
     #[must_use]
     pub fn stable(&self, handle: GroupHandle, progress: &Arc<GroupProgress>, sequence: u64) -> bool {
         progress.stable.fetch_max(sequence, Ordering::Release);
@@ -169,6 +169,7 @@ impl fmt::Debug for ProgressBoard {
 mod tests {
     use super::*;
 
+    /// Shows rule R6.
     #[test]
     fn progress_coalesces_to_the_newest_value() {
         let (board, progress) = (ProgressBoard::new(), Arc::new(GroupProgress::default()));

@@ -80,15 +80,16 @@ impl LogEntryAndClosureHandler {
         self.rooms.workers.iter().any(|worker| !worker.held.is_empty() || !worker.backlogged.is_empty())
     }
 
-    /// Whether entries of leaders are taken, and what goes with them. They need the disk alone: what is committed of them waits with its
-    /// node for a worker, so that no state machine keeps the entries of another group, on the same connection, waiting.
+    /// Whether entries of leaders are taken, and what goes with them. Rule R2: they need the disk alone. What is committed of them waits
+    /// with its node for a worker, so that no state machine keeps the entries of another group, on the same connection, waiting.
     pub fn takes_entries(&self, out: &LaneOutput) -> bool {
         out.disk_has_room()
             && (!Mutant::K3ControlWaitsBehindBulk.is_active()
                 || (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)))
     }
 
-    /// How many tasks and reads for groups of this worker [`on_tasks`](Self::on_tasks) may be given in this turn.
+    /// How many tasks and reads for groups of this worker [`on_tasks`](Self::on_tasks) may be given in this turn. Rule R2:
+    /// none while their own worker is full.
     pub fn task_room(&self, worker: u16) -> usize {
         match self.rooms.workers.get(usize::from(worker)) {
             Some(worker) if worker.has_room => self.limits.group_backlog.saturating_sub(worker.backlog),

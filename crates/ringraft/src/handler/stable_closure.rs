@@ -117,6 +117,7 @@ impl StableClosureEventHandler {
         let refused = match result {
             Ok(refused) => refused,
             Err(error) => {
+                // Rule P6: a later success would vouch for what this failure has lost.
                 if self.failed.is_none() {
                     tracing::error!(%error, "the log store has failed; nothing is acknowledged any more");
                     let status = Status::new(RaftError::Io, format!("the log store has stopped: {error}"));
@@ -239,6 +240,7 @@ mod tests {
         assert_eq!((out.replies.len(), out.stable.len()), (1, 0));
     }
 
+    /// Shows rule P7.
     #[test]
     fn a_group_whose_writes_are_refused_stops_alone() {
         let (mut stage, mut out) = (StableClosureEventHandler::new(), StableOutput::default());
@@ -286,6 +288,7 @@ mod tests {
         assert!(out.failed.is_none() && stage.failed().is_none());
     }
 
+    /// Shows rule P6.
     #[test]
     fn the_first_failure_is_final() {
         let (mut stage, mut out) = (StableClosureEventHandler::new(), StableOutput::default());

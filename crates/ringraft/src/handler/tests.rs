@@ -361,6 +361,7 @@ fn by_default_one_group_cannot_take_a_turn() {
 }
 
 /// The worker of one group stands still: that group waits, with what it has committed, and the other, on the same lane, does not.
+/// Shows rule R2.
 #[test]
 fn a_worker_that_stands_still_holds_back_its_own_groups_only() {
     let mut world = World::new(LaneLimits::default());
@@ -391,6 +392,7 @@ fn a_worker_that_stands_still_holds_back_its_own_groups_only() {
 }
 
 /// The disk is full: whatever brings work for it waits, whoever's it is, and control does not.
+/// Shows rule R2. Shows rule R3.
 #[test]
 fn while_the_disk_is_full_only_bulk_waits() {
     let mut world = World::new(LaneLimits::default());
@@ -450,6 +452,7 @@ fn an_order_to_campaign_and_probes_stay_among_the_entries() {
     assert!(!world.task(handle, 0).goes_with_entries(), "a task comes on no connection");
 }
 
+/// Shows rule O2.
 #[test]
 fn what_belongs_to_an_earlier_life_is_dropped() {
     let mut world = World::new(LaneLimits::default());
@@ -478,7 +481,22 @@ fn what_belongs_to_an_earlier_life_is_dropped() {
     assert!(matches!(world.take_outcomes()[..], [(3, Ok(_))]));
 }
 
+/// Shows rule O1: a lane touches no node of another one, whatever is meant for it and comes here.
+#[test]
+fn a_group_of_another_lane_is_left_alone() {
+    let mut world = World::new(LaneLimits::default());
+    let own = world.open("g");
+    let term = world.describe(own).unwrap().term;
+    let other = GroupHandle { lane: own.lane + 1, ..own };
+    world.turn(vec![world.task(other, 0), world.vote_request(other, term + 1, false)]);
+    world.settle();
+    assert_eq!(world.take_outcomes(), [(0, Err(ApplyError::Shutdown))]);
+    assert!(matches!(world.replies.pop().unwrap().response, RaftResponse::Error(_)));
+    assert_eq!(world.describe(own).unwrap().term, term);
+}
+
 /// A debug assertion of the core stands for any bug in it.
+/// Shows rule X1.
 #[cfg(debug_assertions)]
 #[test]
 fn a_panic_in_a_step_stops_its_group_only() {

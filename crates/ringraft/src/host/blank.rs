@@ -62,7 +62,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether others remember a group of which this host remembers nothing.
+    /// Rule P12: whether others remember a group of which this host remembers nothing. It may have voted, and acknowledged entries.
     pub(super) fn has_lost_its_memory(
         &self,
         group: &GroupId,

@@ -102,7 +102,7 @@ impl LaneLoop {
 
     /// One turn: takes what has come, steps the groups, hands on what came out.
     ///
-    /// Control is taken whatever waits downstream: a vote or a heartbeat makes no work in bulk, and nobody may be deposed because a
+    /// Rule R3: control is taken whatever waits downstream: a vote or a heartbeat makes no work in bulk, and nobody may be deposed because a
     /// disk or a state machine is slow.
     fn turn(&mut self) {
         let entry_room = self.entry_room();

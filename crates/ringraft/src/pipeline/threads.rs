@@ -15,7 +15,7 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// Starts a thread. A panic that reaches its end aborts the process: the stage's state, which many groups share, cannot be
+    /// Starts a thread. Rule X2: a panic that reaches its end aborts the process: the stage's state, which many groups share, cannot be
     /// trusted, and nothing may be acknowledged from it.
     pub(crate) fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
         let thread_name = name.clone();
@@ -159,6 +159,7 @@ mod tests {
         }
     }
 
+    /// Shows rule X2.
     #[test]
     fn a_panic_aborts_though_neither_log_nor_stderr_can_be_written() {
         let full = File::options().write(true).open("/dev/full").unwrap();

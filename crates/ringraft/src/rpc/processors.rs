@@ -247,7 +247,8 @@ impl Processors {
         }
     }
 
-    /// Whether a request with entries would surely be handed back; asked before the work of decoding it, which for a large one is much, and
+    /// Whether a request with entries would surely be handed back. Rule R4: only its own lane decides, so that no other
+    /// connection waits. Asked before the work of decoding it, which for a large one is much, and
     /// would be done again each time that it is offered.
     fn is_full_for(&self, frame: &RequestFrame) -> bool {
         frame.content.len() > NO_HEARTBEAT
@@ -327,6 +328,7 @@ impl Processors {
             if let Some(left_out) = self.log.pass("class") {
                 tracing::warn!(class = %WireText(&frame.class), left_out, "no processor for this class");
             }
+            // Rule X4: whoever asks must not wait for his time-out to learn that nobody serves it.
             let status = ResponseStatus::ServerException;
             self.reply(handle, encode_status_response(handle.request, frame.codec, status));
             return Accept::Refused;

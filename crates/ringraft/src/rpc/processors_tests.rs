@@ -265,6 +265,7 @@ fn requests_of_another_cluster_reach_nobody() {
     assert!(errors(&answers).is_empty());
 }
 
+/// Shows rule X4.
 #[test]
 fn ten_thousand_bad_requests_write_a_line_a_kind() {
     let (mut processors, answers, _, users) = processors(local(usize::MAX));

@@ -36,6 +36,7 @@ fn second_group(host: &RaftHost, name: &str) -> (Node, Arc<Applied>) {
     (node, applied)
 }
 
+/// Shows rule X1.
 #[test]
 fn a_panic_in_on_apply_stops_its_group_only() {
     let member = alone(|_, _| {});
@@ -118,6 +119,7 @@ fn a_panic_in_a_completion_reaches_nobody_else() {
     member.host.shutdown();
 }
 
+/// Shows rule R1: `Busy`.
 #[test]
 fn a_full_ring_refuses_and_every_task_has_one_outcome() {
     let member = alone(|host, _| host.apply_ring_size = 2);
@@ -146,6 +148,7 @@ fn a_full_ring_refuses_and_every_task_has_one_outcome() {
     member.host.shutdown();
 }
 
+/// Shows rule R1: whoever asked to wait.
 #[test]
 fn blocking_callers_wait_for_room() {
     let member = alone(|host, node| {

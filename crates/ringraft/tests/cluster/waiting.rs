@@ -129,6 +129,7 @@ fn calls_under_way_end_with_their_host() {
     cluster.shutdown();
 }
 
+/// Shows rule O3.
 #[test]
 fn an_outcome_is_given_once() {
     let network = Network::new();

@@ -231,6 +231,7 @@ fn lost_memory(up: usize) -> (Network, Cluster, Member) {
     (network, cluster, blank)
 }
 
+/// Shows rule P12.
 #[test]
 fn a_member_that_has_lost_its_memory_is_told_so_by_two_by_one_and_by_nobody() {
     let (_network, mut cluster, blank) = lost_memory(2);

@@ -3,7 +3,7 @@ use ringraft_core::LogIndex;
 use super::per_node::PerNode;
 use super::{Checker, Event, name};
 
-/// Nothing reaches a state machine that is not both committed and durable at its own node.
+/// Nothing reaches a state machine that is not both committed and durable at its own node. Shows rule P5.
 #[derive(Default)]
 pub struct AppliedStable {
     /// Last entry that was handed over.

@@ -196,7 +196,7 @@ impl SegmentLog {
         })
     }
 
-    /// Runs `f` unless the store has failed before; latches its failure.
+    /// Runs `f` unless the store has failed before; latches its failure. Rule P6: pages that a failed sync left behind look clean to the next one.
     fn guard<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T, StorageError>) -> Result<T, StorageError> {
         if let Some(reason) = &self.poison {
             return Err(StorageError::Poisoned(reason.clone()));

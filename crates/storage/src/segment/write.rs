@@ -37,6 +37,7 @@ impl SegmentLog {
         }
         for (group, ops) in &checked {
             let mut index = group.index.lock();
+            // Rule P1: term, vote and entries keep their order in the one stream.
             for op in *ops {
                 write_op(&mut self.stream, group.key, &mut index, op)?;
             }
@@ -87,7 +88,7 @@ impl SegmentLog {
         Ok(group)
     }
 
-    /// Takes nothing more of the group.
+    /// Takes nothing more of the group. Rule P7: the others share the disk with it and not its bug.
     fn refuse(&mut self, key: GroupKey, reason: StorageError) {
         self.refused.entry(key).or_insert_with(|| {
             tracing::error!(group = %key, error = %reason, "the log store refuses the writes of a group");

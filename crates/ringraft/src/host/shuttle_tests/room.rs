@@ -189,6 +189,7 @@ fn one_worker_stands_still_behind_a_lane_that_drives_the_network() {
 }
 
 /// What is asked of the owner is answered while the disk, and with it everything in bulk, stands still.
+/// Shows rule R3.
 #[test]
 fn control_is_answered_while_the_disk_stands_still() {
     explore(|| {

@@ -1,4 +1,4 @@
-//! Each request of a peer that was taken in is answered once.
+//! Each request of a peer that was taken in is answered once. Shows rule O3.
 
 use ringraft_core::PeerId;
 use ringraft_net::ReplyHandle;

@@ -1,4 +1,4 @@
-//! Memory is bounded: whatever a stage or a node holds stays within what its options allow.
+//! Memory is bounded: whatever a stage or a node holds stays within what its options allow. Shows rule R1.
 
 /// What may be held at most.
 #[derive(Clone, Copy, Debug)]

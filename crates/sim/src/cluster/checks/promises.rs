@@ -1,4 +1,4 @@
-//! Nothing leaves before it is durable, and no node counts as durable what its disk lacks.
+//! Nothing leaves before it is durable, and no node counts as durable what its disk lacks. Shows rule P2. Shows rule P4.
 
 use ringraft_core::{LogId, LogIndex, PeerId, Term};
 

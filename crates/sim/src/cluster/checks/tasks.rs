@@ -1,5 +1,5 @@
 //! Each task has one outcome, and the outcome is true: what was refused is never applied, what is applied is applied once and at
-//! one place, an answer follows its application, and later calls stand behind earlier answers.
+//! one place, an answer follows its application, and later calls stand behind earlier answers. Shows rule O3.
 
 use ringraft::ApplyError;
 use ringraft_core::{LogIndex, PeerId};

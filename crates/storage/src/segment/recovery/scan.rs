@@ -113,7 +113,7 @@ impl Scan {
         }
     }
 
-    /// The part at a place, when it counts: what is wrong with one that was durable once is damage of its groups; one that nobody vouches
+    /// The part at a place, when it counts. Rule P8: what is wrong with one that was durable once is damage of its groups; one that nobody vouches
     /// for is torn.
     fn next(&mut self, file: usize, offset: u64, follows: Follows) -> Result<Found, StorageError> {
         match read_part(&self.files[file], file, offset, follows) {
@@ -187,6 +187,7 @@ impl Scan {
                 let at = |what: String| loaded.segment.damaged(run.offset, what);
                 match run.damage {
                     None => self.replay.apply(&run.view, bytes, place).map_err(at)?,
+                    // Rule P7: the groups beside it are whole.
                     Some(what) => self.replay.apply_damaged(&run.view, place, what).map_err(at)?,
                 }
             }

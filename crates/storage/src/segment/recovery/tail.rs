@@ -34,6 +34,7 @@ impl Tail {
         if Mutant::H1RecoveryTrustsThePageCache.is_active() { &[] } else { &self.suspects }
     }
 
+    /// Rule P9: who counts it now must find it again after the power has failed.
     pub(super) fn make_durable(&self) -> Result<(), StorageError> {
         let zeros = [0; PART_HEADER];
         let mut writes: BTreeMap<u64, Writes<'_>> = BTreeMap::new();
