@@ -232,7 +232,7 @@ pub trait LogStorage: Send {
 
     /// Writes down that everything acknowledged so far is durable, so that what cannot be read of it later is known for damage and not taken
     /// for a torn write. To be called between batches when none has come for 20 ms, and before an orderly stop; never ahead of a batch that
-    /// waits. Costs a write at most once after each batch.
+    /// waits. Costs a write at most once after each batch. Does nothing while there is no room for it, so callers that stay idle call again.
     ///
     /// # Errors
     /// Any failure; final.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use model::{open, tiny};
 use ringraft_core::{ChunkBuilder, HardState, LogOp, RecoveredState, Vote};
 use ringraft_storage::{
-    Disk, Expect, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, StorageError, StoreId, WriteBatch,
+    Disk, Expect, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions,
+    StorageError, StoreId, WriteBatch,
 };
 
 fn entry(first: u64, payload: &[u8]) -> LogOp {
@@ -133,6 +134,39 @@ fn the_last_batch_is_torn_until_it_is_vouched_for_and_damaged_after_that() {
         let found = (state.last_index, state.hard_state.term, state.damaged.len());
         assert_eq!(found, if vouched { (1, 1, 1) } else { (0, 0, 0) }, "vouched: {vouched}");
     }
+}
+
+#[test]
+fn a_vouch_without_room_is_made_up_for() {
+    let disk = MemoryDisk::new();
+    // No checkpoint, which would vouch as well.
+    let options = SegmentLogOptions { checkpoint_bytes: 1 << 20, ..tiny() };
+    let mut log = open(&disk, &options).unwrap();
+    let a = group(&mut log, "a").0;
+    disk.limit_bytes(Some(0));
+    // Each batch takes one block: the one that finds no room stands behind a full file.
+    let mut index = 1;
+    let full = loop {
+        let writes = vec![GroupWrite { group: a, ops: vec![entry(index, &[index as u8; 40])] }];
+        match log.submit(&WriteBatch { writes }) {
+            Ok(()) => assert!(log.complete().unwrap().is_empty()),
+            Err(error) => break error,
+        }
+        index += 1;
+    };
+    assert!(matches!(full, StorageError::NoRoom(_)), "{full}");
+    let operations = disk.operations();
+    log.vouch().unwrap();
+    assert_eq!(disk.operations(), operations, "there is no file to vouch in");
+    disk.limit_bytes(None);
+    log.maintain().unwrap();
+    log.vouch().unwrap();
+    drop(log);
+    disk.crash(1);
+    spoil(&disk, &[(index - 1) as u8; 40], 0);
+    let mut log = open(&disk, &options).unwrap();
+    let (_, state) = group(&mut log, "a");
+    assert_eq!((state.last_index, state.damaged.len()), (index - 1, 1), "known for damage");
 }
 
 #[test]

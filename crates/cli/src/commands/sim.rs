@@ -1,6 +1,6 @@
 //! `ringraft sim`: deterministic simulation of whole clusters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -220,8 +220,15 @@ impl Totals {
 
 /// Runs the simulation.
 pub fn run(args: &SimArgs) -> Exit {
-    // A panic inside a world is a violation that is reported as such.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic inside a world is a violation that is reported as such; what was replayed and shrunk says only once where it was.
+    let places = Mutex::new(BTreeSet::new());
+    std::panic::set_hook(Box::new(move |info| {
+        if let Some(place) = info.location().map(ToString::to_string)
+            && places.lock().insert(place.clone())
+        {
+            eprintln!("panic at {place}");
+        }
+    }));
     if let Some(name) = &args.mutant
         && let Some(exit) = put_back(args, name)
     {

@@ -28,9 +28,11 @@ impl Proof {
         self.submitted = disk.operations();
     }
 
-    /// That batch is durable.
-    pub(super) fn synced(&mut self) {
-        self.proven = self.submitted;
+    /// What was given to the store is durable. A vouch for which no file was ready has written nothing and proves nothing.
+    pub(super) fn synced(&mut self, disk: &MemoryDisk) {
+        if disk.operations() > self.submitted {
+            self.proven = self.submitted;
+        }
     }
 
     /// Whether damage is such that the store cannot tell it from a torn write.
@@ -120,14 +122,17 @@ mod tests {
     #[test]
     fn damage_is_proven_by_a_later_batch() {
         let disk = MemoryDisk::new();
-        let file = disk.create("f", 1024).unwrap();
+        let file = disk.create("f", 2048).unwrap();
         let mut proof = Proof::default();
         file.write_at(0, b"first").unwrap();
         proof.submitting(&disk);
         file.write_at(512, b"second").unwrap();
         disk.flip_bit("f", 0, 0);
         assert!(proof.may_miss(&disk));
-        proof.synced();
+        proof.synced(&disk);
+        assert!(proof.may_miss(&disk), "nothing was written that could prove it");
+        file.write_at(1024, b"third").unwrap();
+        proof.synced(&disk);
         assert!(!proof.may_miss(&disk));
         disk.flip_bit("f", 512, 0);
         assert!(proof.may_miss(&disk));

@@ -130,7 +130,10 @@ impl World {
             return self.power_went(host);
         }
         match vouched {
-            Ok(()) => self.hosts[host].proof.synced(),
+            Ok(()) => {
+                let h = &mut self.hosts[host];
+                h.proof.synced(&h.disk);
+            }
             Err(error) => {
                 let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
                 p.disk.on_batch(&mut Vec::new());
@@ -184,7 +187,8 @@ impl World {
                 }
                 Ok(_) => {
                     self.oracle.synced(host, &batch, &p.by_key);
-                    self.hosts[host].proof.synced();
+                    let h = &mut self.hosts[host];
+                    h.proof.synced(&h.disk);
                 }
                 Err(_) => self.oracle.crashed(host, Some(&batch), &p.by_key),
             }

@@ -123,6 +123,7 @@ impl Inode {
             }
         }
         current.clone_from(durable);
+        self.written.truncate(self.current.len().div_ceil(SECTOR));
     }
 }
 

@@ -110,3 +110,19 @@ fn a_read_fails_or_lies_once() {
     file.read_exact_at(0, &mut buffer).unwrap();
     assert_eq!(buffer, [0; 512]);
 }
+
+#[test]
+fn what_never_reached_the_medium_was_not_written() {
+    let disk = MemoryDisk::new();
+    let file = disk.create("f", 512).unwrap();
+    disk.sync_dir().unwrap();
+    file.write_at(0, &[1; 512]).unwrap();
+    for seed in 0.. {
+        disk.crash(seed);
+        if disk.contents("f").unwrap().is_empty() {
+            break;
+        }
+        assert!(seed < 100, "it always reaches the medium");
+    }
+    assert_eq!(disk.written_at("f", 0), 0, "there is nothing to damage");
+}
