@@ -285,14 +285,15 @@ impl Replicator {
     }
 
     /// The peer answered, in this term, a request that was sent at `sent_at`, with a promise that is good for a lease of `lease`
-    /// microseconds from then on; 0 for none.
+    /// microseconds from then on; 0 for none. A promise of a peer that does not count was given by a process whose disk is lost: it holds nobody,
+    /// also when the peer counts again.
     pub(crate) fn alive(&mut self, ticket: Ticket, sent_at: Time, lease: u64) {
         self.consecutive_errors = 0;
         self.heartbeat_failed = false;
         self.last_rpc_send_timestamp = self.last_rpc_send_timestamp.max(sent_at);
         self.acknowledged = self.acknowledged.max(Some(ticket));
         self.refuses_promise = lease == 0;
-        if lease > 0 {
+        if lease > 0 && self.counts() {
             self.promised_until = self.promised_until.max(Some(Time(sent_at.0.saturating_add(lease))));
         }
     }
@@ -520,6 +521,23 @@ mod tests {
         assert_eq!(r.counts_for(), 0);
         r.note_rejoining(0, Ticket(4), 9);
         assert_eq!(r.counts_for(), 9);
+    }
+
+    #[test]
+    fn a_late_promise_of_a_lost_disk_holds_nobody() {
+        let mut r = replicator();
+        r.alive(Ticket(1), Time(10), 100);
+        assert_eq!(r.promised_until, Some(Time(110)));
+        r.note_rejoining(5, Ticket(3), 9);
+        // An answer of the process that had the disk comes last.
+        r.note_rejoining(0, Ticket(2), 9);
+        r.alive(Ticket(2), Time(20), 100);
+        assert_eq!(r.promised_until, None);
+        r.rejoining.as_mut().unwrap().told = Some(Ticket(4));
+        r.note_rejoining(0, Ticket(4), 9);
+        assert_eq!(r.promised_until, None, "counts again");
+        r.alive(Ticket(4), Time(30), 100);
+        assert_eq!(r.promised_until, Some(Time(130)));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use model::{open, tiny};
 use ringraft_core::{ChunkBuilder, HardState, LogOp, RecoveredState, Vote};
 use ringraft_storage::{
-    Disk, Expect, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions,
-    StorageError, StoreId, WriteBatch,
+    Disk, Expect, GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError,
+    StoreId, WriteBatch,
 };
 
 fn entry(first: u64, payload: &[u8]) -> LogOp {

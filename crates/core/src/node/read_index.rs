@@ -114,7 +114,7 @@ impl NodeImpl {
             return;
         }
         if self.role.leads() {
-            self.begin_read(now, calls, None, mode, fx);
+            self.begin_read(now, now, calls, None, mode, fx);
             return;
         }
         if let Some(index) = rules::reads::index_without_asking(self.committed_index()) {
@@ -166,7 +166,7 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         if self.role.leads() {
-            self.begin_read(now, Vec::new(), Some(token), request.mode, fx);
+            self.begin_read(now, now, Vec::new(), Some(token), request.mode, fx);
             return;
         }
         let response = rules::reads::answer_of_non_leader(self.not_leader(), self.committed_index());
@@ -183,6 +183,7 @@ impl NodeImpl {
     fn begin_read(
         &mut self,
         now: Time,
+        since: Time,
         calls: Vec<CallToken>,
         reply: Option<ReplyToken>,
         mode: ReadOnlyOption,
@@ -192,7 +193,7 @@ impl NodeImpl {
         let index = rules::reads::read_index(self.committed, first);
         let replies: Vec<ReplyToken> = reply.into_iter().collect();
         let after = Ticket(self.last_ticket);
-        let round = Round { after, index, calls, replies, since: now };
+        let round = Round { after, index, calls, replies, since };
         let leased = mode == ReadOnlyOption::LeaseBased && self.lease_is_valid(now);
         if leased || rules::reads::needs_no_round(self.acknowledged_by_quorum(), after) {
             self.confirm(round, fx);
@@ -200,6 +201,7 @@ impl NodeImpl {
         }
         match self.reads.rounds.back_mut() {
             Some(last) if last.after == after => {
+                last.since = last.since.min(since);
                 last.index = last.index.max(index);
                 rules::reads::join_round(&mut last.calls, round.calls);
                 last.replies.extend(round.replies);
@@ -292,9 +294,10 @@ impl NodeImpl {
         }
         if self.role.leads() {
             let batches = std::mem::take(&mut self.reads.waiting);
-            // It has become the leader itself meanwhile.
+            // It has become the leader itself meanwhile. They have waited for a part of their time already.
+            let since = batches.first().map_or(now, |(since, _)| *since);
             let calls = batches.into_iter().flat_map(|(_, calls)| calls).collect();
-            self.begin_read(now, calls, None, self.reads.waiting_mode, fx);
+            self.begin_read(now, since, calls, None, self.reads.waiting_mode, fx);
             return;
         }
         let Some(to) = self.leader_id().cloned() else { return };

@@ -55,7 +55,8 @@ pub struct RaftOptions {
     /// Bytes of applied entries kept in memory for peers that lag (SOFAJRaft's `maxLogsInMemoryBytes`; 1 MiB).
     pub max_logs_in_memory_bytes: usize,
     /// `LeaseBased` has voters keep the promise that leases stand on, and lets a leader answer by its lease the reads that ask for it
-    /// (safe). All voters of a group must agree on it; where one does not, lease reads become quorum reads.
+    /// (safe). All voters of a group must agree on it; where one does not, lease reads become quorum reads. A voter keeps the longest promise
+    /// that it ever gave at each of its starts, whatever this says by then.
     pub read_only_options: ReadOnlyOption,
     /// A follower whose state machine is more entries behind than this refuses reads at once (off).
     pub max_read_index_lag: Option<u64>,

@@ -1,7 +1,8 @@
 //! The one clock of the process, which only the loops read.
 //!
 //! Leases and promises end by it, so it must go on while the machine is suspended: a leader that wakes up after half a minute
-//! would else rely on a lease that the others have long outlived. On Linux that is `CLOCK_BOOTTIME`. Elsewhere it is
+//! would else rely on a lease that the others have long outlived. On Linux that is `CLOCK_BOOTTIME`. What it cannot see is a virtual machine that its
+//! host pauses or restores: whether the guest's clocks go on then is the hypervisor's affair (`docs/operations.md`). Elsewhere it is
 //! [`Instant`](std::time::Instant), which may stand still meanwhile; leases are not for machines there that are suspended.
 
 #[cfg(not(shuttle))]

@@ -134,7 +134,9 @@ impl LaneLoop {
         for worker in 0..parts.fsm.len() {
             let room = if self.stopping { usize::MAX } else { handler.task_room(worker as u16).min(share) };
             parts.intake.drain_tasks(worker, room, &mut self.tasks);
-            handler.on_tasks(now, worker as u16, &mut self.tasks, out);
+            // The clock is read after the tasks are taken: a lease that ended before a read was asked must not answer it.
+            let at = crate::pipeline::clock::now();
+            handler.on_tasks(at, worker as u16, &mut self.tasks, out);
         }
         handler.on_tick(now, out);
         handler.end_turn(now, out);
