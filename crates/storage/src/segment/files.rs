@@ -38,7 +38,7 @@ impl OpenFiles {
         let file = match self.disk.open(&segment_name(number)) {
             // Those that are only kept in case may be what is missing.
             Err(StorageError::Io { kind: IoKind::Descriptors, .. }) => {
-                self.table.lock().files.clear();
+                self.close();
                 self.disk.open(&segment_name(number))
             }
             opened => opened,
@@ -57,6 +57,11 @@ impl OpenFiles {
     /// Closes a file.
     pub(crate) fn forget(&self, number: u64) {
         self.table.lock().files.remove(&number);
+    }
+
+    /// Closes every file that is only kept in case: somebody else needs a descriptor.
+    pub(crate) fn close(&self) {
+        self.table.lock().files.clear();
     }
 
     /// How to name a segment file to a person.

@@ -310,6 +310,8 @@ fn open(
     let tail = scan.tail()?;
     let mut spares = unnamed(disk, names, &manifest, tail.position())?;
     spares.append(&mut unused);
+    // What was read has been copied. The steps that follow need a descriptor at a time and are not tried again.
+    files.close();
 
     let manifest = SharedManifest::new(manifest);
     manifest.change(disk, |m| {
