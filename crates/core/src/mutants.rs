@@ -138,6 +138,8 @@ mutants! {
     H6ResentEntriesAcknowledgedEarly = "h6_resent_entries_acknowledged_early", "core", "entries that came before are acknowledged though their write is under way";
     H6OnlyTheLastFileIsSynced = "h6_only_the_last_file_is_synced", "storage", "of a batch in several files only the last is synced";
     H8BatchVouchesForItself = "h8_batch_vouches_for_itself", "storage", "a batch counts itself among those known as durable";
+    H8BatchesShareABlock = "h8_batches_share_a_block", "storage", "a batch begins in a block that holds the end of an acknowledged one";
+    H8VouchedDamagePassesForTorn = "h8_vouched_damage_passes_for_torn", "storage", "recovery cuts off as torn what a later header calls durable";
     H9WriteErrorIsIgnored = "h9_write_error_is_ignored", "storage", "an error of the write, such as a full disk, is ignored";
     H10RejoiningPeerCounts = "h10_rejoining_peer_counts", "core", "a peer that has lost its disk counts in quorums before it has caught up";
     H10RejoiningPeerVotes = "h10_rejoining_peer_votes", "core", "a node that has lost its disk votes and campaigns at once";

@@ -10,9 +10,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use ringraft_core::Mutant;
 
 use super::files::OpenFiles;
-use super::format::{DATA_START, Layout, SegmentHeader, segment_name, segment_number};
+use super::format::{DATA_START, Layout, SMALLEST_BLOCK_LOG2, SegmentHeader, segment_name, segment_number};
 use super::index::Segment;
 use super::manifest::{ManifestFile, SharedManifest};
 use super::options::SegmentLogOptions;
@@ -60,10 +61,15 @@ pub(crate) struct Origin {
     pub(crate) bytes: u64,
 }
 
+/// What a device writes at once, so that one that is torn harms nothing but what was written to it last.
+fn block_of_files(options: &SegmentLogOptions) -> u8 {
+    if Mutant::H8BatchesShareABlock.is_active() { SMALLEST_BLOCK_LOG2 } else { options.block_log2() }
+}
+
 impl Origin {
     /// What new files of the store are like by these options.
     pub(crate) fn new(store: StoreId, options: &SegmentLogOptions) -> Origin {
-        Origin { store, block_log2: options.block_log2(), bytes: options.file_bytes }
+        Origin { store, block_log2: block_of_files(options), bytes: options.file_bytes }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ringraft_core::Mutant;
+
 use super::super::format::{DATA_START, Newer, u32_at};
 use super::super::index::{Place, Segment};
 use super::super::replay::Replay;
@@ -44,6 +46,11 @@ pub(super) struct Scan {
 enum Found {
     Part(Part),
     End(&'static str),
+}
+
+/// Rule P8: whether a part was durable once, when all up to `vouched` were; one that was not may be torn.
+fn was_durable(sequence: u64, vouched: u64) -> bool {
+    vouched >= sequence && !Mutant::H8VouchedDamagePassesForTorn.is_active()
 }
 
 impl Scan {
@@ -119,7 +126,7 @@ impl Scan {
         match read_part(&self.files[file], file, offset, follows) {
             Ok(part) => match part.wrong {
                 None => Ok(Found::Part(part)),
-                Some(_) if self.vouched_up_to()? >= part.header.sequence => Ok(Found::Part(part)),
+                Some(_) if was_durable(part.header.sequence, self.vouched_up_to()?) => Ok(Found::Part(part)),
                 Some(why) => Ok(Found::End(why)),
             },
             Err(NoPart::Missing(why)) => Ok(Found::End(why)),
@@ -235,7 +242,7 @@ impl Scan {
         })?;
         let cut = found.len();
         stale.extend(found.into_iter().map(|(file, at)| (Arc::clone(&self.files[file].segment), at)));
-        if synced >= self.position.sequence {
+        if was_durable(self.position.sequence, synced) {
             let segment = &self.files[self.position_file].segment;
             let what = format!(
                 "batch {} was durable and cannot be read ({}); the stream goes on up to batch {synced} at least",
