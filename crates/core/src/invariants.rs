@@ -26,6 +26,8 @@ pub(crate) struct Moment {
     pub(crate) removed: LogId,
     /// Whether term and vote are durable.
     pub(crate) hard_state_is_durable: bool,
+    /// Whether the longest promise that it gave is durable.
+    pub(crate) promise_is_durable: bool,
     pub(crate) last: LogId,
     pub(crate) stable: LogIndex,
     pub(crate) committed: LogIndex,
@@ -74,6 +76,7 @@ const INVARIANTS: &[Invariant] = &[
     ("only a leader sends entries", only_a_leader_sends_entries),
     ("a vote is asked for when it is durable", votes_are_asked_for_when_durable),
     ("no answer speaks for a term that can be forgotten", answers_speak_for_durable_terms),
+    ("no promise is given that can be forgotten", promises_are_durable),
     ("entries are acknowledged when they are durable", entries_are_acknowledged_when_durable),
     ("one change of the members at a time", one_change_at_a_time),
     ("a removal is known when it is written", removal_is_written),
@@ -212,6 +215,15 @@ fn answers_speak_for_durable_terms(step: Step<'_>) -> bool {
     let forgettable = !step.after.hard_state_is_durable;
     let tells = |response: &RaftResponse| response.term().is_some();
     step.fx.replies.iter().all(|reply| reply.after_durable || !(forgettable && tells(&reply.response)))
+}
+
+/// The longest promise is durable before an answer gives any; forgotten, it would bind nobody, and a leader relies on it (thesis §6.4.1).
+fn promises_are_durable(step: Step<'_>) -> bool {
+    let forgettable = !step.after.promise_is_durable;
+    step.fx.replies.iter().all(|reply| match &reply.response {
+        RaftResponse::AppendEntries(response) if response.promised > 0 => reply.after_durable || !forgettable,
+        _ => true,
+    })
 }
 
 /// An acknowledgement of entries that this very step writes leaves after the write. Only acknowledgements of entries are a success

@@ -60,6 +60,7 @@ mutants! {
     B10NoPromise = "b10_no_promise", "core", "voters promise a lease and vote for others all the same";
     B10RestartForgetsThePromise = "b10_restart_forgets_the_promise", "core", "a voter that is started again votes at once, whatever it has promised";
     B10PromiseIsNotCompared = "b10_promise_is_not_compared", "core", "a leader takes every promise for one of its own election time-out";
+    B10PromiseLeavesBeforeDurable = "b10_promise_leaves_before_durable", "core", "an answer that promises longer than ever leaves before that is written down";
     B10WrittenPromiseIsForgotten = "b10_written_promise_is_forgotten", "core", "a voter that is started again keeps the promise of its options, not the one that it gave";
     B12LeaseOutlivesTransfer = "b12_lease_outlives_transfer", "core", "a leader whose transfer came to nothing relies on its lease again";
     B7LeaseUntilStepDown = "b7_lease_until_step_down", "core", "a leader relies on its lease for as long as it leads";

@@ -48,6 +48,11 @@ impl LogImage {
         &self.hard_state
     }
 
+    /// The longest promise to help no candidate that was written down, in milliseconds.
+    pub fn promised_ms(&self) -> u64 {
+        self.promised_ms
+    }
+
     /// The committed configuration that no longer names the node, as it was written down; 0/0 for none.
     pub fn member_removed(&self) -> LogId {
         self.member_removed

@@ -22,6 +22,7 @@ fn follower() -> Moment {
         rejoining: false,
         removed: LogId::default(),
         hard_state_is_durable: true,
+        promise_is_durable: true,
         last: LogId::new(5, 3),
         stable: 5,
         committed: 4,
@@ -111,6 +112,8 @@ fn every_invariant_is_broken_by_a_step() {
         rejoining: 0,
         extensions: Extensions::NONE,
     };
+    let promise = AppendEntriesResponse { promised: 1000, ..success };
+    let forgettable = Moment { promise_is_durable: false, ..follower() };
     let entry = Arc::new(EntryChunk::no_op(LogId::new(6, 3)));
     let acknowledged =
         Effects { log: vec![LogOp::Append(entry)], ..replies(RaftResponse::AppendEntries(success)) };
@@ -173,6 +176,12 @@ fn every_invariant_is_broken_by_a_step() {
             Moment { hard_state_is_durable: false, ..candidate() },
         ),
         ("no answer speaks for a term that can be forgotten", follower(), replies(granted), unstable),
+        (
+            "no promise is given that can be forgotten",
+            follower(),
+            replies(RaftResponse::AppendEntries(promise)),
+            forgettable,
+        ),
         ("entries are acknowledged when they are durable", follower(), acknowledged, follower()),
         (
             "one change of the members at a time",

@@ -30,9 +30,11 @@ impl NodeImpl {
             Err(status) => (RaftResponse::Error(status), false),
         };
         // No answer speaks for a term, or gives a promise, that could be forgotten.
-        let promises = matches!(&response, RaftResponse::AppendEntries(r) if r.promised > 0);
-        let after_durable =
-            after_durable || self.hard_state_unstable(fx) || promises && self.promise_unstable(fx);
+        let promised =
+            if let RaftResponse::AppendEntries(response) = &response { response.promised } else { 0 };
+        let after_durable = after_durable
+            || self.hard_state_unstable(fx)
+            || rules::reads::promise_waits_for_disk(promised, self.promise_unstable(fx));
         fx.replies.push(Reply { token, response, after_durable });
     }
 

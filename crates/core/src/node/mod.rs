@@ -422,6 +422,7 @@ impl NodeImpl {
             rejoining: self.rejoining,
             removed: self.removal.at(),
             hard_state_is_durable: self.hard_state_sequence <= self.log.persisted_sequence(),
+            promise_is_durable: self.promise_sequence <= self.log.persisted_sequence(),
             last: self.log.last_id(),
             stable: self.log.stable_index(),
             committed: self.committed,

@@ -122,6 +122,13 @@ pub(crate) fn bound_after_start(written: u64, own: u64) -> u64 {
     if Mutant::B10WrittenPromiseIsForgotten.is_active() { own } else { own.max(written) }
 }
 
+/// Whether an answer that promises `promised` milliseconds waits for the disk: `unstable` says that the longest promise is not durable yet.
+///
+/// A promise that is forgotten binds nobody, while a leader relies on it.
+pub(crate) fn promise_waits_for_disk(promised: u64, unstable: bool) -> bool {
+    promised > 0 && unstable && !Mutant::B10PromiseLeavesBeforeDurable.is_active()
+}
+
 /// Until when a voter helps no candidate, and is none: after its start and after a leader's message, the later of both.
 ///
 /// A voter that helps a candidate before ends a lease that its leader relies on.

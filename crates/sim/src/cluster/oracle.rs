@@ -6,7 +6,7 @@ use ringraft_storage::{GroupKey, LogReader, WriteBatch};
 use rustc_hash::FxHashMap;
 
 use super::checks::{
-    Bounds, Load, OpenRequest, acknowledges, log_as_written, speaks_for, stable_mark, votes,
+    Bounds, Load, OpenRequest, acknowledges, binds_itself, log_as_written, speaks_for, stable_mark, votes,
 };
 use super::recovery::explain;
 use super::world::broken;
@@ -245,6 +245,11 @@ impl Oracle {
         if let Some(term) = reply.response.term() {
             speaks_for(stable, term)
                 .map_err(|what| broken("term durable before it is told", format!("host {host} {what}")))?;
+        }
+        if let RaftResponse::AppendEntries(response) = &reply.response {
+            binds_itself(stable, response.promised).map_err(|what| {
+                broken("promise durable before it is given", format!("host {host} {what}"))
+            })?;
         }
         match &reply.response {
             RaftResponse::RequestVote(response) if response.granted && request.vote => {

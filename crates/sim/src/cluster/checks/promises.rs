@@ -39,6 +39,17 @@ pub(in crate::cluster) fn acknowledges(stable: &LogImage, last: LogIndex, term: 
     }
 }
 
+/// An answer promises to help no candidate for `promised` milliseconds: the disk must hold a promise as long as that.
+///
+/// # Errors
+/// It does not.
+pub(in crate::cluster) fn binds_itself(stable: &LogImage, promised: u64) -> Result<(), String> {
+    match stable.promised_ms() {
+        written if written >= promised => Ok(()),
+        written => Err(format!("promises {promised} ms, and its disk knows of {written}")),
+    }
+}
+
 /// A node counts everything up to `index` as stable: its disk must hold there what the node means.
 ///
 /// # Errors
@@ -72,7 +83,7 @@ pub(in crate::cluster) fn log_as_written(accepted: &LogImage, last: LogId) -> Re
 
 #[cfg(test)]
 mod tests {
-    use ringraft_core::{HardState, Vote};
+    use ringraft_core::{HardState, LogOp, Vote};
 
     use super::*;
 
@@ -97,6 +108,16 @@ mod tests {
         assert_eq!(acknowledges(&stable, 2, 2), Ok(()));
         assert!(acknowledges(&stable, 2, 3).is_err());
         assert!(acknowledges(&stable, 3, 2).is_err());
+    }
+
+    #[test]
+    fn a_promise_that_the_disk_does_not_know() {
+        let mut stable = LogImage::default();
+        assert!(binds_itself(&stable, 1).is_err());
+        stable.apply(&LogOp::Promise { ms: 300 });
+        assert_eq!(binds_itself(&stable, 300), Ok(()));
+        assert_eq!(binds_itself(&stable, 0), Ok(()));
+        assert!(binds_itself(&stable, 301).is_err());
     }
 
     #[test]
