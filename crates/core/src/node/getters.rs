@@ -37,6 +37,16 @@ impl NodeImpl {
         self.state() == NodeState::Leader
     }
 
+    /// Whether it leads and may answer reads by its lease at this time.
+    pub fn holds_lease(&self, now: Time) -> bool {
+        self.lease_is_valid(now)
+    }
+
+    /// Whether a promise keeps it from helping a candidate, and from being one, at this time.
+    pub fn is_bound(&self, now: Time) -> bool {
+        self.keeps_promise(now)
+    }
+
     /// Whether it has lost its disk and not caught up since: it neither votes nor counts.
     pub fn is_rejoining(&self) -> bool {
         self.rejoining

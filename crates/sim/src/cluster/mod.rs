@@ -9,6 +9,7 @@ mod faults;
 mod fsm_stage;
 mod host;
 mod last_calls;
+mod leases;
 mod liveness;
 mod machine;
 mod network;

@@ -240,6 +240,7 @@ impl World {
             }
             self.oracle.stepped(group, host, node, self.now)?;
             self.leader_can_write(group, host, node)?;
+            self.lease_stands(group, host, node)?;
         }
         self.report.trace_hash = hash;
         Ok(())
