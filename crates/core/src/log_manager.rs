@@ -34,6 +34,8 @@ pub(crate) struct LogManager {
     initial: ConfigurationEntry,
     /// Forced upon this node; in force until the log brings another.
     forced: Option<ConfigurationEntry>,
+    /// Counts the changes of the configuration in force.
+    configuration_version: u64,
     tail: VecDeque<Arc<EntryChunk>>,
     tail_bytes: usize,
     stable: LogIndex,
@@ -84,6 +86,7 @@ impl LogManager {
             configurations,
             initial,
             forced: None,
+            configuration_version: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
             stable: last_index,
@@ -170,6 +173,12 @@ impl LogManager {
         self.forced.as_ref().unwrap_or_else(|| self.configurations.last().unwrap_or(&self.initial))
     }
 
+    /// Another number whenever the configuration in force may be another one: what was made of it before must be made anew. Its entry
+    /// is no such number, for forced members have none of their own.
+    pub(crate) fn configuration_version(&self) -> u64 {
+        self.configuration_version
+    }
+
     /// Whether `peer` votes by the configuration in force, or by one that may still count because no later one is known to be
     /// committed (thesis §4.2.2).
     pub(crate) fn may_decide(&self, peer: &PeerId, committed: LogIndex) -> bool {
@@ -224,6 +233,7 @@ impl LogManager {
     /// Forces a configuration, until the log brings another.
     pub(crate) fn force_configuration(&mut self, conf: Configuration) {
         self.forced = Some(ConfigurationEntry { id: self.last, conf, old_conf: Configuration::default() });
+        self.configuration_version += 1;
     }
 
     /// Since when the oldest write is under way.
@@ -253,6 +263,7 @@ impl LogManager {
             let (conf, old_conf) = (conf.clone(), old_conf.clone());
             self.configurations.push(ConfigurationEntry { id: chunk.last_id(), conf, old_conf });
             self.forced = None;
+            self.configuration_version += 1;
         }
         self.last = chunk.last_id();
         self.tail_bytes += chunk.memory_bytes();
@@ -279,6 +290,7 @@ impl LogManager {
         }
         self.terms.retain(|t| t.0 < from);
         rules::membership::forget_truncated(&mut self.configurations, from);
+        self.configuration_version += 1;
         self.last = self.terms.last().map_or(self.before_first, |t| LogId::new(keep, t.1));
     }
 
