@@ -2,7 +2,7 @@
 
 use crate::ballot::Ballot;
 use crate::ballot_box::BallotBox;
-use crate::node::membership::ConfigurationCtx;
+use crate::node::configuration_ctx::ConfigurationCtx;
 use crate::node::state::{NodeEvent, NodeState};
 use crate::node::transfer::Transfer;
 use crate::peer::PeerId;
