@@ -169,7 +169,7 @@ impl Node {
     ///
     /// The call ends always. New voters catch up for as long as they come nearer to the end of the log (`ECATCHUP` after ten election time-outs in
     /// which one did not). Each of the one or two entries of the change then has an election time-out and
-    /// [`disk_stall_timeout_ms`](crate::RaftOptions::disk_stall_timeout_ms) to be committed; where disks or links of members stand still for longer
+    /// [`disk_stall_timeout_ms`](crate::NodeOptions::disk_stall_timeout_ms) to be committed; where disks or links of members stand still for longer
     /// the outcome is [`CallFailure::Unknown`] with `ETIMEDOUT`: the entry is in the log, the change goes on, and another one is refused
     /// as busy until it is over ([`describe`](Node::describe) says how far it is).
     pub fn change_members(&self, change: MembershipChange, prev_index: Option<LogIndex>) -> CallFuture {
