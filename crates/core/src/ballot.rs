@@ -1,5 +1,6 @@
 //! One round of votes over both halves of a configuration (SOFAJRaft's `Ballot`).
 
+use crate::electorate::Electorate;
 use crate::peer::{ConfigurationEntry, PeerId};
 use crate::rules;
 
@@ -22,9 +23,10 @@ impl Ballot {
         }
     }
 
-    /// Whether a majority of the configuration, and of the old one while joint, granted.
+    /// Whether a majority of the configuration, and of the old one while joint, granted. By name: whoever asks for votes does so a few
+    /// times in its term, and others may bring it another configuration in between.
     pub(crate) fn is_granted(&self, conf: &ConfigurationEntry) -> bool {
-        rules::quorum::elects(conf, |peer| self.granted.contains(peer))
+        rules::quorum::elects(&Electorate::of(conf, |peer| peer), |peer| self.granted.contains(peer))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a quorum allows to commit (SOFAJRaft's `BallotBox`).
 
-use crate::peer::{ConfigurationEntry, PeerId};
+use crate::electorate::Electorate;
 use crate::rules;
 use crate::types::LogIndex;
 
@@ -39,14 +39,14 @@ impl BallotBox {
         self.pending_index
     }
 
-    /// How far behind `committed` both majorities hold the log durably; `held` is the durable index of a peer.
-    pub(crate) fn commit_at(
+    /// How far behind `committed` both majorities hold the log durably; `held` is the durable index of a member.
+    pub(crate) fn commit_at<M: Copy>(
         &mut self,
         committed: LogIndex,
-        conf: &ConfigurationEntry,
-        held: impl FnMut(&PeerId) -> LogIndex,
+        members: &Electorate<M>,
+        held: impl Fn(M) -> LogIndex,
     ) -> Counted {
-        let index = rules::quorum::durable_index(conf, held, &mut self.scratch);
+        let index = rules::quorum::durable_index(members, held, &mut self.scratch);
         if index <= committed {
             return Counted::Nothing;
         }
@@ -60,6 +60,7 @@ impl BallotBox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::{ConfigurationEntry, PeerId};
 
     /// Counts what the peers of `held` hold; gives the commit index, which was `committed`.
     fn commit(
@@ -69,7 +70,7 @@ mod tests {
         held: &[(&str, u64)],
     ) -> LogIndex {
         let held = |p: &PeerId| held.iter().find(|(name, _)| p.to_string() == *name).map_or(0, |(_, i)| *i);
-        match bx.commit_at(committed, conf, held) {
+        match bx.commit_at(committed, &Electorate::of(conf, |peer| peer), held) {
             Counted::Committed(index) => index,
             Counted::Nothing | Counted::OldTerm => committed,
         }

@@ -20,6 +20,15 @@ struct PendingWrite {
     since: Time,
 }
 
+/// What is remembered of configurations that were dropped.
+#[derive(Debug, Default)]
+struct Forgotten {
+    /// One of them named this node.
+    named_own: bool,
+    /// One of them had another voter.
+    had_others: bool,
+}
+
 /// The log as the owner thread sees it (SOFAJRaft's `LogManager` and `ConfigurationManager`).
 ///
 /// Entries live in the store; the *tail* holds the recent ones as shared chunks, so that replication and
@@ -30,10 +39,14 @@ pub(crate) struct LogManager {
     last: LogId,
     /// First index of each stretch of one term.
     terms: Vec<(LogIndex, Term)>,
+    /// Those that can still be asked for, ascending: see [`forget_configurations`](LogManager::forget_configurations).
     configurations: Vec<ConfigurationEntry>,
+    forgotten: Forgotten,
     initial: ConfigurationEntry,
     /// Forced upon this node; in force until the log brings another.
     forced: Option<ConfigurationEntry>,
+    /// Counts the changes of the configuration in force.
+    configuration_version: u64,
     tail: VecDeque<Arc<EntryChunk>>,
     tail_bytes: usize,
     stable: LogIndex,
@@ -82,8 +95,10 @@ impl LogManager {
             last,
             terms,
             configurations,
+            forgotten: Forgotten::default(),
             initial,
             forced: None,
+            configuration_version: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
             stable: last_index,
@@ -170,6 +185,12 @@ impl LogManager {
         self.forced.as_ref().unwrap_or_else(|| self.configurations.last().unwrap_or(&self.initial))
     }
 
+    /// Another number whenever the configuration in force may be another one: what was made of it before must be made anew. Its entry
+    /// is no such number, for forced members have none of their own.
+    pub(crate) fn configuration_version(&self) -> u64 {
+        self.configuration_version
+    }
+
     /// Whether `peer` votes by the configuration in force, or by one that may still count because no later one is known to be
     /// committed (thesis §4.2.2).
     pub(crate) fn may_decide(&self, peer: &PeerId, committed: LogIndex) -> bool {
@@ -205,9 +226,10 @@ impl LogManager {
         None
     }
 
-    /// Whether a configuration that is known here names `peer`.
-    pub(crate) fn ever_named(&self, peer: &PeerId) -> bool {
-        std::iter::once(&self.initial).chain(&self.configurations).any(|entry| entry.names(peer))
+    /// Whether a configuration that is, or ever was, known here names this node, `own`.
+    pub(crate) fn ever_named(&self, own: &PeerId) -> bool {
+        self.forgotten.named_own
+            || std::iter::once(&self.initial).chain(&self.configurations).any(|entry| entry.names(own))
     }
 
     /// Whether members are forced upon this node, and the log has not brought others since.
@@ -215,15 +237,36 @@ impl LogManager {
         self.forced.is_some()
     }
 
-    /// Whether no configuration that is known here has another voter than `peer`.
-    pub(crate) fn was_always_alone(&self, peer: &PeerId) -> bool {
+    /// Whether no configuration that is, or ever was, known here has another voter than this node, `own`.
+    pub(crate) fn was_always_alone(&self, own: &PeerId) -> bool {
         let known = std::iter::once(&self.initial).chain(&self.configurations);
-        known.flat_map(ConfigurationEntry::voters).all(|voter| voter == peer)
+        !self.forgotten.had_others && known.flat_map(ConfigurationEntry::voters).all(|voter| voter == own)
+    }
+
+    /// Drops the configurations for which nobody can ask any more, where this node, `own`, has applied everything up to `applied`. Each
+    /// election logs one, so that they would grow for ever.
+    ///
+    /// Kept are the newest one that is applied, and all behind it:
+    /// - what is in force, and what would be after a truncation: that stops at the commit index, which applied is never ahead of;
+    /// - all that may still count because no later one is known to be committed, with the newest that is: there
+    ///   [`may_decide`](Self::may_decide) and [`removal_of`](Self::removal_of) stop;
+    /// - those that are still to be handed to the state machine ([`configuration_at`](Self::configuration_at));
+    /// - what was in force at the last applied entry: a snapshot is made there, and the log is cut off there at most.
+    ///
+    /// Of the others it is remembered whether they named this node and whether it was alone in them: otherwise a removed member would
+    /// take itself for one that was never added.
+    pub(crate) fn forget_configurations(&mut self, applied: LogIndex, own: &PeerId) {
+        let applied = self.configurations.partition_point(|entry| entry.id.index <= applied);
+        for entry in self.configurations.drain(..applied.saturating_sub(1)) {
+            self.forgotten.named_own |= entry.names(own);
+            self.forgotten.had_others |= entry.voters().any(|voter| voter != own);
+        }
     }
 
     /// Forces a configuration, until the log brings another.
     pub(crate) fn force_configuration(&mut self, conf: Configuration) {
         self.forced = Some(ConfigurationEntry { id: self.last, conf, old_conf: Configuration::default() });
+        self.configuration_version += 1;
     }
 
     /// Since when the oldest write is under way.
@@ -253,6 +296,7 @@ impl LogManager {
             let (conf, old_conf) = (conf.clone(), old_conf.clone());
             self.configurations.push(ConfigurationEntry { id: chunk.last_id(), conf, old_conf });
             self.forced = None;
+            self.configuration_version += 1;
         }
         self.last = chunk.last_id();
         self.tail_bytes += chunk.memory_bytes();
@@ -279,6 +323,7 @@ impl LogManager {
         }
         self.terms.retain(|t| t.0 < from);
         rules::membership::forget_truncated(&mut self.configurations, from);
+        self.configuration_version += 1;
         self.last = self.terms.last().map_or(self.before_first, |t| LogId::new(keep, t.1));
     }
 

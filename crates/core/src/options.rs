@@ -143,6 +143,12 @@ impl CoreOptions {
         }
     }
 
+    /// How long a configuration that a leader has logged may stay uncommitted before who asked for it is told, in milliseconds: an election
+    /// time-out to get to the members, and what a disk may take that is not stalled.
+    pub(crate) fn change_step_ms(&self) -> u64 {
+        self.election_timeout_ms.saturating_add(self.disk_stall_ms())
+    }
+
     /// For how long after a message was sent its answer proves that the peer is there, in microseconds.
     pub(crate) fn lease_micros(&self) -> u64 {
         // A percentage of milliseconds: times 1000, over 100.

@@ -1,4 +1,4 @@
-//! What a leader knows of one peer (SOFAJRaft's `Replicator`), and of all of them (`ReplicatorGroup`).
+//! What a leader knows of one peer (SOFAJRaft's `Replicator`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -183,6 +183,7 @@ impl Replicator {
 
     /// Remembers a request that goes out.
     pub(crate) fn sent(&mut self, inflight: Inflight) {
+        debug_assert!(self.inflights.back().is_none_or(|last| last.ticket < inflight.ticket));
         self.inflight_bytes += inflight.bytes;
         self.inflights.push_back(inflight);
     }
@@ -190,7 +191,7 @@ impl Replicator {
     /// Takes the request of this ticket and every earlier one, whose answers add nothing any more; `None` for a
     /// ticket of before a reset.
     pub(crate) fn answered(&mut self, ticket: Ticket) -> Option<Inflight> {
-        let position = self.inflights.iter().position(|i| i.ticket == ticket)?;
+        let position = self.inflight_of(ticket)?;
         let mut newest = None;
         for inflight in self.inflights.drain(..=position) {
             self.inflight_bytes -= rules::replication::window_bytes_given_back(inflight.bytes);
@@ -201,7 +202,12 @@ impl Replicator {
 
     /// Whether the request of this ticket is unanswered and not forgotten.
     pub(crate) fn awaits(&self, ticket: Ticket) -> bool {
-        self.inflights.iter().any(|i| i.ticket == ticket)
+        self.inflight_of(ticket).is_some()
+    }
+
+    /// Where the request of this ticket stands among those in flight: they were sent, and so numbered, one after the other.
+    fn inflight_of(&self, ticket: Ticket) -> Option<usize> {
+        self.inflights.binary_search_by_key(&ticket, |i| i.ticket).ok()
     }
 
     /// When the oldest unanswered request was sent.
@@ -245,7 +251,7 @@ impl Replicator {
     /// The link to the peer has no room: the request of this ticket, and what was to follow it, was not sent. It goes out again, with
     /// nothing forgotten of what is in flight, when the link has room, or after a pause.
     pub(crate) fn not_sent(&mut self, ticket: Ticket, now: Time, pause_ms: u64) {
-        let Some(position) = self.inflights.iter().position(|i| i.ticket == ticket) else { return };
+        let Some(position) = self.inflight_of(ticket) else { return };
         for inflight in self.inflights.drain(position..).rev() {
             self.inflight_bytes -= inflight.bytes;
             self.next_index = inflight.prev + 1;
@@ -340,61 +346,6 @@ pub(crate) fn next_after_rejection(
         None => last_log_index.unwrap_or(0).saturating_add(1),
     };
     rules::replication::next_probe(prev, wanted)
-}
-
-/// The replicators of a leader, in the order of the configuration.
-#[derive(Debug, Default)]
-pub(crate) struct ReplicatorGroup {
-    replicators: Vec<Replicator>,
-}
-
-impl ReplicatorGroup {
-    /// Nobody.
-    pub(crate) const fn none() -> ReplicatorGroup {
-        ReplicatorGroup { replicators: Vec::new() }
-    }
-
-    /// Starts replicating to a peer, unless that goes on already.
-    pub(crate) fn add_replicator(&mut self, peer: &PeerId, last_index: LogIndex, now: Time) {
-        if self.get(peer).is_none() {
-            self.replicators.push(Replicator::new(peer.clone(), last_index, now));
-        }
-    }
-
-    /// Ends the replicators of peers that are not wanted any more.
-    pub(crate) fn retain(&mut self, wanted: impl Fn(&PeerId) -> bool) {
-        self.replicators.retain(|r| wanted(&r.peer));
-    }
-
-    /// The replicator of a peer.
-    pub(crate) fn get(&self, peer: &PeerId) -> Option<&Replicator> {
-        self.replicators.iter().find(|r| r.peer == *peer)
-    }
-
-    /// The replicator of a peer.
-    pub(crate) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Replicator> {
-        self.replicators.iter_mut().find(|r| r.peer == *peer)
-    }
-
-    /// The replicator at a position.
-    pub(crate) fn at(&mut self, position: usize) -> Option<&mut Replicator> {
-        self.replicators.get_mut(position)
-    }
-
-    /// Position of a peer's replicator.
-    pub(crate) fn position(&self, peer: &PeerId) -> Option<usize> {
-        self.replicators.iter().position(|r| r.peer == *peer)
-    }
-
-    /// Number of replicators.
-    pub(crate) fn len(&self) -> usize {
-        self.replicators.len()
-    }
-
-    /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Replicator> {
-        self.replicators.iter()
-    }
 }
 
 #[cfg(test)]

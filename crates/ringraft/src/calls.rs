@@ -94,21 +94,31 @@ impl fmt::Debug for CallFuture {
 impl Node {
     /// Waits until this node's state machine has applied everything that was acknowledged anywhere before this call, so that
     /// reading it is linearizable. Works on leader, follower and learner; costs no log entry and no disk write.
+    ///
+    /// The future ends within [`read_index_timeout_ms`](crate::RaftOptions::read_index_timeout_ms), whatever leader, disks and state
+    /// machine do: [`ApplyError::ReadFailed`] with `ETIMEDOUT`. (A caller who asked to wait for room in the ring may have waited as long before.)
     pub fn read_index(&self, mode: ReadOnlyOption) -> ReadIndexFuture {
         let (promise, waiter) = promise();
-        // The refusal, if any, is what the future says.
-        let _ = self.read_index_with(mode, Completion::promise(promise));
+        match self.watch_read(promise.expiry()) {
+            Ok(()) => {
+                // The refusal, if any, is what the future says.
+                let _ = self.read_index_with(mode, Completion::promise(promise));
+            }
+            Err(error) => promise.fulfil(Err(error)),
+        }
         ReadIndexFuture(waiter)
     }
 
     /// As [`read_index`](Node::read_index), with a completion, which runs on the group's state-machine worker: nothing is applied
-    /// while it runs, so that it sees exactly one state. [`Applied::index`](crate::Applied::index) is the read index.
+    /// while it runs, so that it sees exactly one state. [`Applied::index`](crate::Applied::index) is the read index. Since it runs there,
+    /// it waits for a state machine that stands still, also to hear that the read has failed: where that must not be, give who asked a
+    /// time-out of its own, or use the future.
     ///
     /// # Errors
     /// The read was refused at once, and the completion has been told the same: [`ApplyError::Busy`], [`ApplyError::Shutdown`].
     pub fn read_index_with(&self, mode: ReadOnlyOption, done: Completion) -> Result<(), ApplyError> {
         let event = LaneEvent::Read(ReadEvent { handle: self.handle(), mode, done });
-        let error = match self.publish(event) {
+        let error = match self.publish_read(event) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -156,6 +166,12 @@ impl Node {
     }
 
     /// Changes the members; with `prev_index` only if the configuration in force is the log entry at that index.
+    ///
+    /// The call ends always. New voters catch up for as long as they come nearer to the end of the log (`ECATCHUP` after ten election time-outs in
+    /// which one did not). Each of the one or two entries of the change then has an election time-out and
+    /// [`disk_stall_timeout_ms`](crate::NodeOptions::disk_stall_timeout_ms) to be committed; where disks or links of members stand still for longer
+    /// the outcome is [`CallFailure::Unknown`] with `ETIMEDOUT`: the entry is in the log, the change goes on, and another one is refused
+    /// as busy until it is over ([`describe`](Node::describe) says how far it is).
     pub fn change_members(&self, change: MembershipChange, prev_index: Option<LogIndex>) -> CallFuture {
         self.call(NodeCall::ChangeMembers { change, prev_index })
     }

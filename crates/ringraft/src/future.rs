@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,23 @@ impl<T> std::fmt::Debug for Promise<T> {
     }
 }
 
+/// Ends a promise that takes too long, beside whoever is to fulfil it: the first of both counts.
+pub(crate) struct Expiry<T>(Weak<Shared<T>>);
+
+impl<T> Expiry<T> {
+    /// Gives the waiter `value`, unless it has one, or will get none, or waits no more.
+    pub(crate) fn end(&self, value: T) {
+        if let Some(shared) = self.0.upgrade() {
+            fill(&shared, Slot::Full(value));
+        }
+    }
+
+    /// Whether there is nothing left to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.upgrade().is_none_or(|shared| !matches!(*shared.slot.lock(), Slot::Empty(_)))
+    }
+}
+
 /// The side that waits.
 pub struct Waiter<T>(Arc<Shared<T>>);
 
@@ -99,6 +116,14 @@ impl<T> Promise<T> {
     /// happens. That may be an owner: it must be short and must neither block nor panic.
     pub(crate) fn calling(call: impl FnOnce(Option<T>) + Send + 'static) -> Promise<T> {
         Promise(Some(Receiver::Call(Box::new(call))))
+    }
+
+    /// What ends it when its time is over. A promise that calls has nobody who waits, and nothing to end.
+    pub(crate) fn expiry(&self) -> Expiry<T> {
+        match &self.0 {
+            Some(Receiver::Slot(shared)) => Expiry(Arc::downgrade(shared)),
+            Some(Receiver::Call(_)) | None => Expiry(Weak::new()),
+        }
     }
 
     /// Whether nobody can wait for it any more.
@@ -122,10 +147,17 @@ impl<T> Drop for Promise<T> {
     }
 }
 
-fn fill<T>(shared: &Shared<T>, slot: Slot<T>) {
-    let before = std::mem::replace(&mut *shared.slot.lock(), slot);
+/// Fills an empty slot. One that is not has been ended before, and whoever waited for it has its outcome.
+fn fill<T>(shared: &Shared<T>, value: Slot<T>) {
+    let waker = {
+        let mut slot = shared.slot.lock();
+        let Slot::Empty(waker) = &mut *slot else { return };
+        let waker = waker.take();
+        *slot = value;
+        waker
+    };
     shared.filled.notify_all();
-    if let Slot::Empty(Some(waker)) = before {
+    if let Some(waker) = waker {
         waker.wake();
     }
 }

@@ -470,6 +470,7 @@ impl Inner {
             recovered.before_first.index,
         );
         let (apply_task_mode, disable_cli) = (options.apply_task_mode, options.disable_cli);
+        let read_index_timeout_ms = options.raft_options.read_index_timeout_ms;
         let mut core = options.to_core(group_id.clone(), server_id.clone());
         core.rejoin = self.rejoined;
         core.max_entry_bytes = self.largest_entry;
@@ -496,6 +497,7 @@ impl Inner {
             apply_task_mode,
             max_task_bytes: self.max_task_bytes,
             disable_cli,
+            read_index_timeout_ms,
             status,
             control: self.lanes[lane].0.control.clone(),
         };

@@ -61,6 +61,7 @@ mod leader_watch;
 mod node;
 mod options;
 mod pipeline;
+mod read_deadlines;
 mod recover_cluster;
 pub mod rpc;
 mod service;

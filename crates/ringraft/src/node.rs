@@ -12,11 +12,12 @@ use ringraft_core::{
 use ringraft_ring::{Producer, TryPublishError};
 
 use crate::completion::{ApplyError, ApplyResult, Completion, Deliveries};
-use crate::future::{ProposeFuture, promise};
+use crate::future::{Expiry, ProposeFuture, promise};
 use crate::handler::{ApplyEvent, Control, GroupHandle, LaneEvent};
 use crate::leader_watch::{KnownLeader, LeaderFuture, LeaderWatch};
 use crate::options::ApplyTaskMode;
-use crate::pipeline::on_host_thread;
+use crate::pipeline::{now, on_host_thread};
+use crate::read_deadlines::ReadDeadlines;
 use crate::task::Task;
 
 const STATES: [NodeState; 7] = [
@@ -54,6 +55,7 @@ pub struct NodeStatus {
     leader_watch: LeaderWatch,
     configuration: RwLock<ConfigurationEntry>,
     error: RwLock<Option<Status>>,
+    read_deadlines: ReadDeadlines,
 }
 
 /// The numbers of a [`NodeStatus`].
@@ -82,6 +84,7 @@ impl Default for NodeStatus {
             leader_watch: LeaderWatch::default(),
             configuration: RwLock::default(),
             error: RwLock::new(None),
+            read_deadlines: ReadDeadlines::default(),
         }
     }
 }
@@ -154,6 +157,11 @@ impl NodeStatus {
         self.error.write().get_or_insert_with(|| status.clone());
     }
 
+    /// Reads that futures wait for.
+    pub(crate) fn read_deadlines(&self) -> &ReadDeadlines {
+        &self.read_deadlines
+    }
+
     pub(crate) fn state(&self) -> NodeState {
         state_from_byte(self.state.load(Ordering::Acquire))
     }
@@ -179,6 +187,7 @@ pub(crate) struct NodeShared {
     pub(crate) apply_task_mode: ApplyTaskMode,
     pub(crate) max_task_bytes: usize,
     pub(crate) disable_cli: bool,
+    pub(crate) read_index_timeout_ms: u64,
     pub(crate) status: Arc<NodeStatus>,
     /// The lane's ring for control, which is drained whatever else waits.
     pub(crate) control: Producer<LaneEvent>,
@@ -293,6 +302,29 @@ impl Node {
             return self.ring.publish(event).map_err(|closed| TryPublishError::Closed(closed.into_inner()));
         }
         self.ring.try_publish(event)
+    }
+
+    /// Publishes a read, which may wait no longer than a read may in all.
+    pub(crate) fn publish_read(&self, event: LaneEvent) -> Result<(), TryPublishError<LaneEvent>> {
+        if self.may_block() {
+            let limit = Duration::from_millis(self.shared.read_index_timeout_ms);
+            return self.ring.publish_timeout(event, limit);
+        }
+        self.ring.try_publish(event)
+    }
+
+    /// Has the owner end the read of a future in its time.
+    pub(crate) fn watch_read(&self, read: Expiry<ApplyResult>) -> Result<(), ApplyError> {
+        let (handle, limit) = (self.shared.handle, self.shared.read_index_timeout_ms);
+        let reads = self.shared.status.read_deadlines();
+        if !reads.add(now, limit, read)? {
+            return Ok(());
+        }
+        let told = self.publish_control(Control::WatchReads { handle }, Duration::from_millis(limit));
+        told.map_err(|error| {
+            reads.owner_was_not_told();
+            if error.is_full() { ApplyError::Busy } else { ApplyError::Shutdown }
+        })
     }
 
     /// Whether requests of a `CliService` are refused.

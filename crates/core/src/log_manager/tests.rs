@@ -65,6 +65,52 @@ fn configurations_come_and_go_with_their_entries() {
     assert_eq!(log.configuration().conf, "a:1".parse().unwrap());
 }
 
+/// Finding C15: changes, elections and truncations without end; whoever asks gets the answer of a log that forgets nothing.
+#[test]
+fn configurations_that_nobody_can_ask_for_are_forgotten() {
+    let peers = ["a:1", "b:1", "c:1", "d:1"].map(|peer| peer.parse::<PeerId>().unwrap());
+    for seed in 0..50 {
+        let blank = || LogManager::new(RecoveredState::default(), Configuration::default()).unwrap();
+        let (mut log, mut whole, mut random) = (blank(), blank(), crate::random::Random::new(seed));
+        let (mut committed, mut applied) = (0, 0);
+        for step in 0..100 {
+            let last = whole.last_id().index;
+            if last > committed && random.below(4) == 0 {
+                let from = committed + 1 + random.below(last - committed);
+                log.truncate_suffix(from);
+                whole.truncate_suffix(from);
+            } else {
+                // At first a is alone, or is named by nobody; then anybody may come.
+                let some = if step < 30 { [1, 14][seed as usize % 2] } else { 1 + random.below(15) };
+                let old = if step < 30 { 0 } else { random.below(2) * 6 };
+                let named = |some: u64| peers.iter().enumerate().filter(move |(i, _)| some >> i & 1 == 1);
+                let conf =
+                    |some| Configuration::of_peers(named(some).map(|(_, peer)| peer.clone()).collect());
+                let id = LogId::new(last + 1, whole.last_id().term + random.below(2));
+                let entry = Arc::new(EntryChunk::configuration(id, conf(some), conf(old)));
+                log.append(&entry);
+                whole.append(&entry);
+            }
+            committed += random.below(whole.last_id().index - committed + 1).min(3);
+            applied += random.below(committed - applied + 1);
+            log.forget_configurations(applied, &peers[0]);
+            let kept = log.configurations.len() as u64;
+            assert_eq!(kept, log.last_id().index - applied + u64::from(applied > 0), "those behind, and one");
+            assert_eq!(log.configuration(), whole.configuration());
+            assert_eq!(log.configurations_behind(committed), whole.configurations_behind(committed));
+            assert_eq!(log.ever_named(&peers[0]), whole.ever_named(&peers[0]));
+            assert_eq!(log.was_always_alone(&peers[0]), whole.was_always_alone(&peers[0]));
+            for index in applied..=last {
+                assert_eq!(log.configuration_at(index), whole.configuration_at(index));
+            }
+            for peer in &peers {
+                assert_eq!(log.may_decide(peer, committed), whole.may_decide(peer, committed));
+                assert_eq!(log.removal_of(peer, committed), whole.removal_of(peer, committed));
+            }
+        }
+    }
+}
+
 /// logcabin#160, dragonboat a83f853 (catalogue D7): a batch cut at any limit is contiguous and never empty.
 #[test]
 fn a_batch_cut_at_every_limit_has_no_hole() {

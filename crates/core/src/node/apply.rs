@@ -92,6 +92,7 @@ impl NodeImpl {
         }
         debug_assert!(index <= self.delivered, "applied {index} of {} handed over", self.delivered);
         self.applied = self.applied.max(index);
+        self.log.forget_configurations(self.applied, &self.options.server_id);
         self.deliver(fx);
     }
 

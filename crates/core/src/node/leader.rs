@@ -134,16 +134,11 @@ impl NodeImpl {
             return;
         }
         let lease = self.options.lease_micros();
-        let own = &self.options.server_id;
-        let alive = |peer: &PeerId| {
-            peer == own
-                || self
-                    .role
-                    .replicators()
-                    .get(peer)
-                    .is_some_and(|r| r.counts() && now.since(r.last_rpc_send_timestamp) <= lease)
-        };
-        if rules::election::may_lead_on(rules::quorum::has_quorum(self.log.configuration(), alive)) {
+        let Some(leader) = self.role.leadership_mut() else { return };
+        let count = leader.replicators.count(&self.log, &self.options.server_id);
+        let answers = |r: &Replicator| r.counts() && now.since(r.last_rpc_send_timestamp) <= lease;
+        let contact = rules::quorum::has_quorum(count.electorate, |slot| count.of(slot, true, answers));
+        if rules::election::may_lead_on(contact) {
             self.last_leader_timestamp = now;
             if let Some(leader) = self.role.leadership_mut() {
                 let period = (self.options.election_timeout_ms / 2).max(1);
@@ -159,13 +154,10 @@ impl NodeImpl {
     /// Commits what both majorities hold durably; the leader counts itself for what is durable here.
     pub(super) fn commit_by_counting(&mut self, fx: &mut Effects) {
         let Some(leader) = self.role.leadership_mut() else { return };
-        let own = &self.options.server_id;
         let held_here = rules::log::held_by_leader(self.log.stable_index(), self.log.last_id().index);
-        let replicators = &leader.replicators;
-        let held = |peer: &PeerId| {
-            if peer == own { held_here } else { replicators.get(peer).map_or(0, Replicator::counts_for) }
-        };
-        match leader.ballot_box.commit_at(self.committed, self.log.configuration(), held) {
+        let count = leader.replicators.count(&self.log, &self.options.server_id);
+        let held = |slot| count.of(slot, held_here, Replicator::counts_for);
+        match leader.ballot_box.commit_at(self.committed, count.electorate, held) {
             Counted::Committed(index) => self.committed = index,
             Counted::OldTerm => fx.marks.set(Mark::OldTermHeldBack),
             Counted::Nothing => {}

@@ -3,28 +3,24 @@
 use crate::effects::{Effects, LogOp};
 use crate::message::{AppendEntriesRequest, Extensions};
 use crate::node::NodeImpl;
-use crate::peer::PeerId;
+use crate::replicator::Replicator;
 use crate::rules;
 use crate::types::Time;
 
 impl NodeImpl {
     /// Whether a quorum has promised, for long enough from now, to elect nobody else. Counted from when the requests were *sent*.
-    pub(super) fn lease_is_valid(&self, now: Time) -> bool {
-        let Some(leader) = self.role.leadership().filter(|_| self.options.lease_reads) else { return false };
+    pub(super) fn lease_is_valid(&mut self, now: Time) -> bool {
+        let leader = self.role.leadership_mut().filter(|_| self.options.lease_reads);
+        let Some(leader) = leader else { return false };
         if !rules::reads::may_rely_on_lease(leader.transfer.is_some(), leader.lease_is_over) {
             return false;
         }
-        let conf = self.log.configuration();
+        let count = leader.replicators.count(&self.log, &self.options.server_id);
         // A voter of which it is known that it promises nothing, such as a Java peer.
-        let refused = self.role.replicators().iter().any(|r| r.refuses_promise && conf.is_voter(&r.peer));
-        let own = &self.options.server_id;
-        let promised = |peer: &PeerId| {
-            if peer == own {
-                return Some(Time(u64::MAX));
-            }
-            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.promised_until)
-        };
-        let promised = if refused { None } else { rules::quorum::promises(conf, promised) };
+        let refused = count.voters().any(|(_, r)| r.refuses_promise);
+        let of_peer = |r: &Replicator| r.promised_until.filter(|_| r.counts());
+        let promised = |slot| count.of(slot, Some(Time(u64::MAX)), of_peer);
+        let promised = if refused { None } else { rules::quorum::promises(count.electorate, promised) };
         rules::reads::lease_runs(promised, now)
     }
 

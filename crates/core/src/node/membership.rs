@@ -8,108 +8,17 @@ use crate::chunk::EntryChunk;
 use crate::effects::{CallDone, CallFailure, CallOutcome, CallToken, Effects, MembershipChange};
 use crate::message::AppendKind;
 use crate::node::NodeImpl;
-use crate::peer::{Configuration, ConfigurationEntry, PeerId};
+use crate::node::configuration_ctx::CatchUp;
+use crate::peer::{Configuration, PeerId};
 use crate::replicator::{Replicator, ReplicatorState};
 use crate::rules;
 use crate::rules::membership::same;
 use crate::stage::{Stage, StageEvent};
 use crate::status::{RaftError, Status};
-use crate::transitions;
 use crate::types::{LogId, LogIndex, Time};
 
 /// Rounds of one election time-out after which a new voter that comes no nearer is given up.
 const ROUNDS_WITHOUT_PROGRESS: u32 = 10;
-
-/// A new voter on its way to its vote.
-#[derive(Debug)]
-struct CatchUp {
-    peer: PeerId,
-    /// End of the present round.
-    deadline: Time,
-    /// What it held when the round began.
-    held: LogIndex,
-    rounds_without_progress: u32,
-    /// It was near enough at some time in this round.
-    was_near: bool,
-}
-
-/// The change that this leader is carrying out.
-#[derive(Debug, Default)]
-pub(crate) struct ConfigurationCtx {
-    stage: Stage,
-    /// Who asked; nobody when the change is that of an earlier leader.
-    call: Option<CallToken>,
-    old: Configuration,
-    new: Configuration,
-    catching_up: Vec<CatchUp>,
-    /// Rounds in which each new voter was near enough at some time, and never all at once.
-    rounds_apart: u32,
-    /// The entry that must be committed to go on.
-    entry: LogIndex,
-}
-
-impl ConfigurationCtx {
-    /// A change of `old` to `new` that begins: the new voters catch up first.
-    fn begin(&mut self, call: CallToken, old: Configuration, new: Configuration, catching_up: Vec<CatchUp>) {
-        let begun =
-            ConfigurationCtx { call: Some(call), old, new, catching_up, ..ConfigurationCtx::default() };
-        self.replace(StageEvent::Begin, ConfigurationCtx { stage: Stage::CatchingUp, ..begun });
-    }
-
-    /// The change of an earlier leader, as far as its entry in the log says; nothing when there is none to finish.
-    fn inherit(&mut self, entry: &ConfigurationEntry, stage: Stage) {
-        let event = match stage {
-            Stage::Joint => StageEvent::InheritJoint,
-            Stage::Stable => StageEvent::InheritRemoval,
-            Stage::None | Stage::CatchingUp => return,
-        };
-        let (old, new, entry) = (entry.old_conf.clone(), entry.conf.clone(), entry.id.index);
-        self.replace(event, ConfigurationCtx { stage, old, new, entry, ..ConfigurationCtx::default() });
-    }
-
-    /// The configuration of `stage` is logged, as entry `entry`.
-    fn logged(&mut self, stage: Stage, entry: LogIndex) {
-        let event = if stage == Stage::Joint { StageEvent::LogJoint } else { StageEvent::LogNew };
-        transitions::check(event, self.stage, stage);
-        self.stage = stage;
-        self.entry = entry;
-        self.catching_up.clear();
-    }
-
-    /// Ends the change by `event`, and gives back what it was.
-    fn end(&mut self, event: StageEvent) -> ConfigurationCtx {
-        self.replace(event, ConfigurationCtx::default())
-    }
-
-    fn replace(&mut self, event: StageEvent, ctx: ConfigurationCtx) -> ConfigurationCtx {
-        transitions::check(event, self.stage, ctx.stage);
-        std::mem::replace(self, ctx)
-    }
-
-    /// Tells who asked that the change is over, though it was not finished. What is logged may be finished by another leader.
-    pub(super) fn tell_of_end(self, status: &Status, fx: &mut Effects) {
-        let Some(call) = rules::membership::told_of_change(self.call) else { return };
-        let failure = match self.stage {
-            Stage::Joint | Stage::Stable => CallFailure::Unknown(status.clone()),
-            Stage::None | Stage::CatchingUp => CallFailure::Failed(status.clone()),
-        };
-        fx.calls.push(CallOutcome { call, result: Err(failure) });
-    }
-
-    /// How far the change is, for people; `None` without one.
-    pub(crate) fn describe(&self) -> Option<String> {
-        let waits = |c: &CatchUp| format!("{} holds {}", c.peer, c.held);
-        match self.stage {
-            Stage::None => None,
-            Stage::CatchingUp => {
-                let peers: Vec<String> = self.catching_up.iter().map(waits).collect();
-                Some(format!("CATCHING_UP to {}: {}", self.new, peers.join(", ")))
-            }
-            Stage::Joint => Some(format!("JOINT at {}, to {}", self.entry, self.new)),
-            Stage::Stable => Some(format!("STABLE at {}, to {}", self.entry, self.new)),
-        }
-    }
-}
 
 impl MembershipChange {
     /// The configuration that this makes of `conf`.
@@ -167,9 +76,9 @@ impl NodeImpl {
         self.role.leadership().map_or(Stage::None, |leader| leader.change.stage)
     }
 
-    /// When a new voter's round is over.
+    /// When a new voter's round is over, or what is logged should be committed.
     pub(super) fn change_deadline(&self) -> Option<Time> {
-        self.role.leadership().and_then(|leader| leader.change.catching_up.iter().map(|c| c.deadline).min())
+        self.role.leadership().and_then(|leader| leader.change.deadline())
     }
 
     pub(super) fn handle_change_members(
@@ -239,6 +148,7 @@ impl NodeImpl {
     ) {
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, %old, %new, "changes members");
         let deadline = now.after_millis(self.options.election_timeout_ms);
+        let lacked = self.log.last_id().index;
         let newcomers =
             new.peers.iter().filter(|peer| !old.contains(peer) && **peer != self.options.server_id);
         let catching_up = newcomers
@@ -246,6 +156,7 @@ impl NodeImpl {
                 peer: peer.clone(),
                 deadline,
                 held: 0,
+                lacked,
                 rounds_without_progress: 0,
                 was_near: false,
             })
@@ -300,7 +211,12 @@ impl NodeImpl {
                 self.log_configuration(now, Stage::Stable, new, Configuration::default(), fx);
             }
             Stage::Stable if committed => self.finish_change(now, fx),
-            Stage::Joint | Stage::Stable => {}
+            Stage::Joint | Stage::Stable => {
+                let patience_ms = self.options.change_step_ms();
+                if let Some(leader) = self.role.leadership_mut() {
+                    leader.change.tell_of_standstill(now, patience_ms, fx);
+                }
+            }
         }
     }
 
@@ -339,7 +255,10 @@ impl NodeImpl {
             c.was_near = false;
             let answers =
                 r.acknowledged.is_some() && now.since(r.last_rpc_send_timestamp) <= 2 * patience * 1000;
-            let comes_nearer = r.match_index > c.held || has_caught_up(r);
+            // Measured by what it lacks: who copies more slowly than others write holds more each round, and never arrives.
+            let lacks = last_index.saturating_sub(r.match_index);
+            let comes_nearer = rules::membership::comes_nearer(lacks, c.lacked) || has_caught_up(r);
+            c.lacked = c.lacked.min(lacks);
             c.rounds_without_progress = if comes_nearer { 0 } else { c.rounds_without_progress + 1 };
             (c.held, c.deadline) = (r.match_index, now.after_millis(patience));
             if !answers || c.rounds_without_progress >= ROUNDS_WITHOUT_PROGRESS {
@@ -376,8 +295,9 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         let id = LogId::new(self.log.last_id().index + 1, self.hard_state.term);
+        let deadline = now.after_millis(self.options.change_step_ms());
         if let Some(leader) = self.role.leadership_mut() {
-            leader.change.logged(stage, id.index);
+            leader.change.logged(stage, id.index, deadline);
         }
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, entry = %id, %conf, old = %old_conf,
             "logs a configuration");

@@ -1,6 +1,7 @@
 //! One replica of one group: role, term, log and everything that follows from them.
 
 mod apply;
+mod configuration_ctx;
 mod describe;
 mod election;
 mod follower;

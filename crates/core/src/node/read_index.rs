@@ -15,6 +15,7 @@ use crate::message::{
 use crate::node::role::Leadership;
 use crate::node::{NodeImpl, NodeState};
 use crate::peer::PeerId;
+use crate::replicator::Replicator;
 use crate::rules;
 use crate::status::{RaftError, Status};
 use crate::types::{LogIndex, Time};
@@ -212,29 +213,26 @@ impl NodeImpl {
     }
 
     /// The newest request for which a quorum has answered that one or a later one. The own answer is always there.
-    fn acknowledged_by_quorum(&self) -> Option<Ticket> {
-        let own = &self.options.server_id;
-        let acknowledged = |peer: &PeerId| {
-            if peer == own {
-                return Some(Ticket(u64::MAX));
-            }
-            self.role.replicators().get(peer).filter(|r| r.counts()).and_then(|r| r.acknowledged)
-        };
-        rules::quorum::confirms_reads(self.log.configuration(), acknowledged)
+    fn acknowledged_by_quorum(&mut self) -> Option<Ticket> {
+        let leader = self.role.leadership_mut()?;
+        let count = leader.replicators.count(&self.log, &self.options.server_id);
+        let of_peer = |r: &Replicator| r.acknowledged.filter(|_| r.counts());
+        let acknowledged = |slot| count.of(slot, Some(Ticket(u64::MAX)), of_peer);
+        rules::quorum::confirms_reads(count.electorate, acknowledged)
     }
 
     /// Sends a heartbeat to every voter that has none under way, if reads wait for it.
     fn solicit_acknowledgements(&mut self, now: Time, fx: &mut Effects) {
         let Some(after) = self.reads.rounds.back().map(|round| round.after) else { return };
-        for position in 0..self.role.replicators().len() {
-            let votes = |r: &crate::replicator::Replicator, node: &NodeImpl| {
-                node.log.configuration().is_voter(&r.peer)
-            };
-            let Some(r) = self.role.replicators().iter().nth(position) else { return };
-            let free = rules::reads::may_ask_at_once(r.heartbeat_in_flight().is_some(), r.heartbeat_failed);
-            if votes(r, self) && free && r.acknowledged <= Some(after) {
-                self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
-            }
+        let Some(leader) = self.role.leadership_mut() else { return };
+        let count = leader.replicators.count(&self.log, &self.options.server_id);
+        let is_asked = |r: &Replicator| {
+            rules::reads::may_ask_at_once(r.heartbeat_in_flight().is_some(), r.heartbeat_failed)
+                && r.acknowledged <= Some(after)
+        };
+        let asked: Vec<usize> = count.voters().filter(|(_, r)| is_asked(r)).map(|(at, _)| at).collect();
+        for position in asked {
+            self.send_append(now, position, AppendKind::Heartbeat, Vec::new(), fx);
         }
     }
 

@@ -172,10 +172,13 @@ impl NodeImpl {
         // Only an answer of this term acknowledges this leader.
         let of_this_term = response.term == self.hard_state.term;
         let lease = self.options.lease_by_promise(response.promised);
+        let Some(position) = self.role.replicators().awaiting(ticket, from) else {
+            fx.marks.set(Mark::ForgottenAnswerIgnored);
+            return;
+        };
         if of_this_term {
-            self.note_rejoining(from, ticket, response.rejoining, fx);
+            self.note_rejoining(position, ticket, response.rejoining, fx);
         }
-        let Some(position) = self.role.replicators().position(from) else { return };
         let Some(r) = self.role.replicator_at(position) else { return };
         if let Some(sent_at) = r.heartbeat_answered(ticket) {
             if of_this_term {
@@ -189,10 +192,7 @@ impl NodeImpl {
             }
             return;
         }
-        let Some(inflight) = r.answered(ticket) else {
-            fx.marks.set(Mark::ForgottenAnswerIgnored);
-            return;
-        };
+        let Some(inflight) = r.answered(ticket) else { return };
         if of_this_term {
             r.alive(ticket, rules::reads::contact_counts_from(inflight.sent_at, now), lease);
         }
@@ -237,12 +237,9 @@ impl NodeImpl {
 
     /// Takes note of whether a peer has lost its disk. Who begins to count again may make a majority of those who hold an entry; in a group
     /// at rest nothing else would have them counted.
-    fn note_rejoining(&mut self, from: &PeerId, ticket: Ticket, rejoining: u64, fx: &mut Effects) {
+    fn note_rejoining(&mut self, position: usize, ticket: Ticket, rejoining: u64, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
-        let Some(r) = self.role.replicator_mut(from) else { return };
-        if !r.heartbeat_awaits(ticket) && !r.awaits(ticket) {
-            return;
-        }
+        let Some(r) = self.role.replicator_at(position) else { return };
         let counted = r.counts();
         r.note_rejoining(rejoining, ticket, last_index);
         if !counted && r.counts() {
@@ -260,29 +257,26 @@ impl NodeImpl {
         fx: &mut Effects,
     ) {
         let heartbeat_ms = self.options.heartbeat_ms();
-        let Some(r) = self.role.replicator_mut(from) else { return };
+        // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
+        let Some(position) = self.role.replicators().awaiting(ticket, from) else { return };
+        let Some(r) = self.role.replicator_at(position) else { return };
         if r.heartbeat_answered(ticket).is_some() {
             r.heartbeat_failed = true;
             return;
         }
         if status.error == RaftError::Again {
             // Flow control, not an error: the peer is well, and so is what it was sent.
-            if r.awaits(ticket) {
-                fx.marks.set(Mark::LinkFull);
-                r.not_sent(ticket, now, heartbeat_ms);
-            }
+            fx.marks.set(Mark::LinkFull);
+            r.not_sent(ticket, now, heartbeat_ms);
             return;
         }
-        // Only the first error of a window counts; the others belong to requests that are forgotten (sofa-jraft#460).
-        if r.awaits(ticket) {
-            // Debug only: a host that is away fails for every group, and the network says so once for all.
-            tracing::debug!(group = %self.options.group_id, node = %self.options.server_id, peer = %from, %status,
-                errors = r.consecutive_errors, "replication failed, probing again after a pause");
-            if status.error == RaftError::Busy {
-                r.too_busy();
-            }
-            r.block(now, heartbeat_ms);
+        // Debug only: a host that is away fails for every group, and the network says so once for all.
+        tracing::debug!(group = %self.options.group_id, node = %self.options.server_id, peer = %from, %status,
+            errors = r.consecutive_errors, "replication failed, probing again after a pause");
+        if status.error == RaftError::Busy {
+            r.too_busy();
         }
+        r.block(now, heartbeat_ms);
     }
 
     pub(super) fn handle_peer_connected(&mut self, now: Time, peer: &PeerId, fx: &mut Effects) {

@@ -2,11 +2,12 @@
 
 use crate::ballot::Ballot;
 use crate::ballot_box::BallotBox;
-use crate::node::membership::ConfigurationCtx;
+use crate::node::configuration_ctx::ConfigurationCtx;
 use crate::node::state::{NodeEvent, NodeState};
 use crate::node::transfer::Transfer;
 use crate::peer::PeerId;
-use crate::replicator::{Replicator, ReplicatorGroup};
+use crate::replicator::Replicator;
+use crate::replicator_group::ReplicatorGroup;
 use crate::timer::RepeatedTimer;
 use crate::transitions;
 use crate::types::{LogIndex, Time};
@@ -81,7 +82,7 @@ impl Leadership {
     pub(crate) fn new(first_index: LogIndex) -> Leadership {
         Leadership {
             ballot_box: BallotBox::new(first_index),
-            replicators: ReplicatorGroup::default(),
+            replicators: ReplicatorGroup::none(),
             step_down_timer: RepeatedTimer::default(),
             lease_is_over: false,
             change: ConfigurationCtx::default(),
@@ -167,11 +168,6 @@ impl Role {
     /// The replicator at a position.
     pub(crate) fn replicator_at(&mut self, position: usize) -> Option<&mut Replicator> {
         self.leadership_mut().and_then(|leadership| leadership.replicators.at(position))
-    }
-
-    /// The replicator of a peer.
-    pub(crate) fn replicator_mut(&mut self, peer: &PeerId) -> Option<&mut Replicator> {
-        self.leadership_mut().and_then(|leadership| leadership.replicators.get_mut(peer))
     }
 
     /// The hand-over that is under way.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::stage::Stage;
 use crate::{AppendEntriesRequest, AppendKind, Extensions};
 
 fn node() -> NodeImpl {
@@ -84,4 +85,30 @@ fn an_owner_that_was_late_is_patient_and_leads_no_longer() {
     node.owner_was_late(timeout);
     node.step(Time(due.0 + 2 * timeout), Input::Tick, &mut Effects::new());
     assert_eq!(node.state(), NodeState::Follower, "no quorum has answered");
+}
+
+/// Finding C15: the members of a group that changes for ever take no more memory than those of one that does not.
+#[test]
+fn configurations_do_not_grow_with_every_change() {
+    let (own, conf) = ("a:1".parse().unwrap(), "a:1".parse().unwrap());
+    let options = CoreOptions::new("g".parse().unwrap(), own, conf);
+    let mut node = NodeImpl::new(Time(0), options, RecoveredState::default(), 1).unwrap();
+    let mut fx = Effects::new();
+    node.start(Time(0), &mut fx);
+    for change in 0..100 {
+        while node.applied < node.log.last_id().index || !node.is_leader() {
+            let (sequence, index) = (node.log.last_sequence(), node.delivered);
+            fx.clear();
+            node.step(Time(1), Input::Persisted { sequence }, &mut fx);
+            fx.clear();
+            node.step(Time(1), Input::Applied { index }, &mut fx);
+        }
+        let learners = if change % 2 == 0 { vec!["b:1".parse().unwrap()] } else { Vec::new() };
+        let change = crate::effects::MembershipChange::ResetLearners(learners);
+        let call = crate::effects::CallToken(1);
+        fx.clear();
+        node.step(Time(1), Input::ChangeMembers { call, change, prev_index: None }, &mut fx);
+        assert!(node.stage() != Stage::None, "{:?}", fx.calls);
+        assert!(node.log.configurations_behind(0) <= 2, "{}", node.log.configurations_behind(0));
+    }
 }

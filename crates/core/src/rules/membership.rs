@@ -5,7 +5,7 @@ use crate::log_manager::LogManager;
 use crate::mutants::Mutant;
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::stage::Stage;
-use crate::types::{LogId, LogIndex, Term};
+use crate::types::{LogId, LogIndex, Term, Time};
 
 /// Whether a change must wait because leadership is handed over: nothing new is logged meanwhile, or the new leader, which was
 /// chosen because it has the whole log, would lack it.
@@ -66,6 +66,20 @@ pub(crate) fn may_leave_joint(joint_is_committed: bool) -> bool {
 /// leads a group whose members cannot count it.
 pub(crate) fn must_leave(votes: bool) -> bool {
     !votes && !Mutant::C7RemovedLeaderStays.is_active()
+}
+
+/// Whether a new voter that lacks so many entries is nearer its vote than ever before, where it lacked `least` at best.
+///
+/// What it lacks can only so often be less than ever: who comes nearer arrives, and who does not is given up in the end.
+pub(crate) fn comes_nearer(lacks: LogIndex, least: LogIndex) -> bool {
+    lacks < least
+}
+
+/// Whether who asked for a change is told now that its entry, which should be committed by `deadline`, is not.
+///
+/// A call ends always. Where disks stand still nothing else ends this one: their members answer heartbeats, and the leader leads on.
+pub(crate) fn waits_no_longer(deadline: Time, now: Time) -> bool {
+    deadline <= now
 }
 
 /// Who is told that a change came to nothing, or may have: whoever asked for it.

@@ -87,6 +87,7 @@ impl LogEntryAndClosureHandler {
                 continue; // an earlier deadline was armed meanwhile, and has its own entry
             }
             group.timer_has_rung();
+            group.end_late_reads(now);
             if group.node().deadline().is_some_and(|deadline| deadline <= now) {
                 self.tick(now, late, handle, out);
             }

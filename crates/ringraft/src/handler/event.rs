@@ -225,6 +225,11 @@ pub enum Control {
         /// Where the outcome goes; a failure when the group is gone.
         answer: Promise<CallResult>,
     },
+    /// Futures wait for reads of a group: see to it that they end in their time.
+    WatchReads {
+        /// Which group.
+        handle: GroupHandle,
+    },
     /// Stop every group and take nothing more.
     Stop,
 }
@@ -237,6 +242,7 @@ impl fmt::Debug for Control {
             Control::Describe { .. } => "Describe",
             Control::Members { .. } => "Members",
             Control::Call { .. } => "Call",
+            Control::WatchReads { .. } => "WatchReads",
             Control::Stop => "Stop",
         })
     }

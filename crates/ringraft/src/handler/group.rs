@@ -259,6 +259,20 @@ impl Group {
         self.status.publish(numbers, node.leader_id(), node.configuration());
     }
 
+    /// When the group wants a tick: for its node, or for reads that futures wait for, which end also when the node has panicked.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let node = self.node.deadline().filter(|_| self.panicked.is_none());
+        node.into_iter().chain(self.status.read_deadlines().next()).min()
+    }
+
+    /// Ends the reads whose time is over.
+    pub(super) fn end_late_reads(&self, now: Time) {
+        let reads = self.status.read_deadlines();
+        if reads.next().is_some_and(|at| at <= now) {
+            reads.end_late(now, self.node.options().read_index_timeout_ms);
+        }
+    }
+
     /// Says whether the disk's progress is worth waking the owner, and whether the state machine's is.
     pub(super) fn tell_what_it_waits_for(&self) {
         self.progress.set_urgent(self.node.awaits_stable(), self.node.awaits_apply());
@@ -267,6 +281,7 @@ impl Group {
     /// Tells callers that the node is gone.
     pub(super) fn publish_shutdown(&self) {
         self.status.set_state(NodeState::Shutdown);
+        self.status.read_deadlines().close();
     }
 }
 

@@ -39,6 +39,8 @@ impl LogEntryAndClosureHandler {
                 answer.fulfil(members);
             }
             Control::Call { handle, call, answer } => self.on_call(now, handle, call, answer, out),
+            // The end of the turn arms the timer.
+            Control::WatchReads { handle } => self.touch(handle),
             Control::Stop => self.stop(now, out),
         }
     }

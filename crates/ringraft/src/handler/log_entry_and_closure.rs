@@ -209,8 +209,7 @@ impl LogEntryAndClosureHandler {
             group.turn_tasks = 0;
             group.publish_status();
             group.tell_what_it_waits_for();
-            let deadline = if group.panicked().is_some() { None } else { group.node().deadline() };
-            if let Some(at) = deadline
+            if let Some(at) = group.deadline()
                 && group.armed.is_none_or(|armed| at < armed)
             {
                 group.armed = Some(at);

@@ -1,6 +1,7 @@
 //! The three handlers driven by hand, as a simulator does it: no thread, no clock, no socket, no file.
 
 mod log_lines;
+mod reads_in_time;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -106,6 +107,7 @@ struct World {
     outcomes: Arc<Outcomes>,
     sink: SinkId,
     progress: Vec<(GroupId, Arc<GroupProgress>)>,
+    statuses: Vec<Arc<NodeStatus>>,
     max_unapplied_entries: u64,
     members: Configuration,
     /// How often the worker had to wake the owner.
@@ -137,6 +139,7 @@ impl World {
             sink: SinkId::register(outcomes.clone()),
             outcomes,
             progress: Vec::new(),
+            statuses: Vec::new(),
             max_unapplied_entries: 1000,
             members: PEER.parse().unwrap(),
             wakes: 0,
@@ -159,6 +162,7 @@ impl World {
         let names = GroupNames::new(group.clone(), peer.clone());
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         self.progress.push((group.clone(), progress.clone()));
+        self.statuses.push(status.clone());
         let machine = Box::new(Recorder(name.to_owned(), self.log.clone()));
         let fsm = FsmGroup::new(names.clone(), machine, progress.clone(), status.clone(), 0);
         let mut conf = self.members.clone();

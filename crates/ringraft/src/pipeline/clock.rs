@@ -1,4 +1,4 @@
-//! The one clock of the process, which only the loops read.
+//! The one clock of the process, which only the loops read, and callers who give a read its time.
 //!
 //! Leases and promises end by it, so it must go on while the machine is suspended: a leader that wakes up after half a minute
 //! would else rely on a lease that the others have long outlived. On Linux that is `CLOCK_BOOTTIME`. What it cannot see is a virtual machine that its

@@ -23,6 +23,7 @@ use crate::breakage::{Breakage, is};
 use crate::handler::ProgressBoard;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence, thread_local};
 
+pub(crate) use clock::now;
 pub(crate) use disk::{DiskEvent, DiskLoop};
 pub(crate) use fsm::FsmLoop;
 pub(crate) use intake::{Intake, LaneRings, lane_rings};

@@ -201,7 +201,7 @@ fn full_stages_hold_the_owner_back_but_do_not_stop_it() {
 }
 
 /// Waits in `on_apply` while the lock is held.
-struct Held(Arc<Mutex<()>>);
+pub(crate) struct Held(pub(crate) Arc<Mutex<()>>);
 
 impl StateMachine for Held {
     fn on_apply(&mut self, iter: &mut Iterator<'_>) {

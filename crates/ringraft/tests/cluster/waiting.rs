@@ -16,6 +16,7 @@ use ringraft::{
 };
 
 use crate::cli_service::service;
+use crate::failures::Held;
 use crate::support::{
     Cluster, Journal, LIMIT, change, eventually, leader_of, memory_options, quick, refused, start_member,
     write,
@@ -112,6 +113,42 @@ fn calls_of_a_stopped_group_end() {
     assert_eq!(node.list_peers(LIMIT).unwrap_err().error, RaftError::NodeShutdown);
     member.host.shutdown();
     assert_eq!(refused(block_on(node.transfer_leadership_to(None))), RaftError::NodeShutdown);
+}
+
+/// Reads behind a state machine that stands still, with its worker, on the way there and in the ring before it, end in their time.
+#[test]
+fn reads_behind_a_state_machine_that_stands_still_end() {
+    let network = Network::new();
+    let mut options = memory_options(&network, "127.0.0.1:1");
+    (options.apply_ring_size, options.fsm_ring_size) = (16, 2);
+    let host = RaftHost::start(options).expect("starts");
+    let conf: Configuration = "127.0.0.1:1".parse().expect("conf");
+    let mut options = quick(&conf);
+    options.raft_options.read_index_timeout_ms = 50;
+    let gate = Arc::new(Mutex::new(()));
+    let service = RaftGroupService::new("g", conf.peers[0].clone(), options, Held(Arc::clone(&gate)));
+    let node = service.start(&host).expect("starts");
+    node.propose("x").wait(LIMIT).expect("applied");
+    let held = gate.lock();
+    let proposal = node.propose("y");
+    for _ in 0..3 {
+        let reads: Vec<_> = (0..64).map(|_| node.read_index(ReadOnlyOption::Safe)).collect();
+        for read in reads {
+            match block_on(read) {
+                // Asked before the state machine had got to the proposal.
+                Ok(_) | Err(ApplyError::Busy) => {}
+                Err(ApplyError::ReadFailed(status)) => {
+                    assert_eq!(status.error, RaftError::TimedOut, "{status}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(block_on(node.read_index(ReadOnlyOption::Safe)).is_err());
+    drop(held);
+    assert!(block_on(proposal).is_ok());
+    eventually("a read", || block_on(node.read_index(ReadOnlyOption::Safe)).ok());
+    host.shutdown();
 }
 
 /// A call that waits when its host goes ends as unknown, whichever moment that is.

@@ -92,6 +92,7 @@ fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Ar
         apply_task_mode: options.apply_task_mode,
         max_task_bytes: inner.max_task_bytes,
         disable_cli: options.disable_cli,
+        read_index_timeout_ms: 2000,
         status,
         control: inner.lanes[0].0.control.clone(),
     };
