@@ -52,6 +52,14 @@ impl Count<'_> {
         }
     }
 
+    /// What the leader knows of the member of a slot; nothing of itself.
+    pub(crate) fn replicator(&self, slot: Slot) -> Option<&Replicator> {
+        match slot {
+            Slot::Peer(position) => self.replicators.get(position),
+            Slot::Own | Slot::Nobody => None,
+        }
+    }
+
     /// The replicators of voters, with their positions.
     pub(crate) fn voters(&self) -> impl Iterator<Item = (usize, &Replicator)> {
         self.replicators.iter().enumerate().filter(|(position, _)| self.votes[*position])

@@ -39,7 +39,7 @@ impl NodeImpl {
 
     /// Whether it leads and may answer reads by its lease at this time.
     pub fn holds_lease(&self, now: Time) -> bool {
-        self.lease_is_valid(now)
+        self.lease_seen_from_outside(now)
     }
 
     /// Whether a promise keeps it from helping a candidate, and from being one, at this time.

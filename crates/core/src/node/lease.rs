@@ -1,11 +1,31 @@
 //! Leases of leaders, and the promises of voters on which they stand (thesis §6.4.1).
 
 use crate::effects::{Effects, LogOp};
+use crate::electorate::Electorate;
 use crate::message::{AppendEntriesRequest, Extensions};
 use crate::node::NodeImpl;
+use crate::peer::PeerId;
 use crate::replicator::Replicator;
+use crate::replicator_group::Slot;
 use crate::rules;
 use crate::types::Time;
+
+/// Whether both majorities have promised to elect nobody else for longer than `now`, where `known` is what the leader knows of a member.
+fn lease_runs<'a, M: Copy>(
+    members: &Electorate<M>,
+    is_own: impl Fn(M) -> bool,
+    known: impl Fn(M) -> Option<&'a Replicator>,
+    now: Time,
+) -> bool {
+    // A voter of which it is known that it promises nothing, such as a Java peer.
+    let refused = members.votes().any(|member| known(*member).is_some_and(|r| r.refuses_promise));
+    let promised = |member| match is_own(member) {
+        true => Some(Time(u64::MAX)),
+        false => known(member).filter(|r| r.counts()).and_then(|r| r.promised_until),
+    };
+    let promised = if refused { None } else { rules::quorum::promises(members, promised) };
+    rules::reads::lease_runs(promised, now)
+}
 
 impl NodeImpl {
     /// Whether a quorum has promised, for long enough from now, to elect nobody else. Counted from when the requests were *sent*.
@@ -16,12 +36,16 @@ impl NodeImpl {
             return false;
         }
         let count = leader.replicators.count(&self.log, &self.options.server_id);
-        // A voter of which it is known that it promises nothing, such as a Java peer.
-        let refused = count.voters().any(|(_, r)| r.refuses_promise);
-        let of_peer = |r: &Replicator| r.promised_until.filter(|_| r.counts());
-        let promised = |slot| count.of(slot, Some(Time(u64::MAX)), of_peer);
-        let promised = if refused { None } else { rules::quorum::promises(count.electorate, promised) };
-        rules::reads::lease_runs(promised, now)
+        lease_runs(count.electorate, |slot| slot == Slot::Own, |slot| count.replicator(slot), now)
+    }
+
+    /// As [`lease_is_valid`](Self::lease_is_valid), by name: for those who only look on.
+    pub(super) fn lease_seen_from_outside(&self, now: Time) -> bool {
+        let Some(leader) = self.role.leadership().filter(|_| self.options.lease_reads) else { return false };
+        let members = Electorate::of(self.log.configuration(), |peer| peer);
+        let is_own = |peer: &PeerId| *peer == self.options.server_id;
+        rules::reads::may_rely_on_lease(leader.transfer.is_some(), leader.lease_is_over)
+            && lease_runs(&members, is_own, |peer| leader.replicators.get(peer), now)
     }
 
     /// The longest promise that this node gives with its options, in milliseconds; 0 for none.
