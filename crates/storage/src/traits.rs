@@ -154,7 +154,7 @@ pub enum StorageError {
     #[error("{0}")]
     Refused(String),
     /// The store holds, or has removed, another life of the group than the one that is meant. Nothing was written.
-    #[error("group {group} cannot be opened with creation number {asked}: {}", other_life(*.known, *.removed))]
+    #[error("group {group}, creation number {asked}: {}", other_life(*.known, *.removed))]
     OtherLife {
         /// The group's name.
         group: GroupId,

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{GroupId, HardState, LogOp, RecoveredState, Vote};
+use ringraft_core::{GroupId, HardState, LogOp, Vote};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
-use ringraft_storage::{GroupKey, GroupWrite, LogStorage, StorageError, WriteBatch};
+use ringraft_storage::{
+    GroupKey, GroupOpening, GroupWrite, LogStorage, OpenedGroup, StorageError, StoredGroup, WriteBatch,
+};
 
 use crate::future::Promise;
 use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
@@ -19,19 +21,28 @@ use crate::sync::Ordering;
 pub(crate) enum DiskEvent {
     /// The writes of one turn of one lane.
     Writes(Vec<DiskWrite>),
-    /// Open a group.
-    Open { group: GroupId, answer: Promise<Result<(GroupKey, RecoveredState), StorageError>> },
+    /// Open groups, all new ones in one write.
+    Open { groups: Vec<GroupOpening>, answer: Promise<Opened> },
+    /// Remove a group that does not run, of the life with this creation number (0: whatever is there). Answers whether it was there.
+    Remove { group: GroupId, creation: u64, answer: Promise<Result<bool, StorageError>> },
+    /// Tell which groups the store remembers.
+    Stored { answer: Promise<Vec<StoredGroup>> },
     /// Have a blank group withhold its vote, durably.
     Withhold { group: GroupKey, answer: Promise<Result<(), StorageError>> },
     /// Write another file of the directory, which belongs to this thread as the log does.
     Run(Box<dyn FnOnce() + Send>),
 }
 
+/// What became of the groups that were to be opened.
+pub(crate) type Opened = Result<Vec<Result<OpenedGroup, StorageError>>, StorageError>;
+
 impl fmt::Debug for DiskEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DiskEvent::Writes(writes) => f.debug_tuple("Writes").field(&writes.len()).finish(),
-            DiskEvent::Open { group, .. } => f.debug_tuple("Open").field(group).finish(),
+            DiskEvent::Open { groups, .. } => f.debug_tuple("Open").field(&groups.len()).finish(),
+            DiskEvent::Remove { group, .. } => f.debug_tuple("Remove").field(group).finish(),
+            DiskEvent::Stored { .. } => f.write_str("Stored"),
             DiskEvent::Withhold { group, .. } => f.debug_tuple("Withhold").field(group).finish(),
             DiskEvent::Run(_) => f.write_str("Run"),
         }
@@ -87,12 +98,20 @@ impl DiskLoop {
             for event in events.drain(..) {
                 match event {
                     DiskEvent::Writes(mut more) => writes.append(&mut more),
-                    DiskEvent::Open { group, answer } => {
-                        // Writes of an earlier life of the group come first.
+                    DiskEvent::Open { groups, answer } => {
+                        // Writes of an earlier life of a group come first.
                         self.write(&mut handler, &mut writes, &mut out);
-                        answer.fulfil(self.storage.open_group(&group));
+                        let opened = self.storage.open_groups(&groups);
+                        answer.fulfil(self.unless_final(opened, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
+                    DiskEvent::Remove { group, creation, answer } => {
+                        self.write(&mut handler, &mut writes, &mut out);
+                        let removed = remove(&mut *self.storage, &group, creation);
+                        answer.fulfil(self.unless_final(removed, &mut handler, &mut out));
+                        quiet_calls = QUIET_CALLS;
+                    }
+                    DiskEvent::Stored { answer } => answer.fulfil(self.storage.stored_groups()),
                     DiskEvent::Withhold { group, answer } => {
                         self.write(&mut handler, &mut writes, &mut out);
                         answer.fulfil(self.withhold(group, &mut handler, &mut out));
@@ -168,12 +187,22 @@ impl DiskLoop {
             Some(refused) => Err(refused.reason),
             None => Ok(()),
         });
-        if let Err(error) = &written
+        self.unless_final(written, handler, out)
+    }
+
+    /// Passes on what a call of the store came to. A failure of the disk is told to every group, as that of any write.
+    fn unless_final<T>(
+        &mut self,
+        result: Result<T, StorageError>,
+        handler: &mut StableClosureEventHandler,
+        out: &mut StableOutput,
+    ) -> Result<T, StorageError> {
+        if let Err(error) = &result
             && error.is_final()
         {
             self.stop(handler, out, error.clone());
         }
-        written
+        result
     }
 
     /// Starts a write. On a full disk it waits for space: the rings before it fill, and callers get `Busy`.
@@ -238,4 +267,17 @@ impl DiskLoop {
             self.stop(handler, out, error);
         }
     }
+}
+
+/// Removes a life of a group durably; says whether the store had it. Whoever names one that is over already has what he wants.
+fn remove(storage: &mut dyn LogStorage, group: &GroupId, creation: u64) -> Result<bool, StorageError> {
+    let stored = storage.stored_groups().into_iter().find(|stored| stored.group == *group);
+    let Some((known, key)) = stored.and_then(|stored| Some((stored.creation, stored.key?))) else {
+        return Ok(false);
+    };
+    if creation != 0 && creation != known {
+        let (group, asked) = (group.clone(), creation);
+        return Err(StorageError::OtherLife { group, asked, known, removed: false });
+    }
+    storage.remove_group(key).map(|()| true)
 }

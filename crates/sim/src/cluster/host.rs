@@ -370,7 +370,7 @@ impl World {
             {
                 return Ok(Err(violation));
             }
-            let names = GroupNames::new(group_id(group), self.hosts[host].peer.clone());
+            let names = GroupNames::new(group_id(group), self.hosts[host].peer.clone(), 0);
             let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
             let values = Arc::default();
             process.registers[group] = Some(Arc::clone(&values));
@@ -404,7 +404,7 @@ impl World {
                     return Ok(Err(broken("recovery", what)));
                 }
             };
-            routes.insert(group_id(group), self.hosts[host].peer.clone(), handle);
+            routes.insert(group_id(group), self.hosts[host].peer.clone(), 0, handle);
             process.handles[group] = Some(handle);
             process.by_handle.insert(handle, group);
             process.by_slot.resize(process.by_slot.len().max(handle.slot as usize + 1), None);
