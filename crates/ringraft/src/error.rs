@@ -192,8 +192,8 @@ pub enum StartError {
         /// Which life the store knows, and what to do.
         reason: String,
     },
-    /// The group is being removed from this host.
-    #[error("group {group} is being removed from this host; start it again when that is done")]
+    /// The group is being removed from this host, or its log is being dropped.
+    #[error("group {group} is being removed from this host, or its log dropped; start it when that is done")]
     BeingRemoved {
         /// Which group.
         group: GroupId,

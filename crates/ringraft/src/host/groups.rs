@@ -227,6 +227,32 @@ impl RaftHost {
         Ok(removed)
     }
 
+    /// [`StartMode::Rejoin`](crate::StartMode::Rejoin) for one group: stops it if it runs and drops its log, durably and at once. When it is
+    /// started again it takes itself for a member that has lost its disk: it votes for nobody and counts in no quorum until it holds what
+    /// the others have committed since. The groups beside it notice nothing. For a group whose log is damaged. Says whether the store had
+    /// it.
+    ///
+    /// What only this replica held is gone: a majority of the *other* members must be up and sound.
+    ///
+    /// # Errors
+    /// As for [`remove_group`](RaftHost::remove_group); after [`StartError::Store`] the group is stopped and has its log.
+    pub fn rejoin_group(&self, group_id: &GroupId) -> Result<bool, StartError> {
+        if on_host_thread() {
+            return Err(StartError::OwnThread);
+        }
+        let inner = &*self.0;
+        inner.begin_removal(group_id)?;
+        let dropped = self.stop_group(group_id).and_then(|_| {
+            let dropped = inner.on_disk(|answer| DiskEvent::Rejoin { group: group_id.clone(), answer })?;
+            dropped.map_err(StartError::of_store)
+        });
+        inner.groups.lock().removing.remove(group_id);
+        if let Ok(true) = dropped {
+            tracing::warn!(group = %group_id, "the group's log is dropped; it rejoins when it is started");
+        }
+        dropped
+    }
+
     /// Every group that the store remembers, started or not: those in it in the order of their creation, then those that were removed, in
     /// order of name.
     ///

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{GroupId, HardState, LogOp, Vote};
+use ringraft_core::{GroupId, HardState, LogId, LogOp, Term, Vote};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
 use ringraft_storage::{
     GroupKey, GroupOpening, GroupWrite, LogStorage, OpenedGroup, StorageError, StoredGroup, WriteBatch,
@@ -25,6 +25,8 @@ pub(crate) enum DiskEvent {
     Open { groups: Vec<GroupOpening>, answer: Promise<Opened> },
     /// Remove a group that does not run, of the life with this creation number (0: whatever is there). Answers whether it was there.
     Remove { group: GroupId, creation: u64, answer: Promise<Result<bool, StorageError>> },
+    /// Drop the log of a group that does not run and withhold its vote, durably and at once. Answers whether it was there.
+    Rejoin { group: GroupId, answer: Promise<Result<bool, StorageError>> },
     /// Tell which groups the store remembers.
     Stored { answer: Promise<Vec<StoredGroup>> },
     /// Have a blank group withhold its vote, durably.
@@ -42,6 +44,7 @@ impl fmt::Debug for DiskEvent {
             DiskEvent::Writes(writes) => f.debug_tuple("Writes").field(&writes.len()).finish(),
             DiskEvent::Open { groups, .. } => f.debug_tuple("Open").field(&groups.len()).finish(),
             DiskEvent::Remove { group, .. } => f.debug_tuple("Remove").field(group).finish(),
+            DiskEvent::Rejoin { group, .. } => f.debug_tuple("Rejoin").field(group).finish(),
             DiskEvent::Stored { .. } => f.write_str("Stored"),
             DiskEvent::Withhold { group, .. } => f.debug_tuple("Withhold").field(group).finish(),
             DiskEvent::Run(_) => f.write_str("Run"),
@@ -111,6 +114,11 @@ impl DiskLoop {
                         answer.fulfil(self.unless_final(removed, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
+                    DiskEvent::Rejoin { group, answer } => {
+                        self.write(&mut handler, &mut writes, &mut out);
+                        answer.fulfil(self.rejoin(&group, &mut handler, &mut out));
+                        quiet_calls = QUIET_CALLS;
+                    }
                     DiskEvent::Stored { answer } => answer.fulfil(self.storage.stored_groups()),
                     DiskEvent::Withhold { group, answer } => {
                         self.write(&mut handler, &mut writes, &mut out);
@@ -177,10 +185,38 @@ impl DiskLoop {
         handler: &mut StableClosureEventHandler,
         out: &mut StableOutput,
     ) -> Result<(), StorageError> {
+        self.write_alone(group, vec![withheld(0)], handler, out)
+    }
+
+    /// Drops the log of a group: from now on it has lost what it held, and knows it. Its term stays, so that it never goes back.
+    fn rejoin(
+        &mut self,
+        group: &GroupId,
+        handler: &mut StableClosureEventHandler,
+        out: &mut StableOutput,
+    ) -> Result<bool, StorageError> {
+        if self.storage.groups().iter().all(|(name, _)| name != group) {
+            return Ok(false);
+        }
+        let opened = self.storage.open_group(group);
+        let (key, recovered) = self.unless_final(opened, handler, out)?;
+        let reset = LogOp::Reset { before: LogId::default(), conf: None };
+        // One write: a vote without its log, or a log without its vote, would be a member that has forgotten and does not know it.
+        let ops = vec![withheld(recovered.hard_state.term), reset];
+        self.write_alone(key, ops, handler, out).map(|()| true)
+    }
+
+    /// A write of one group, for which nobody waits but the caller.
+    fn write_alone(
+        &mut self,
+        group: GroupKey,
+        ops: Vec<LogOp>,
+        handler: &mut StableClosureEventHandler,
+        out: &mut StableOutput,
+    ) -> Result<(), StorageError> {
         if let Some(status) = handler.failed() {
             return Err(StorageError::Poisoned(status.message.clone()));
         }
-        let ops = vec![LogOp::HardState(HardState { term: 0, vote: Vote::Withheld })];
         let batch = WriteBatch { writes: vec![GroupWrite { group, ops }] };
         let written = self.submit(&batch).and_then(|()| self.storage.complete());
         let written = written.and_then(|refused| match refused.into_iter().next() {
@@ -267,6 +303,11 @@ impl DiskLoop {
             self.stop(handler, out, error);
         }
     }
+}
+
+/// A vote that is given to nobody, from this term on.
+fn withheld(term: Term) -> LogOp {
+    LogOp::HardState(HardState { term, vote: Vote::Withheld })
 }
 
 /// Removes a life of a group durably; says whether the store had it. Whoever names one that is over already has what he wants.

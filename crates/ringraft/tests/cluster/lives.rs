@@ -194,3 +194,79 @@ fn many_groups_come_and_go_at_once_and_a_directory_remembers_them() {
     }
     second.shutdown();
 }
+
+/// Flips a bit of the entry that holds these bytes, in whatever file of the store it stands.
+fn spoil(dir: &std::path::Path, needle: &[u8]) {
+    for file in std::fs::read_dir(dir).expect("a directory") {
+        let path = file.expect("a file").path();
+        let mut bytes = std::fs::read(&path).expect("readable");
+        if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+            bytes[at] ^= 1;
+            return std::fs::write(&path, bytes).expect("writable");
+        }
+    }
+    panic!("no file holds it");
+}
+
+/// Shows rule P7: a damaged log fails its group, which says so and takes no part; dropped, it comes back, and nobody beside it notices.
+#[test]
+fn a_damaged_group_takes_no_part_until_its_log_is_dropped() {
+    let (network, dir) = (Network::new(), tempfile::tempdir().expect("a directory"));
+    let conf: Configuration = THREE.parse().expect("a configuration");
+    let data = |endpoint: &str| dir.path().join(endpoint.replace(':', "_"));
+    let host = |endpoint: &str, mode| {
+        let mut options = memory_options(&network, endpoint);
+        options.store = StoreOptions::segment(data(endpoint));
+        options.start_mode = mode;
+        RaftHost::start(options).expect("a host")
+    };
+    let neighbour = |host: &RaftHost| {
+        let server_id = host.endpoint().parse().expect("a peer id");
+        let journal = Box::new(Journal(Default::default()));
+        host.start_group("h".parse().expect("a group"), server_id, quick(&conf), journal).expect("started")
+    };
+    let mut members: Vec<Member> = conf
+        .peers
+        .iter()
+        .map(|peer| begin(&host(&peer.endpoint(), StartMode::Bootstrap), quick(&conf)).expect("started"))
+        .collect();
+    let neighbours: Vec<Node> = members.iter().map(|member| neighbour(&member.host)).collect();
+    let needle = b"a command that is found on the disk";
+    eventually("written", || leader_of(&members).node.propose(needle.to_vec()).wait(LIMIT).ok());
+    write(&members, 20);
+    converge(&members, 21);
+    eventually("the neighbour serves", || neighbours.iter().find(|node| node.is_leader()).map(drop));
+
+    let lost = members.iter().position(|member| !member.node.is_leader()).expect("a follower");
+    let gone = members.remove(lost);
+    let endpoint = gone.host.endpoint().to_owned();
+    gone.host.shutdown();
+    drop((gone, neighbours));
+    spoil(&data(&endpoint), needle);
+    let again = host(&endpoint, StartMode::Existing);
+    let damaged = begin(&again, quick(&conf)).expect("it is there, to be looked at");
+    let beside = neighbour(&again);
+    let described = damaged.node.describe(LIMIT).expect("described");
+    let error = described.last_error.clone().expect("it says why").message;
+    assert_eq!(described.state, ringraft::NodeState::Error);
+    assert!(error.contains("cannot be read back") && error.contains("rejoin"), "{error}");
+    write(&members, 5);
+    assert_eq!((damaged.node.state(), damaged.node.term()), (ringraft::NodeState::Error, described.term));
+    eventually("the neighbour follows", || beside.leader_id());
+
+    assert!(again.rejoin_group(&g()).expect("dropped"));
+    assert!(!again.rejoin_group(&"unknown".parse().expect("a group")).expect("nothing to drop"));
+    members.push(begin(&again, quick(&conf)).expect("started"));
+    assert!(members[2].node.describe(LIMIT).expect("described").rejoining, "it begins without a vote");
+    write(&members, 5);
+    converge(&members, 31);
+    eventually("it counts again", || {
+        (!members[2].node.describe(LIMIT).expect("described").rejoining).then_some(())
+    });
+    // Without another member it is needed for every majority.
+    let spare =
+        members.iter().position(|member| !member.node.is_leader() && member.host.endpoint() != endpoint);
+    members.remove(spare.expect("another follower")).host.shutdown();
+    write(&members, 5);
+    members.iter().for_each(|member| member.host.shutdown());
+}
