@@ -1,12 +1,17 @@
 //! The server: one host, one replica of every range group, and the requests that it takes (SOFAJRaft's `AtomicServer`).
 
+mod rejoin;
+
+use std::ops::Deref;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use protobuf::Message;
 use ringraft::{
-    ApplyError, ClusterGate, Completion, HostOptions, Node, RaftError, RaftGroupService, RaftHost,
-    ReadOnlyOption, Responder, StartError, StartMode, Status, Task, UserRequest,
+    ApplyError, ClusterGate, Completion, GroupStart, HostOptions, Node, RaftError, RaftHost, ReadOnlyOption,
+    Responder, StartError, StartMode, Status, Task, UserRequest,
 };
 use ringraft_proto::generated::atomic as proto;
 use ringraft_proto::{class, cluster_id_of};
@@ -43,7 +48,11 @@ struct Served {
     /// The host's cluster; empty until the host has started.
     gate: OnceLock<Arc<ClusterGate>>,
     /// One a range, in their order; empty until all have started.
-    groups: OnceLock<Vec<ServedGroup>>,
+    groups: RwLock<Arc<[ServedGroup]>>,
+    /// What starts a group once more; gone at the end, so that the host and its processors do not keep each other.
+    host: Mutex<Option<(RaftHost, AtomicConfig)>>,
+    /// A replica is being brought back.
+    rejoining: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -51,6 +60,20 @@ struct ServedGroup {
     name: Arc<str>,
     node: Node,
     replica: Arc<Replica>,
+}
+
+/// One of the groups; a clone of its node would forget how full the ring was.
+struct GroupRef {
+    groups: Arc<[ServedGroup]>,
+    range: usize,
+}
+
+impl Deref for GroupRef {
+    type Target = ServedGroup;
+
+    fn deref(&self) -> &ServedGroup {
+        &self.groups[self.range]
+    }
 }
 
 impl AtomicServer {
@@ -61,29 +84,25 @@ impl AtomicServer {
     pub fn start(config: &AtomicConfig, mode: StartMode) -> Result<AtomicServer, ServerError> {
         let ranges = config.ranges()?;
         let mut options = config.host_options(mode);
-        let served = Arc::new(Served {
-            server_id: config.server_address.to_string(),
-            ranges,
-            gate: OnceLock::new(),
-            groups: OnceLock::new(),
-        });
+        let served = Arc::new(Served::new(config.server_address.to_string(), ranges));
         // Before the first connection and before the groups start, which can take long: until then the server says that it is starting.
         served.register(&mut options);
         let host = RaftHost::start(options)?;
         served.gate.get_or_init(|| host.cluster_gate());
         match start_groups(config, &host) {
-            Ok(groups) => served.groups.set(groups).unwrap_or_else(|_| unreachable!("set nowhere else")),
+            Ok(groups) => *served.groups.write() = groups.into(),
             Err(error) => {
                 host.shutdown();
                 return Err(error.into());
             }
         }
+        *served.host.lock() = Some((host.clone(), config.clone()));
         Ok(AtomicServer { host, served })
     }
 
     /// The replicas, in the order of their ranges.
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.served.groups().iter().map(|group| &group.node)
+    pub fn nodes(&self) -> Vec<Node> {
+        self.served.groups().iter().map(|group| group.node.clone()).collect()
     }
 
     /// The state of this process and its replicas.
@@ -103,6 +122,7 @@ impl AtomicServer {
 
     /// Stops the service, every group and every thread, and waits for them. Every request is answered.
     pub fn shutdown(&self) {
+        drop(self.served.host.lock().take());
         self.host.shutdown();
     }
 }
@@ -114,30 +134,49 @@ impl Drop for AtomicServer {
 }
 
 fn start_groups(config: &AtomicConfig, host: &RaftHost) -> Result<Vec<ServedGroup>, StartError> {
-    let group = |range: usize| Ok((config.group_name(range).parse()?, config.conf.clone()));
-    let groups: Vec<_> = (0..config.total_slots).map(group).collect::<Result<_, StartError>>()?;
-    host.ask_peers(&groups)?;
-    let start = |range: usize| {
-        let name = config.group_name(range);
-        let replica = Replica::new();
-        let state_machine = AtomicStateMachine::new(name.as_str(), Arc::clone(&replica));
-        let server_id = config.server_address.clone();
-        let service = RaftGroupService::new(name.as_str(), server_id, config.node_options(), state_machine);
-        Ok(ServedGroup { name: name.into(), node: service.start(host)?, replica })
-    };
-    (0..config.total_slots).map(start).collect()
+    let mut starts = Vec::with_capacity(config.total_slots);
+    let mut served = Vec::with_capacity(config.total_slots);
+    for range in 0..config.total_slots {
+        let (start, replica) = group_start(config, range)?;
+        starts.push(start);
+        served.push((config.group_name(range), replica));
+    }
+    let started = host.start_groups(starts).into_iter().zip(served);
+    started
+        .map(|(node, (name, replica))| Ok(ServedGroup { name: name.into(), node: node?, replica }))
+        .collect()
+}
+
+/// The group of a range, about to be started over an empty replica.
+fn group_start(config: &AtomicConfig, range: usize) -> Result<(GroupStart, Arc<Replica>), StartError> {
+    let name = config.group_name(range);
+    let replica = Replica::new();
+    let state_machine = Box::new(AtomicStateMachine::new(name.as_str(), Arc::clone(&replica)));
+    let (group_id, server_id) = (name.parse()?, config.server_address.clone());
+    Ok((GroupStart { group_id, server_id, options: config.node_options(), state_machine }, replica))
 }
 
 impl Served {
+    fn new(server_id: String, ranges: Ranges) -> Served {
+        Served {
+            server_id,
+            ranges,
+            gate: OnceLock::new(),
+            groups: RwLock::new(Arc::new([])),
+            host: Mutex::default(),
+            rejoining: AtomicBool::new(false),
+        }
+    }
+
     /// The groups; none before all have started.
-    fn groups(&self) -> &[ServedGroup] {
-        self.groups.get().map_or(&[], Vec::as_slice)
+    fn groups(&self) -> Arc<[ServedGroup]> {
+        Arc::clone(&self.groups.read())
     }
 
     /// The group that serves a key.
-    fn group_of(&self, key: &str) -> Result<&ServedGroup, Failure> {
-        let group = self.groups().get(self.ranges.locate_key(key));
-        group.ok_or_else(starting)
+    fn group_of(&self, key: &str) -> Result<GroupRef, Failure> {
+        let (groups, range) = (self.groups(), self.ranges.locate_key(key));
+        if range < groups.len() { Ok(GroupRef { groups, range }) } else { Err(starting()) }
     }
 
     fn register(self: &Arc<Self>, options: &mut HostOptions) {
@@ -180,6 +219,7 @@ impl Served {
             class::ATOMIC_DESCRIBE_REQUEST,
             processor(Served::answer_describe),
         );
+        self.register_rejoin(options);
     }
 
     /// Id of the cluster; empty while it is not known.
@@ -261,7 +301,8 @@ impl Served {
     }
 
     fn get_slots(&self, _request: UserRequest, responder: Responder) {
-        let slots = self.ranges.starts().iter().zip(self.groups()).map(|(start, group)| proto::Slot {
+        let groups = self.groups();
+        let slots = self.ranges.starts().iter().zip(groups.iter()).map(|(start, group)| proto::Slot {
             start: *start,
             group: group.name.to_string(),
             peers: group

@@ -199,3 +199,85 @@ fn leaders_are_spread_over_the_servers() {
     assert_refused(&rebalance(&["--group", "atomic_1"]), 2, &["--groups"]);
     cluster.assert_healthy();
 }
+
+/// Flips a bit of the first place in the log files below `dir` that holds these bytes.
+fn spoil(dir: &std::path::Path, needle: &[u8]) -> bool {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if spoil(&path, needle) {
+                return true;
+            }
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            return true;
+        }
+    }
+    false
+}
+
+/// Rule P7 in real processes: a damaged log costs its group one replica until an operator has it dropped, and the groups beside it nothing.
+#[test]
+fn a_replica_whose_log_is_damaged_rejoins_when_it_is_told_to() {
+    let mut cluster = Cluster::start(3, "total_slots = 2");
+    let needle = "a-counter-whose-name-is-found-on-the-disk";
+    cluster.ask(&["set", needle, "41"]);
+    cluster.ask(&["set", needle, "42"]);
+    let of_group = |cluster: &Cluster, server: usize, group: &str| -> Option<Value> {
+        let groups = cluster.describe(server)?["groups"].as_array()?.clone();
+        groups.into_iter().find(|found| found["group"] == group)
+    };
+    let whole = |group: &Value| group["error"].is_null() || group["error"] == "";
+    cluster.wait_until("the follower has applied it", |cluster| {
+        let groups = ["atomic_0", "atomic_1"].map(|group| of_group(cluster, 1, group));
+        groups.iter().flatten().any(|group| group["keys"] == 1)
+    });
+    let status = cluster.terminate(1);
+    assert!(status.success(), "{status}");
+    assert!(spoil(&cluster.data(1), needle.as_bytes()), "the entry is in a file");
+    cluster.spawn(1, &[]);
+    cluster.wait_until("the server is back", |cluster| cluster.describe(1).is_some());
+    let damaged: Vec<String> = ["atomic_0", "atomic_1"]
+        .into_iter()
+        .filter(|group| !whole(&of_group(&cluster, 1, group).unwrap()))
+        .map(str::to_owned)
+        .collect();
+    let [damaged] = &damaged[..] else { panic!("one group is damaged: {damaged:?}") };
+    let beside = if damaged == "atomic_0" { "atomic_1" } else { "atomic_0" };
+    let described = of_group(&cluster, 1, damaged).unwrap();
+    let error = described["error"].as_str().unwrap_or_default().to_owned();
+    assert!(error.contains("cannot be read back") && error.contains("rejoin"), "{described}");
+    assert_eq!(cluster.ask(&["inc", needle, "1"]), 43, "the others go on");
+
+    let rejoin = |cluster: &Cluster, server: usize, group: &str| {
+        let (conf, peer) = (cluster.conf(), cluster.addresses[server].clone());
+        run(&["admin", "rejoin", "--peer", &peer, "--group", group, "--conf", &conf, "--json"])
+    };
+    // Whose log is sound keeps it.
+    for (server, group) in [(0, damaged.as_str()), (1, beside)] {
+        let refused = rejoin(&cluster, server, group);
+        assert_refused(&refused, 1, &["works", "failed"]);
+        assert_eq!(json(&refused)["code"], json!("EPERM"));
+    }
+    assert_refused(&rejoin(&cluster, 1, "unknown_7"), 1, &["unknown_7"]);
+    let term_beside = of_group(&cluster, 1, beside).unwrap()["term"].clone();
+    let done = rejoin(&cluster, 1, damaged);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    cluster.wait_until("the replica holds everything again", |cluster| {
+        let (ours, theirs) = (of_group(cluster, 1, damaged), of_group(cluster, 0, damaged));
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return false };
+        whole(&ours) && ours["fsm_index"] == theirs["fsm_index"] && ours["fsm_hash"] == theirs["fsm_hash"]
+    });
+    assert_eq!(of_group(&cluster, 1, beside).unwrap()["term"], term_beside, "nobody beside it noticed");
+    // It counts: with another server gone the group needs it.
+    cluster.terminate(2);
+    cluster.wait_until("a write with two of three", |cluster| {
+        let output = cluster.client(&["inc", needle, "1"]);
+        output.status.success()
+    });
+    assert!(cluster.log(1).contains("log is dropped"), "{}", cluster.log(1));
+}

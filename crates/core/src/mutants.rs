@@ -85,6 +85,7 @@ mutants! {
     C4NewLeaderStaysJoint = "c4_new_leader_stays_joint", "core", "a new leader does not finish the joint change that it finds";
     C5VotesOfTheNewHalf = "c5_votes_of_the_new_half", "core", "while joint, a candidate counts the votes of the new half alone";
     C7RemovedLeaderStays = "c7_removed_leader_stays", "core", "a leader that is removed goes on leading";
+    C8TombstoneIsForgotten = "c8_tombstone_is_forgotten", "storage", "a store forgets which groups were removed from it";
     C24NobodyCatchesUp = "c24_nobody_catches_up", "core", "new voters get their vote before they have caught up";
     C15TruncationKeepsConfigurations = "c15_truncation_keeps_configurations", "core", "a configuration stays in force though its entry was truncated";
     C23AbandonedChangeTellsNobody = "c23_abandoned_change_tells_nobody", "core", "who asked for a change is not told when leadership is lost";
@@ -147,6 +148,7 @@ mutants! {
     H15StalledLeaderStays = "h15_stalled_leader_stays", "core", "a leader whose disk takes no writes goes on leading";
     I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";
     J1BatchIsWrittenBackwards = "j1_batch_is_written_backwards", "ringraft", "the disk stage merges writes in the wrong order";
+    J2CreationIsNotCompared = "j2_creation_is_not_compared", "ringraft", "requests of an earlier life of a group are handed to the life that has its name now";
     K3WindowIsNeverGivenBack = "k3_window_is_never_given_back", "core", "answered requests stay in the count of bytes in flight";
     K3QuotaIsNeverGivenBack = "k3_quota_is_never_given_back", "core", "durable entries stay in the count of bytes that wait for the disk";
     K3HeldEntriesStay = "k3_held_entries_stay", "ringraft", "committed entries that were held back for a full worker are not handed on when it has room";

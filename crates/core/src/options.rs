@@ -1,5 +1,7 @@
 //! What a node must be told at start.
 
+use std::fmt;
+
 use crate::effects::HardState;
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::rules;
@@ -193,6 +195,16 @@ pub struct RecoveredState {
     pub member_removed: LogId,
     /// Entries that the disk has damaged, with the reason. The node must not take part until its log is dropped or repaired.
     pub damaged: Vec<DamagedRange>,
+}
+
+impl fmt::Display for DamagedRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.last {
+            LogIndex::MAX => write!(f, "the log from entry {} on", self.first)?,
+            last => write!(f, "entries {}..={last}", self.first)?,
+        }
+        write!(f, " cannot be read back: {}", self.what)
+    }
 }
 
 /// Entries of a group that cannot be read back.

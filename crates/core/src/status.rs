@@ -66,6 +66,8 @@ raft_errors! {
     NoMoreUserLog = 10015, "ENOMOREUSERLOG";
     /// The request means another cluster than the receiver belongs to. ringraft's own: its numbers begin at 20001.
     WrongCluster = 20001, "EWRONGCLUSTER";
+    /// The request means another life of the group than the one that the receiver has: their creation numbers differ.
+    WrongCreation = 20002, "EWRONGCREATION";
     /// Malformed request.
     Request = 1000, "EREQUEST";
     /// The component is stopping.

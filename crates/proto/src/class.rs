@@ -84,6 +84,8 @@ classes! {
     Any ATOMIC_SLOTS_RESPONSE = "ringraft.atomic.", "SlotsResponse";
     Any ATOMIC_DESCRIBE_REQUEST = "ringraft.atomic.", "DescribeRequest";
     Any ATOMIC_DESCRIBE_RESPONSE = "ringraft.atomic.", "DescribeResponse";
+    Small ATOMIC_REJOIN_REQUEST = "ringraft.atomic.", "RejoinRequest";
+    Small ATOMIC_REJOIN_RESPONSE = "ringraft.atomic.", "RejoinResponse";
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use protobuf::Message;
 use ringraft_core::{Configuration, GroupId, RaftError};
 use ringraft_proto::generated::group_state::{GroupMemory, GroupStateRequest, GroupStateResponse};
 use ringraft_proto::{class, protobuf};
+use ringraft_storage::GroupOpening;
 
 use crate::error::StartError;
 use crate::host_options::TransportOptions;
@@ -44,7 +45,7 @@ pub(crate) struct BootstrapQuestion {
 /// One peer, some groups.
 struct Part<'a> {
     endpoint: String,
-    groups: Vec<&'a GroupId>,
+    groups: Vec<&'a GroupOpening>,
     content: Bytes,
     /// When it is asked next; `None` while it is being asked, or has said all that it will.
     due: Option<Instant>,
@@ -61,7 +62,7 @@ impl BootstrapQuestion {
     pub(crate) fn ask(
         &self,
         cluster_id: &str,
-        groups: &[(GroupId, Configuration)],
+        groups: &[(GroupOpening, Configuration)],
     ) -> Result<BTreeMap<GroupId, String>, StartError> {
         let mut parts = self.parts(cluster_id, groups);
         let mut found = BTreeMap::new();
@@ -96,7 +97,7 @@ impl BootstrapQuestion {
                 part.due = part.open.then(|| Instant::now() + PAUSE);
                 // What one has said of a group, no other can take back.
                 for part in parts.iter_mut().filter(|part| part.open) {
-                    part.open = part.groups.iter().any(|group| !found.contains_key(*group));
+                    part.open = part.groups.iter().any(|asked| !found.contains_key(&asked.group));
                     part.due = part.due.filter(|_| part.open);
                 }
             }
@@ -106,8 +107,8 @@ impl BootstrapQuestion {
     }
 
     /// Every peer with its groups, as many at a time as a question may have.
-    fn parts<'a>(&self, cluster_id: &str, groups: &'a [(GroupId, Configuration)]) -> Vec<Part<'a>> {
-        let mut by_peer: BTreeMap<String, Vec<&GroupId>> = BTreeMap::new();
+    fn parts<'a>(&self, cluster_id: &str, groups: &'a [(GroupOpening, Configuration)]) -> Vec<Part<'a>> {
+        let mut by_peer: BTreeMap<String, Vec<&GroupOpening>> = BTreeMap::new();
         for (group, conf) in groups {
             for endpoint in conf.peers.iter().map(|peer| peer.endpoint()).filter(|e| *e != self.endpoint) {
                 let of_peer = by_peer.entry(endpoint).or_default();
@@ -122,13 +123,14 @@ impl BootstrapQuestion {
             while !rest.is_empty() {
                 let mut bytes = 0;
                 let fits = rest.iter().take(MAX_GROUPS).take_while(|group| {
-                    bytes += group.as_str().len();
+                    bytes += group.group.as_str().len();
                     bytes <= MAX_NAME_BYTES
                 });
                 let (these, others) = rest.split_at(fits.count().max(1));
                 rest = others;
                 let question = GroupStateRequest {
-                    groups: these.iter().map(|group| group.as_str().to_owned()).collect(),
+                    groups: these.iter().map(|asked| asked.group.as_str().to_owned()).collect(),
+                    creations: creations(these),
                     cluster_id: cluster_id.to_owned(),
                     ..Default::default()
                 };
@@ -152,6 +154,12 @@ impl BootstrapQuestion {
             }
         }
     }
+}
+
+/// Their creation numbers, where one has any.
+fn creations(groups: &[&GroupOpening]) -> Vec<u64> {
+    let numbered = groups.iter().any(|asked| asked.creation != 0);
+    if numbered { groups.iter().map(|asked| asked.creation).collect() } else { Vec::new() }
 }
 
 impl Part<'_> {
@@ -178,7 +186,7 @@ impl Part<'_> {
                 GroupMemory::GROUP_MEMORY_NOTHING => {}
                 GroupMemory::GROUP_MEMORY_OPENING | GroupMemory::GROUP_MEMORY_LOG => more = true,
                 GroupMemory::GROUP_MEMORY_COMMITTED => {
-                    found.entry((*group).clone()).or_insert_with(|| self.endpoint.clone());
+                    found.entry(group.group.clone()).or_insert_with(|| self.endpoint.clone());
                 }
             }
         }
@@ -202,8 +210,12 @@ mod tests {
         }
     }
 
-    fn groups(count: usize, name: impl Fn(usize) -> String) -> Vec<(GroupId, Configuration)> {
-        (0..count).map(|n| (name(n).parse().unwrap(), "a:1,b:1,c:1".parse().unwrap())).collect()
+    fn opening(name: &str, creation: u64) -> GroupOpening {
+        GroupOpening { group: name.parse().unwrap(), creation }
+    }
+
+    fn groups(count: usize, name: impl Fn(usize) -> String) -> Vec<(GroupOpening, Configuration)> {
+        (0..count).map(|n| (opening(&name(n), 0), "a:1,b:1,c:1".parse().unwrap())).collect()
     }
 
     #[test]
@@ -214,12 +226,15 @@ mod tests {
         assert!(parts.iter().all(|part| part.endpoint != "a:1" && part.groups.len() <= MAX_GROUPS));
         let asked: usize = parts.iter().map(|part| part.groups.len()).sum();
         assert_eq!(asked, 2 * 10_000);
+        let content = |creation| {
+            let asked = [(opening("g", creation), "b:1".parse().unwrap())];
+            question(1).parts("c", &asked)[0].content.clone()
+        };
+        assert_eq!(GroupStateRequest::parse_from_bytes(&content(7)).unwrap().creations, [7]);
+        assert_eq!(content(0).len() + 3, content(7).len(), "nothing is said of groups without numbers");
         let long = groups(3, |n| format!("g{n}{}", "x".repeat(200)));
         assert_eq!(question(1).parts("c", &long).len(), 2);
-        assert!(
-            question(1).parts("c", &[("g".parse().unwrap(), "a:1".parse().unwrap())]).is_empty(),
-            "alone"
-        );
+        assert!(question(1).parts("c", &[(opening("g", 0), "a:1".parse().unwrap())]).is_empty(), "alone");
     }
 
     #[test]
@@ -230,7 +245,7 @@ mod tests {
 
     #[test]
     fn only_what_is_committed_counts() {
-        let names: Vec<GroupId> = (0..4).map(|n| format!("g{n}").parse().unwrap()).collect();
+        let names: Vec<GroupOpening> = (0..4).map(|n| opening(&format!("g{n}"), n)).collect();
         let part = Part {
             endpoint: "b:1".to_owned(),
             groups: names.iter().collect(),
@@ -259,6 +274,6 @@ mod tests {
         assert!(part.take(Err(RpcError::TimedOut { endpoint: "b:1".into(), timeout_ms: 1 }), &mut found));
         assert!(found.is_empty());
         assert!(!part.take(answer(&[0, 3, 0, 0], ours), &mut found));
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), [(names[1].clone(), "b:1".to_owned())]);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [(names[1].group.clone(), "b:1".to_owned())]);
     }
 }

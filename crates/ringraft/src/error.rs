@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ringraft_core::{GroupId, InvalidGroupId, PeerId, Status};
+use ringraft_storage::StorageError;
 
 use crate::options::OptionsError;
 
@@ -78,7 +79,9 @@ pub enum HostOptionsError {
         bytes: usize,
     },
     /// Names and values of facts are short texts.
-    #[error("fact {0:?} is not valid; names have between 1 and 255 bytes, values at most 65535")]
+    #[error(
+        "fact {0:?} is not valid; names have between 1 and 255 bytes and do not begin with \"ringraft.\", values have at most 65535"
+    )]
     Fact(String),
     /// A bound or time of the network loop.
     #[error("net: {0}")]
@@ -172,6 +175,28 @@ pub enum StartError {
     NotBlank {
         /// The directory, or "the given store".
         dir: String,
+    },
+    /// The highest creation number before a loss was given for a directory that was not lost.
+    #[error(
+        "{dir} did not begin by rejoin, so that rejoined_after does not fit it: it remembers which groups it has had; leave it out"
+    )]
+    NotRejoined {
+        /// The directory, or "the given store".
+        dir: String,
+    },
+    /// The store holds, or has removed, another life of the group.
+    #[error("{reason}")]
+    OtherLife {
+        /// Which group.
+        group: GroupId,
+        /// Which life the store knows, and what to do.
+        reason: String,
+    },
+    /// The group is being removed from this host, or its log is being dropped.
+    #[error("group {group} is being removed from this host, or its log dropped; start it when that is done")]
+    BeingRemoved {
+        /// Which group.
+        group: GroupId,
     },
     /// Bootstrap was asked for in a directory whose member joined a cluster that existed.
     #[error(
@@ -300,6 +325,15 @@ const EMFILE: i32 = 24;
 const MORE_FILES: &str = "allow more open files (ulimit -n) and start again";
 
 impl StartError {
+    /// What the store says of a group, as who starts or removes it is told.
+    pub(crate) fn of_store(error: StorageError) -> StartError {
+        let reason = error.to_string();
+        match error {
+            StorageError::OtherLife { group, .. } => StartError::OtherLife { group, reason },
+            _ => StartError::Store(reason),
+        }
+    }
+
     /// An error of the network that is told by its text alone.
     #[cfg(not(shuttle))]
     pub(crate) fn of_net(text: String) -> StartError {

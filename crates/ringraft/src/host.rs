@@ -1,18 +1,18 @@
 //! The host: a fixed set of threads that runs any number of groups.
 
 mod blank;
+mod groups;
 mod network;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{Configuration, GroupId, NodeDescription, PeerId, Status, Vote};
+use ringraft_core::{GroupId, NodeDescription, PeerId, Status};
 use ringraft_net::Transport;
 use ringraft_ring::{Consumer, Producer, Wake, ring};
 
@@ -21,31 +21,24 @@ use crate::cluster_gate::ClusterGate;
 use crate::completion::{CompletionSink, SinkId};
 use crate::descriptors;
 use crate::error::StartError;
-use crate::future::promise;
-use crate::handler::{
-    Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, LaneEvent, LaneLimits,
-    LogEntryAndClosureHandler, OpenGroup,
-};
+use crate::future::{Waiter, promise};
+use crate::handler::{Control, LaneEvent, LaneLimits, LogEntryAndClosureHandler};
 use crate::host::network::{check_listening, open_network};
 use crate::host_options::{HostOptions, StoreOptions};
-use crate::node::{Node, NodeShared, NodeStatus};
-use crate::options::NodeOptions;
+use crate::node::Node;
 use crate::pipeline::{
     DiskEvent, DiskLoop, FsmLoop, LaneLoop, LaneParts, LaneRings, LaneShared, NetThread, NetWaker, ReadLoop,
     Running, StoreWatch, Threads, lane_rings, on_host_thread,
 };
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, SinkRings, UserProcessors};
-use crate::state_machine::StateMachine;
 use crate::store::{self, Opened};
 use crate::sync::{Mutex, Ordering};
-use blank::{is_blank, remember_on_disk};
+use blank::remember_on_disk;
+pub use groups::GroupStart;
 
 /// Slots of a read worker's ring; a lane keeps what does not fit.
 const READ_RING: usize = if cfg!(shuttle) { 2 } else { 256 };
-
-/// How long a start waits for a sole voter to elect itself, which takes one write: longer, and the disk hangs.
-const SELF_ELECTION: Duration = Duration::from_secs(5);
 
 /// Runs raft groups in this process: lanes, state-machine workers, one log store, one network endpoint. A handle: clones name
 /// the same host, and the last one that goes shuts it down.
@@ -60,8 +53,10 @@ struct Inner {
     /// Content of a frame at most.
     frame_bytes: usize,
     fsm_workers: usize,
-    /// Groups begin without members and wait for a leader.
+    /// Groups begin without members and wait for a leader,
     rejoined: bool,
+    /// but for those with a higher creation number.
+    rejoined_after: Option<u64>,
     gate: Arc<ClusterGate>,
     /// Asked for groups without memory; `None` where they begin without a vote anyway, or shall not ask.
     question: Option<BootstrapQuestion>,
@@ -83,6 +78,8 @@ struct Inner {
 #[derive(Default)]
 struct Groups {
     by_id: BTreeMap<GroupId, PeerId>,
+    /// Groups that are being removed; nobody starts them meanwhile.
+    removing: BTreeSet<GroupId>,
     /// Groups started so far: spreads them over lanes and workers.
     started: usize,
     closing: bool,
@@ -108,7 +105,7 @@ impl RaftHost {
         descriptors::share_out(&mut options)?;
         check_listening(&options.transport, &options.endpoint)?;
         let store = std::mem::replace(&mut options.store, StoreOptions::Memory);
-        let Opened { storage, rejoined, membership } = store::open(store, &options)?;
+        let Opened { storage, rejoined, rejoined_after, membership } = store::open(store, &options)?;
         let gate = Arc::new(ClusterGate::new(&membership.cluster_id, options.require_cluster_id));
         let frame_bytes = options.net.frame_limits.content;
         let (event_loop, transport, listen_address) =
@@ -138,7 +135,8 @@ impl RaftHost {
             remember_on_disk(&gate, place, disk.clone());
         }
         let routes = Arc::new(RoutingTable::in_cluster(Arc::clone(&gate)));
-        routes.unopened().set(storage.groups().into_iter().map(|(group, _)| group));
+        let stored = storage.stored_groups().into_iter().filter(|stored| stored.key.is_some());
+        routes.unopened().set(stored.map(|stored| (stored.group, stored.creation)));
         // Schedules of shuttle have no clock to wait by.
         let asks = !rejoined && options.bootstrap_ask_ms > 0 && !cfg!(shuttle);
         let question = asks.then(|| BootstrapQuestion {
@@ -178,6 +176,7 @@ impl RaftHost {
             frame_bytes,
             fsm_workers: options.fsm_workers,
             rejoined,
+            rejoined_after,
             gate,
             question,
             asked: Mutex::default(),
@@ -264,85 +263,6 @@ impl RaftHost {
         Arc::clone(&self.0.gate)
     }
 
-    /// Starts a replica of a group on this host. Waits until the group is opened in the store and, when the replica is the only voter,
-    /// until it leads, so that it can be written to at once; others call [`Node::wait_for_leader`]. A group of which this host has no
-    /// memory may ask its peers first, see [`HostOptions::bootstrap_ask_ms`].
-    ///
-    /// # Errors
-    /// [`StartError`]: wrong options, an id that is not on this host, a group that runs already, a store that has failed.
-    pub fn start_group(
-        &self,
-        group_id: GroupId,
-        server_id: PeerId,
-        options: NodeOptions,
-        state_machine: Box<dyn StateMachine>,
-    ) -> Result<Node, StartError> {
-        if on_host_thread() {
-            return Err(StartError::OwnThread);
-        }
-        options
-            .validate_for(&server_id)
-            .and_then(|()| options.raft_options.validate_frame(self.0.max_task_bytes, self.0.frame_bytes))
-            .map_err(|error| StartError::Options { group: group_id.clone(), error })?;
-        let inner = &*self.0;
-        if server_id.endpoint() != inner.endpoint {
-            return Err(StartError::WrongEndpoint { server: server_id, endpoint: inner.endpoint.clone() });
-        }
-        let (mut options, server_id) = (options.clone(), options.with_priority(server_id));
-        if inner.rejoined {
-            options.initial_conf = Configuration::default();
-        }
-        let number = inner.reserve(&group_id, &server_id)?;
-        let started = inner.open_group(number, &group_id, &server_id, options, state_machine);
-        match &started {
-            Ok(node) => {
-                inner.routes.insert_node(node.clone());
-                inner.routes.unopened().remove(node.group_id());
-                if node.is_electing_itself() {
-                    // Whether it leads now, is seen by the first write; why it does not, by `last_error`.
-                    let _ = node.wait_for_leader(SELF_ELECTION);
-                }
-            }
-            Err(_) => {
-                inner.groups.lock().by_id.remove(&group_id);
-            }
-        }
-        started
-    }
-
-    /// Asks, for many groups at once, what [`start_group`](RaftHost::start_group) would ask for each by itself: whether the peers in its initial configuration have committed
-    /// entries of a group of which this host has no memory. Such a group begins without a vote; see
-    /// [`HostOptions::bootstrap_ask_ms`]. Groups that have a memory are left out.
-    ///
-    /// # Errors
-    /// [`StartError`] when the store or the network fails.
-    pub fn ask_peers(&self, groups: &[(GroupId, Configuration)]) -> Result<(), StartError> {
-        if on_host_thread() {
-            return Err(StartError::OwnThread);
-        }
-        self.0.ask_peers(groups)
-    }
-
-    /// Stops a group: every completion that waits is answered, its state machine gets `on_shutdown`. Its log stays in the store, and
-    /// the group can be started again. Says whether it was running.
-    ///
-    /// # Errors
-    /// [`StartError::OwnThread`] on a thread of the host.
-    pub fn stop_group(&self, group_id: &GroupId) -> Result<bool, StartError> {
-        if on_host_thread() {
-            return Err(StartError::OwnThread);
-        }
-        let inner = &*self.0;
-        let Some(node) = inner.routes.node(group_id.as_str()) else { return Ok(false) };
-        if !inner.routes.remove_life(group_id, node.handle()) {
-            // Another caller has stopped it, and may have started it again.
-            return Ok(false);
-        }
-        let stopped = inner.control(node.handle(), |answer| Control::Close { handle: node.handle(), answer });
-        inner.groups.lock().by_id.remove(group_id);
-        Ok(stopped.unwrap_or(false))
-    }
-
     /// The running replica of a group.
     pub fn node(&self, group_id: &GroupId) -> Option<Node> {
         self.0.routes.node(group_id.as_str())
@@ -427,93 +347,16 @@ impl Inner {
         Ok(())
     }
 
-    fn reserve(&self, group_id: &GroupId, server_id: &PeerId) -> Result<usize, StartError> {
-        let mut groups = self.groups.lock();
-        if groups.closing {
-            return Err(StartError::HostStopped);
-        }
-        if let Some(server) = groups.by_id.get(group_id) {
-            return Err(StartError::OneReplica { group: group_id.clone(), server: server.clone() });
-        }
-        groups.by_id.insert(group_id.clone(), server_id.clone());
-        groups.started += 1;
-        Ok(groups.started - 1)
-    }
-
-    fn open_group(
-        &self,
-        number: usize,
-        group_id: &GroupId,
-        server_id: &PeerId,
-        mut options: NodeOptions,
-        state_machine: Box<dyn StateMachine>,
-    ) -> Result<Node, StartError> {
-        let (key, mut recovered) = self.open_log(group_id)?;
-        if is_blank(&recovered) && self.has_lost_its_memory(group_id, &options.initial_conf)? {
-            self.withhold(key)?;
-            recovered.hard_state.vote = Vote::Withheld;
-        }
-        if recovered.hard_state.vote == Vote::Withheld && recovered.last_index == 0 {
-            options.initial_conf = Configuration::default();
-        }
-        let names = GroupNames::in_cluster(group_id.clone(), server_id.clone(), Arc::clone(&self.gate));
-        let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
-        let lane = number % self.lanes.len();
-        // Groups of one lane spread over all workers.
-        let worker = (number / self.lanes.len() + lane) % self.fsm_workers;
-        status.set_applied(recovered.before_first.index);
-        let fsm = FsmGroup::new(
-            Arc::clone(&names),
-            state_machine,
-            Arc::clone(&progress),
-            Arc::clone(&status),
-            recovered.before_first.index,
-        );
-        let (apply_task_mode, disable_cli) = (options.apply_task_mode, options.disable_cli);
-        let read_index_timeout_ms = options.raft_options.read_index_timeout_ms;
-        let mut core = options.to_core(group_id.clone(), server_id.clone());
-        core.rejoin = self.rejoined;
-        core.max_entry_bytes = self.largest_entry;
-        let open = OpenGroup {
-            names,
-            key,
-            options: core,
-            recovered,
-            seed: RandomState::new().hash_one((group_id.as_str(), number)),
-            worker: worker as u16,
-            progress,
-            status: Arc::clone(&status),
-            fsm: Box::new(fsm),
-        };
-        let handle = GroupHandle { lane: lane as u16, slot: 0, generation: 0 };
-        let handle = self
-            .control(handle, |answer| Control::Open { group: Box::new(open), answer })
-            .ok_or(StartError::HostStopped)?
-            .map_err(|status: Status| StartError::Node { group: group_id.clone(), status })?;
-        let shared = NodeShared {
-            group_id: group_id.clone(),
-            server_id: server_id.clone(),
-            handle,
-            apply_task_mode,
-            max_task_bytes: self.max_task_bytes,
-            disable_cli,
-            read_index_timeout_ms,
-            status,
-            control: self.lanes[lane].0.control.clone(),
-        };
-        Ok(Node::new(Arc::new(shared), self.lanes[lane].0.tasks[worker].clone()))
-    }
-
-    /// Asks a lane and waits for its answer; `None` when the host has stopped.
+    /// Asks a lane, whose answer comes; `None` when the host has stopped.
     fn control<T>(
         &self,
-        handle: GroupHandle,
+        lane: u16,
         make: impl FnOnce(crate::future::Promise<T>) -> Control,
-    ) -> Option<T> {
+    ) -> Option<Waiter<T>> {
         let (answer, waiter) = promise();
         let event = LaneEvent::Control(Box::new(make(answer)));
-        self.lanes[usize::from(handle.lane)].0.control.publish(event).ok()?;
-        waiter.wait(None)
+        self.lanes[usize::from(lane)].0.control.publish(event).ok()?;
+        Some(waiter)
     }
 
     fn shutdown(&self) {

@@ -15,6 +15,9 @@ use crate::error::HostOptionsError;
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{Place, UserProcessors};
 
+/// Names of facts that the library keeps for itself begin so.
+pub(crate) const OWN_FACTS: &str = "ringraft.";
+
 /// What surrounds the largest task in a file of the log or in a frame, generously.
 const RECORD_ROOM: usize = 64 * 1024;
 
@@ -109,6 +112,12 @@ pub struct HostOptions {
     /// committed entries of it, in milliseconds. Where one has, the group begins as after [`Rejoin`](StartMode::Rejoin): its memory is
     /// lost. Peers that are silent or blank stop nobody. 0 means not to ask (2000).
     pub bootstrap_ask_ms: u64,
+    /// In a directory that begins, or began, by [`Rejoin`](StartMode::Rejoin): the highest creation number that any group had been given
+    /// when its disk was lost. A group with a higher [`creation`](crate::NodeOptions::creation) is new and begins with its
+    /// [`initial_conf`](crate::NodeOptions::initial_conf); all others wait for a leader. The directory remembers the number, later starts
+    /// need not give it, and may not give another. Too low a number is unsafe: a group that has voted here would vote again. `None`, and
+    /// nothing remembered: no group is new (none).
+    pub rejoined_after: Option<u64>,
     /// What to do with a blank store (refuse).
     pub start_mode: StartMode,
     /// Where the log lives.
@@ -159,6 +168,7 @@ impl HostOptions {
             require_cluster_id: false,
             facts: BTreeMap::new(),
             bootstrap_ask_ms: 2000,
+            rejoined_after: None,
             start_mode: StartMode::Existing,
             store,
             transport: TransportOptions::Tcp { listen: None },
@@ -214,7 +224,9 @@ impl HostOptions {
             }
         }
         let bad = |(name, value): &(&String, &String)| {
-            !(1..=255).contains(&name.len()) || value.len() > usize::from(u16::MAX)
+            !(1..=255).contains(&name.len())
+                || name.starts_with(OWN_FACTS)
+                || value.len() > usize::from(u16::MAX)
         };
         if let Some((name, _)) = self.facts.iter().find(bad) {
             return Err(HostOptionsError::Fact(name.clone()));

@@ -186,6 +186,8 @@ pub(crate) struct NodeShared {
     pub(crate) handle: GroupHandle,
     pub(crate) apply_task_mode: ApplyTaskMode,
     pub(crate) max_task_bytes: usize,
+    /// Creation number of this life of the group; 0 for none.
+    pub(crate) creation: u64,
     pub(crate) disable_cli: bool,
     pub(crate) read_index_timeout_ms: u64,
     pub(crate) status: Arc<NodeStatus>,
@@ -358,6 +360,11 @@ impl Node {
     /// This replica's id.
     pub fn server_id(&self) -> &PeerId {
         &self.shared.server_id
+    }
+
+    /// Which creation of the group's name this is, as whoever creates groups counts; 0 where groups are not numbered.
+    pub fn creation(&self) -> u64 {
+        self.shared.creation
     }
 
     /// Group and server id (SOFAJRaft's `NodeId`, `<group/server>`).

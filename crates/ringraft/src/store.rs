@@ -1,5 +1,6 @@
 //! Opening the log store of a host: whose it is, how it began, and whether it may be taken into use.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub(crate) struct Opened {
     pub(crate) storage: Box<dyn LogStorage>,
     /// Groups on it begin without members and without a vote: they may have voted and acknowledged before.
     pub(crate) rejoined: bool,
+    /// But for those with a higher creation number: they began when the disk was lost already.
+    pub(crate) rejoined_after: Option<u64>,
     /// The cluster that it belongs to.
     pub(crate) membership: Membership,
 }
@@ -73,14 +76,27 @@ fn in_memory(
         _ => {}
     }
     let rejoined = host.start_mode == StartMode::Rejoin;
+    if host.rejoined_after.is_some() && !rejoined {
+        return Err(StartError::NotRejoined { dir: name.to_owned() });
+    }
+    let rejoined_after = host.rejoined_after;
     let cluster_id = first_cluster_id(host, blank && !rejoined);
-    Ok(Opened { storage, rejoined, membership: Membership { cluster_id, place: None } })
+    Ok(Opened { storage, rejoined, rejoined_after, membership: Membership { cluster_id, place: None } })
 }
 
 /// The cluster of a store that does not remember one.
 fn first_cluster_id(host: &HostOptions, founds: bool) -> String {
     let initial = if founds { host.initial_cluster_id.clone() } else { None };
     host.cluster_id.clone().or(initial).unwrap_or_default()
+}
+
+/// Name of the fact that says which creation numbers had been given when the disk was lost.
+const REJOINED_AFTER: &str = "ringraft.rejoined_after";
+
+/// What the directory shall remember, and what the library has it remember.
+fn facts(host: &HostOptions) -> BTreeMap<String, String> {
+    let own = host.rejoined_after.map(|last| (REJOINED_AFTER.to_owned(), last.to_string()));
+    host.facts.clone().into_iter().chain(own).collect()
 }
 
 /// The directory of a segment log.
@@ -122,8 +138,8 @@ impl Directory<'_> {
             // What a bootstrap would compute today need not be what the cluster's other members would.
             amended.cluster_id = first_cluster_id(self.host, false);
         }
-        for (name, value) in &self.host.facts {
-            amended.facts.entry(name.clone()).or_insert_with(|| value.clone());
+        for (name, value) in facts(self.host) {
+            amended.facts.entry(name).or_insert(value);
         }
         amended
     }
@@ -131,6 +147,9 @@ impl Directory<'_> {
     /// One without an identity: blank, or left behind by a start that did not come to its end. The identity is written last, so that
     /// whatever a crash leaves before is such a rest, and whatever is missing after it is damage.
     fn create(self, options: SegmentLogOptions) -> Result<Opened, StartError> {
+        if self.host.start_mode == StartMode::Bootstrap {
+            self.check_loss(CreationKind::Bootstrap)?;
+        }
         let kind = match self.host.start_mode {
             StartMode::Bootstrap => CreationKind::Bootstrap,
             StartMode::Rejoin => CreationKind::Rejoin,
@@ -158,7 +177,7 @@ impl Directory<'_> {
         };
         let mut identity = Identity::new(&self.host.endpoint, &self.host.cluster, kind, log.store_id());
         identity.cluster_id = first_cluster_id(self.host, kind == CreationKind::Bootstrap);
-        identity.facts.clone_from(&self.host.facts);
+        identity.facts = facts(self.host);
         identity.create(&*self.disk).map_err(|error| failed(self.dir, error))?;
         Ok(self.opened(log, identity))
     }
@@ -167,6 +186,7 @@ impl Directory<'_> {
         Opened {
             storage: Box::new(log),
             rejoined: identity.creation == CreationKind::Rejoin,
+            rejoined_after: identity.facts.get(REJOINED_AFTER).and_then(|last| last.parse().ok()),
             membership: Membership {
                 cluster_id: identity.cluster_id.clone(),
                 place: Some(IdentityPlace { disk: self.disk, identity }),
@@ -193,11 +213,11 @@ impl Directory<'_> {
             let (known, given) = (identity.cluster_id.clone(), given.clone());
             return Err(StartError::OtherClusterId { dir, known, given });
         }
-        let changed = |(name, given): (&String, &String)| {
-            let known = identity.facts.get(name).filter(|known| *known != given)?;
-            Some((name.clone(), known.clone(), given.clone()))
+        let changed = |(name, given): (String, String)| {
+            let known = identity.facts.get(&name).filter(|known| **known != given)?;
+            Some((name, known.clone(), given))
         };
-        match host.facts.iter().find_map(changed) {
+        match facts(host).into_iter().find_map(changed) {
             Some((name, known, given)) => Err(StartError::OtherFact { dir, name, known, given }),
             None => Ok(()),
         }
@@ -205,6 +225,7 @@ impl Directory<'_> {
 
     /// A flag that does not fit is refused, not passed over: whoever gave it believes something of the directory that is not so.
     fn check_mode(&self, identity: &Identity) -> Result<(), StartError> {
+        self.check_loss(identity.creation)?;
         match (self.host.start_mode, identity.creation) {
             (StartMode::Rejoin, _) => Err(StartError::NotBlank { dir: self.dir.display().to_string() }),
             (StartMode::Bootstrap, CreationKind::Rejoin) => {
@@ -216,6 +237,15 @@ impl Directory<'_> {
                 Ok(())
             }
             (StartMode::Existing, _) => Ok(()),
+        }
+    }
+
+    /// Whoever says which groups there were when the disk was lost believes that it was.
+    fn check_loss(&self, began: CreationKind) -> Result<(), StartError> {
+        match began {
+            CreationKind::Rejoin => Ok(()),
+            _ if self.host.rejoined_after.is_none() => Ok(()),
+            _ => Err(StartError::NotRejoined { dir: self.dir.display().to_string() }),
         }
     }
 

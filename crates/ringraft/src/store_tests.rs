@@ -210,3 +210,31 @@ fn another_servers_directory_is_refused() {
     );
     drop(opened);
 }
+
+/// Which numbers had been given when the disk was lost is said once, and only of a disk that was lost.
+#[test]
+fn a_directory_remembers_which_groups_were_before_it() {
+    let after = |mode, last| HostOptions { rejoined_after: last, ..host(mode) };
+    let disk = MemoryDisk::new();
+    let refused = open(&disk, &after(StartMode::Bootstrap, Some(5)));
+    assert!(matches!(refused, Err(StartError::NotRejoined { .. })));
+    assert!(disk.list().unwrap().is_empty(), "a refusal leaves nothing behind");
+    drop(open(&disk, &after(StartMode::Rejoin, None)).unwrap());
+    // It may be said later: whatever was given until then rejoins.
+    for last in [Some(5), Some(5), None] {
+        let opened = open(&disk, &after(StartMode::Existing, last)).unwrap();
+        assert_eq!((opened.rejoined, opened.rejoined_after), (true, Some(5)));
+    }
+    for last in [4, 6] {
+        let refusal = open(&disk, &after(StartMode::Existing, Some(last))).map(drop).unwrap_err();
+        let text = refusal.to_string();
+        assert!(
+            matches!(refusal, StartError::OtherFact { .. }) && text.contains("rejoined_after = 5"),
+            "{text}"
+        );
+    }
+    let founder = MemoryDisk::new();
+    drop(open(&founder, &host(StartMode::Bootstrap)).unwrap());
+    let refused = open(&founder, &after(StartMode::Existing, Some(5)));
+    assert!(matches!(refused, Err(StartError::NotRejoined { .. })));
+}

@@ -3,6 +3,8 @@
 //! A store under test is wrapped in [`ReopenableStore`], so that the suite can restart it. The suite panics at the
 //! first difference, as a test does.
 
+mod lives;
+
 use std::sync::Arc;
 
 use ringraft_core::{
@@ -10,7 +12,9 @@ use ringraft_core::{
     LogIndex, LogOp, RecoveredState, Term, Vote,
 };
 
-use crate::traits::{GroupKey, GroupWrite, LogStorage, MetaStorage, StorageError, WriteBatch};
+use crate::traits::{
+    GroupKey, GroupOpening, GroupWrite, LogStorage, MetaStorage, OpenedGroup, StorageError, WriteBatch,
+};
 
 /// A store with both halves.
 pub trait FullStorage: LogStorage + MetaStorage {}
@@ -31,7 +35,7 @@ pub trait ReopenableStore {
 /// # Panics
 /// At the first difference from what [`LogStorage`] promises.
 pub fn log_storage_suite(make: &mut dyn FnMut() -> Box<dyn ReopenableStore>) {
-    let cases: [(&str, Case); 14] = [
+    let cases: [(&str, Case); 16] = [
         ("a new group is empty", new_group),
         ("entries are read back", append_and_read),
         ("reads stop at the byte limit", byte_limit),
@@ -44,7 +48,9 @@ pub fn log_storage_suite(make: &mut dyn FnMut() -> Box<dyn ReopenableStore>) {
         ("promise and removal", promise_and_removal),
         ("hard state follows the order of the stream", hard_state),
         ("configurations and no-ops", configurations),
-        ("removal and re-creation", remove_and_create),
+        ("removal and re-creation", lives::remove_and_create),
+        ("names and their lives", lives::lives_of_a_name),
+        ("many groups are opened at once", lives::open_many),
         ("many groups in one batch", many_groups),
     ];
     for (name, case) in cases {
@@ -87,6 +93,12 @@ impl Bench {
     fn group(&mut self, name: &str) -> (GroupKey, RecoveredState) {
         let name: GroupId = name.parse().expect("a valid name");
         self.store.store().open_group(&name).expect("a group opens")
+    }
+
+    fn open(&mut self, name: &str, creation: u64) -> Result<OpenedGroup, StorageError> {
+        let group: GroupId = name.parse().expect("a valid name");
+        let opened = self.store.store().open_groups(&[GroupOpening { group, creation }]);
+        opened.expect("the store works").pop().expect("an answer for each")
     }
 
     fn write(&mut self, group: GroupKey, ops: Vec<LogOp>) {
@@ -344,29 +356,6 @@ fn configurations(bench: &mut Bench) {
     assert_eq!(found(bench), [4]);
     bench.write(key, vec![LogOp::TruncateSuffix { from: 4 }]);
     assert_eq!(found(bench), [0; 0]);
-}
-
-fn remove_and_create(bench: &mut Bench) {
-    let (old, _) = bench.group("g");
-    let (other, _) = bench.group("other");
-    bench.write(
-        old,
-        vec![LogOp::Append(sample_chunk(1, 1, 3)), LogOp::HardState(HardState { term: 5, vote: Vote::None })],
-    );
-    bench.write(other, vec![LogOp::Append(sample_chunk(1, 1, 2))]);
-    bench.store.store().remove_group(old).expect("a group is removed");
-    if bench.restarts {
-        bench.store.reopen();
-    }
-    assert_eq!(bench.store.store().groups().len(), 1);
-    let read = bench.store.store().reader().read(old, 1, 3, 100);
-    assert!(matches!(read, Err(StorageError::NotFound { .. })), "{read:?}");
-    let (new, state) = bench.group("g");
-    assert_eq!(state, RecoveredState::default(), "nothing of the earlier life is left");
-    assert!(new.incarnation > old.incarnation && new != old);
-    bench.write(new, vec![LogOp::Append(sample_chunk(1, 9, 2))]);
-    bench.check_entries(new, &[(1, 9), (2, 9)]);
-    bench.check_entries(other, &[(1, 1), (2, 1)]);
 }
 
 fn many_groups(bench: &mut Bench) {

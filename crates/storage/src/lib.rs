@@ -7,6 +7,7 @@
 pub mod conformance;
 pub mod disk;
 mod identity;
+mod lives;
 mod memory;
 mod segment;
 mod shape;
@@ -19,6 +20,6 @@ pub use memory::MemoryLogStorage;
 pub use segment::{Expect, SegmentLog, SegmentLogOptions};
 pub use store_id::StoreId;
 pub use traits::{
-    GroupKey, GroupNumber, GroupWrite, Incarnation, IoKind, LogReader, LogStorage, MetaStorage,
-    RefusedWrites, StorageError, WriteBatch,
+    GroupKey, GroupNumber, GroupOpening, GroupWrite, Incarnation, IoKind, LogReader, LogStorage, MetaStorage,
+    OpenedGroup, RefusedWrites, StorageError, StoredGroup, WriteBatch,
 };

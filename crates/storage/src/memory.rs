@@ -10,14 +10,17 @@ use ringraft_core::{
 };
 use rustc_hash::FxHashMap;
 
+use crate::lives::{self, Opening, Tombstones};
 use crate::shape::LogShape;
 use crate::traits::{
-    GroupKey, GroupNumber, Incarnation, LogReader, LogStorage, MetaStorage, RefusedWrites, StorageError,
-    WriteBatch,
+    GroupKey, GroupNumber, GroupOpening, Incarnation, LogReader, LogStorage, MetaStorage, OpenedGroup,
+    RefusedWrites, StorageError, StoredGroup, WriteBatch,
 };
 
 #[derive(Default)]
 struct MemoryGroup {
+    /// Which creation of its name it is; 0 for none.
+    creation: u64,
     chunks: VecDeque<Arc<EntryChunk>>,
     before_first: LogId,
     conf_at_start: Option<ConfigurationEntry>,
@@ -116,10 +119,37 @@ impl MemoryGroup {
 struct Contents {
     groups: FxHashMap<u32, (GroupId, GroupKey, MemoryGroup)>,
     names: FxHashMap<GroupId, GroupKey>,
+    tombstones: Tombstones,
     created: u32,
 }
 
 impl Contents {
+    /// Opens a group, or creates it.
+    fn open(&mut self, meant: &GroupOpening) -> Result<OpenedGroup, StorageError> {
+        let live = self.names.get(&meant.group).copied();
+        let found = live.and_then(|key| Some((key, self.group(key)?)));
+        match lives::opening(meant, found.map(|(_, group)| group.creation), &self.tombstones)? {
+            Opening::Existing => {
+                let (key, group) = found.ok_or_else(|| {
+                    StorageError::Poisoned(format!("group {} is there and has no state", meant.group))
+                })?;
+                Ok(OpenedGroup { key, creation: group.creation, recovered: group.recovered() })
+            }
+            Opening::New => {
+                let number = self.created.checked_add(1).ok_or_else(|| {
+                    StorageError::Refused("the store has used up its group numbers".to_owned())
+                })?;
+                self.created = number;
+                let key = GroupKey { number: GroupNumber(number), incarnation: Incarnation(number) };
+                let creation = meant.creation;
+                let group = MemoryGroup { creation, ..MemoryGroup::default() };
+                self.names.insert(meant.group.clone(), key);
+                self.groups.insert(number, (meant.group.clone(), key, group));
+                Ok(OpenedGroup { key, creation, recovered: RecoveredState::default() })
+            }
+        }
+    }
+
     fn group(&self, key: GroupKey) -> Option<&MemoryGroup> {
         self.groups.get(&key.number.0).filter(|(_, k, _)| *k == key).map(|(_, _, group)| group)
     }
@@ -180,23 +210,17 @@ fn unknown(group: GroupKey) -> StorageError {
 }
 
 impl LogStorage for MemoryLogStorage {
-    fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
+    fn open_groups(
+        &mut self,
+        groups: &[GroupOpening],
+    ) -> Result<Vec<Result<OpenedGroup, StorageError>>, StorageError> {
         let mut contents = self.shared.contents.write();
-        let contents = &mut *contents;
-        if let Some(key) = contents.names.get(group) {
-            self.refused.remove(key);
-            let state = contents.group(*key).map(MemoryGroup::recovered);
-            return Ok((*key, state.unwrap_or_default()));
-        }
-        contents.created = contents
-            .created
-            .checked_add(1)
-            .ok_or_else(|| StorageError::Refused("the store has used up its group numbers".to_owned()))?;
-        let number = contents.created;
-        let key = GroupKey { number: GroupNumber(number), incarnation: Incarnation(number) };
-        contents.names.insert(group.clone(), key);
-        contents.groups.insert(number, (group.clone(), key, MemoryGroup::default()));
-        Ok((key, RecoveredState::default()))
+        let opened = groups.iter().map(|meant| {
+            let opened = contents.open(meant)?;
+            self.refused.remove(&opened.key);
+            Ok(opened)
+        });
+        Ok(opened.collect())
     }
 
     fn remove_group(&mut self, key: GroupKey) -> Result<(), StorageError> {
@@ -204,17 +228,32 @@ impl LogStorage for MemoryLogStorage {
         if contents.group(key).is_none() {
             return Err(unknown(key));
         }
-        if let Some((name, ..)) = contents.groups.remove(&key.number.0) {
+        if let Some((name, _, group)) = contents.groups.remove(&key.number.0) {
             contents.names.remove(&name);
+            lives::bury(&mut contents.tombstones, &name, group.creation);
         }
         self.refused.remove(&key);
         Ok(())
     }
 
-    fn groups(&self) -> Vec<(GroupId, GroupKey)> {
+    fn stored_groups(&self) -> Vec<StoredGroup> {
         let contents = self.shared.contents.read();
-        let mut all: Vec<_> = contents.names.iter().map(|(name, key)| (name.clone(), *key)).collect();
-        all.sort_by_key(|(_, key)| *key);
+        let mut all: Vec<_> = contents
+            .groups
+            .values()
+            .map(|(name, key, group)| StoredGroup {
+                group: name.clone(),
+                creation: group.creation,
+                key: Some(*key),
+            })
+            .collect();
+        all.sort_by_key(|stored| stored.key);
+        let removed = contents.tombstones.iter().filter(|(name, _)| !contents.names.contains_key(*name));
+        all.extend(removed.map(|(name, creation)| StoredGroup {
+            group: name.clone(),
+            creation: *creation,
+            key: None,
+        }));
         all
     }
 

@@ -29,6 +29,38 @@ impl fmt::Display for GroupKey {
     }
 }
 
+/// A group to be opened: a name, and which life of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupOpening {
+    /// The group's name.
+    pub group: GroupId,
+    /// Creation number of the life that is meant, given by whoever creates groups, higher for each life of a name; 0 when groups
+    /// are not numbered: then whatever the store holds under the name is meant.
+    pub creation: u64,
+}
+
+/// A group that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedGroup {
+    /// Names it on the hot path.
+    pub key: GroupKey,
+    /// Creation number of the life that the store holds; 0 for none.
+    pub creation: u64,
+    /// What is stored of it.
+    pub recovered: RecoveredState,
+}
+
+/// What a store remembers of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredGroup {
+    /// The group's name.
+    pub group: GroupId,
+    /// Creation number of the life that the store holds or, of a removed group, the highest that was removed; 0 for none.
+    pub creation: u64,
+    /// Its key; `None` for a tombstone: the group was removed, and its name is used again only with a higher number.
+    pub key: Option<GroupKey>,
+}
+
 /// The operations of one group in one batch, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupWrite {
@@ -121,6 +153,18 @@ pub enum StorageError {
     /// The directory is used by another process or belongs to someone else.
     #[error("{0}")]
     Refused(String),
+    /// The store holds, or has removed, another life of the group than the one that is meant. Nothing was written.
+    #[error("group {group}, creation number {asked}: {}", other_life(*.known, *.removed))]
+    OtherLife {
+        /// The group's name.
+        group: GroupId,
+        /// The number of the life that was meant; 0 when none was named.
+        asked: u64,
+        /// The number that the store knows; 0 for a life without one.
+        known: u64,
+        /// The life that the store knows was removed.
+        removed: bool,
+    },
     /// An operation breaks the rules of the stream (a gap, an unknown group) or is more than a file can hold.
     #[error("invalid operation for group {group}: {what}")]
     Invalid {
@@ -147,6 +191,18 @@ pub enum StorageError {
     },
 }
 
+/// What is known of a life that is not the one that was meant, and the way out.
+fn other_life(known: u64, removed: bool) -> String {
+    match removed {
+        true => format!(
+            "this store has removed the group (creation number {known}); its name is used again with a higher number only"
+        ),
+        false => format!(
+            "this store holds the group with creation number {known}; name that one, or remove it before a later one is created"
+        ),
+    }
+}
+
 impl StorageError {
     /// Whether a store does nothing any more after a call of its owner failed so.
     pub fn is_final(&self) -> bool {
@@ -171,20 +227,45 @@ pub struct RefusedWrites {
 /// waits until it is durable. The first failure of the disk is final for all groups; a write that breaks the rules is
 /// final for its group alone.
 pub trait LogStorage: Send {
-    /// The group's key and what is stored of it, creating the group durably when the store does not know it.
+    /// Opens groups, in order. Those of which the store knows nothing are created, all of them in one durable write. A name whose
+    /// group was removed is created again only with a higher creation number, and a group that is there is opened only when its own
+    /// number is named, or none ([`StorageError::OtherLife`] for that group alone).
     ///
     /// # Errors
-    /// [`StorageError::Io`] when it cannot be made durable, [`StorageError::Poisoned`] after a failure.
-    fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError>;
+    /// Of the whole call, when nothing was opened: [`StorageError::Io`] when it cannot be made durable, [`StorageError::NoRoom`]
+    /// on a full disk, [`StorageError::Refused`] for a name that is too long, [`StorageError::Poisoned`] after a failure.
+    fn open_groups(
+        &mut self,
+        groups: &[GroupOpening],
+    ) -> Result<Vec<Result<OpenedGroup, StorageError>>, StorageError>;
 
-    /// Forgets the group durably; a later [`open_group`](LogStorage::open_group) starts a new incarnation.
+    /// As [`open_groups`](LogStorage::open_groups) for one group, of whatever life the store holds.
     ///
     /// # Errors
-    /// As for [`open_group`](LogStorage::open_group).
+    /// As for [`open_groups`](LogStorage::open_groups), those of the group among them.
+    fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
+        let opening = GroupOpening { group: group.clone(), creation: 0 };
+        let opened = self.open_groups(&[opening])?.pop();
+        let opened =
+            opened.unwrap_or_else(|| Err(StorageError::Poisoned("a group was not opened".to_owned())))?;
+        Ok((opened.key, opened.recovered))
+    }
+
+    /// Removes the group durably and gives its space back. The store keeps its name and creation number (a *tombstone*), so that the
+    /// name is not taken for a new one: who has voted and acknowledged in a life must not begin it again without memory.
+    ///
+    /// # Errors
+    /// As for [`open_groups`](LogStorage::open_groups); [`StorageError::Invalid`] for a group that is not in the store.
     fn remove_group(&mut self, group: GroupKey) -> Result<(), StorageError>;
 
+    /// Every name that the store remembers: groups in it in order of number, then tombstones in order of name.
+    fn stored_groups(&self) -> Vec<StoredGroup>;
+
     /// Names and keys of every group in the store, in order of number.
-    fn groups(&self) -> Vec<(GroupId, GroupKey)>;
+    fn groups(&self) -> Vec<(GroupId, GroupKey)> {
+        let stored = self.stored_groups().into_iter();
+        stored.filter_map(|stored| Some((stored.group, stored.key?))).collect()
+    }
 
     /// Starts one durable write. At most [`max_in_flight`](LogStorage::max_in_flight) may be incomplete. All of the
     /// batch is checked before any of it is written: who breaks a rule is left out, and

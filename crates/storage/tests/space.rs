@@ -9,8 +9,8 @@ use model::{checkpoints, contents, open, tiny};
 use ringraft_core::{ChunkBuilder, EntryChunk, HardState, LogOp, Vote};
 use ringraft_storage::conformance::sample_chunk;
 use ringraft_storage::{
-    Disk, GroupKey, GroupWrite, LogStorage, MemoryDisk, MetaStorage, SegmentLog, SegmentLogOptions,
-    StorageError, WriteBatch,
+    Disk, GroupKey, GroupOpening, GroupWrite, LogStorage, MemoryDisk, MetaStorage, SegmentLog,
+    SegmentLogOptions, StorageError, WriteBatch,
 };
 
 fn write(log: &mut SegmentLog, group: GroupKey, ops: Vec<LogOp>) -> Result<(), StorageError> {
@@ -249,7 +249,8 @@ fn a_removed_group_is_not_revived_by_a_rewrite() {
         log.maintain().unwrap();
     }
     log.remove_group(old).unwrap();
-    let new = group(&mut log, "g");
+    let again = GroupOpening { group: "g".parse().unwrap(), creation: 1 };
+    let new = log.open_groups(&[again]).unwrap().pop().unwrap().unwrap().key;
     write(&mut log, new, vec![LogOp::Append(sample_chunk(1, 7, 2))]).unwrap();
     write(&mut log, busy, vec![LogOp::TruncatePrefix { first_kept: 300 }]).unwrap();
     for _ in 0..30 {
@@ -259,6 +260,31 @@ fn a_removed_group_is_not_revived_by_a_rewrite() {
     assert_eq!(before["g"].entries.len(), 2);
     drop(log);
     assert_eq!(contents(&mut open(&disk, &tiny()).unwrap()).unwrap(), before);
+}
+
+/// A group at rest holds the files that its entries stand in; who removes it gets them back, and the tombstone stays.
+#[test]
+fn a_removed_group_gives_its_space_back() {
+    let disk = MemoryDisk::new();
+    // Nothing is copied elsewhere: what is freed was freed by the removal.
+    let options = SegmentLogOptions { rewrite_live_percent: 0, recycled_files: 0, ..tiny() };
+    let mut log = open(&disk, &options).unwrap();
+    let (old, busy) = (group(&mut log, "g"), group(&mut log, "busy"));
+    for i in 0..20 {
+        write(&mut log, old, vec![LogOp::Append(big_chunk(1 + i, &[3000]))]).unwrap();
+        log.maintain().unwrap();
+    }
+    let held = segments(&disk).len();
+    assert!(held >= 10, "{held} files");
+    log.remove_group(old).unwrap();
+    for i in 0..4 {
+        write(&mut log, busy, vec![LogOp::Append(big_chunk(1 + i, &[3000]))]).unwrap();
+        (0..8).for_each(|_| log.maintain().unwrap());
+    }
+    assert!(segments(&disk).len() < held / 2, "{} of {held} files", segments(&disk).len());
+    drop(log);
+    let after = contents(&mut open(&disk, &options).unwrap()).unwrap();
+    assert!(after["g"].removed && after["busy"].entries.len() == 4);
 }
 
 #[test]

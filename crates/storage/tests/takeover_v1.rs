@@ -77,6 +77,7 @@ fn told(log: &mut SegmentLog) -> Vec<Told> {
     let groups = contents(log).unwrap();
     groups
         .into_iter()
+        .filter(|(_, group)| !group.removed)
         .map(|(name, group)| Told {
             name,
             before_first: group.before_first,

@@ -249,6 +249,25 @@ pub fn describe(server: &PeerId, group: &str, timeout: Duration) -> Result<Serve
     describe_over(&rpc_client(&options)?, &server.endpoint(), group, timeout)
 }
 
+/// Has a server drop the log of its replica of a group, which must have failed, and bring it back as a member that has lost its disk. An empty
+/// `cluster_id` means whatever cluster it belongs to.
+///
+/// # Errors
+/// [`RpcError::Remote`](ringraft::RpcError::Remote) with the server's reason; any other says how the request was lost.
+pub fn rejoin(
+    client: &RpcClient,
+    server: &PeerId,
+    group: &str,
+    cluster_id: &str,
+    timeout: Duration,
+) -> Result<(), ringraft::RpcError> {
+    let (group, cluster_id) = (group.to_owned(), cluster_id.to_owned());
+    let request = proto::RejoinRequest { group, cluster_id, ..Default::default() };
+    // Only messages beyond 2 GiB cannot be written.
+    let content = request.write_to_bytes().unwrap_or_default();
+    client.call(&server.endpoint(), class::ATOMIC_REJOIN_REQUEST, content.into(), timeout).map(drop)
+}
+
 fn rpc_client(options: &ClientOptions) -> Result<RpcClient, ClientError> {
     let connect_timeout_ms = options.connect_timeout.as_millis() as u64;
     RpcClient::new(RpcClientOptions { connect_timeout_ms })

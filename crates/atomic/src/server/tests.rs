@@ -13,8 +13,7 @@ fn a_starting_server_says_that_it_is_starting() {
     options.start_mode = StartMode::Bootstrap;
     options.transport = TransportOptions::Inproc(network.clone());
     let ranges = Ranges::cut(0, i64::MAX, 1).unwrap();
-    let (gate, groups) = (OnceLock::new(), OnceLock::new());
-    let served = Arc::new(Served { server_id: "127.0.0.1:1".to_owned(), ranges, gate, groups });
+    let served = Arc::new(Served::new("127.0.0.1:1".to_owned(), ranges));
     served.register(&mut options);
     let host = RaftHost::start(options).unwrap();
     let client =

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use ringraft::{
     CliError, CliOptions, CliService, Configuration, PeerId, PeersChanged, RaftError, RpcClient,
-    RpcClientOptions,
+    RpcClientOptions, RpcError,
 };
+use ringraft_atomic::client::rejoin as client_rejoin;
 use serde_json::{Map, Value, json};
 
 use super::rebalance::{self, Which};
@@ -23,6 +24,7 @@ const EXAMPLE: &str = "Examples, with C=127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:
   ringraft admin learner add 127.0.0.1:8085 --group atomic_0 --conf $C
   ringraft admin transfer --to 127.0.0.1:8082 --group atomic_0 --conf $C
   ringraft admin rebalance --conf $C
+  ringraft admin rejoin --peer 127.0.0.1:8082 --group atomic_0 --conf $C
 
 A new member must run before it is added: ringraft server --config its.toml --rejoin.
 Each server hosts a replica of every group: do the same for atomic_1, atomic_2, ….
@@ -99,6 +101,15 @@ enum Request {
         #[arg(long, value_name = "PEER")]
         peer: PeerId,
     },
+    /// Has one server drop the log of its replica, which must have failed, and bring it back from the others
+    ///
+    /// For a replica whose log is damaged: ringraft describe says so. What only that replica held is gone; a majority of the other
+    /// members must be up, and one of them must lead.
+    Rejoin {
+        /// The server
+        #[arg(long, value_name = "PEER")]
+        peer: PeerId,
+    },
     /// Shows the leader
     GetLeader,
     /// Shows the members
@@ -157,7 +168,7 @@ pub fn run(args: &AdminArgs) -> Exit {
     };
     let options = CliOptions { timeout_ms: args.timeout.as_millis() as u64, ..CliOptions::default() };
     let cluster_id = args.cluster_id.as_deref();
-    let cli = CliService::new(client, options).in_cluster(cluster_id.unwrap_or_default());
+    let cli = CliService::new(Arc::clone(&client), options).in_cluster(cluster_id.unwrap_or_default());
     if let Request::Rebalance { group_prefix, groups } = &args.request {
         if args.group.is_some() {
             return Exit::Usage.say("--group names one group; rebalance takes --groups or --group-prefix");
@@ -175,7 +186,15 @@ pub fn run(args: &AdminArgs) -> Exit {
     if let Err(error) = parse_group(group) {
         return Exit::Usage.say(&format!("--group: {error}"));
     }
-    let outcome = ask(&cli, group, &conf, &args.request);
+    let outcome = match &args.request {
+        Request::Rejoin { peer } => {
+            let cluster_id = cluster_id.unwrap_or_default();
+            rejoin(&cli, group, &conf, peer, |peer| {
+                client_rejoin(&client, peer, group, cluster_id, args.timeout)
+            })
+        }
+        request => ask(&cli, group, &conf, request),
+    };
     if args.json {
         println!("{}", to_json(group, &outcome));
     }
@@ -231,8 +250,10 @@ fn ask(cli: &CliService, group: &str, conf: &Configuration, request: &Request) -
             let text = format!("{peer} takes these for the voters: {}", new.join(","));
             Ok(Outcome { text, json: json!({ "peer": peer.to_string(), "new": new }) })
         }
-        // It is about many groups, and was asked for before.
-        Request::Rebalance { .. } => Ok(Outcome { text: String::new(), json: Value::Null }),
+        // They ask otherwise, and have asked before.
+        Request::Rebalance { .. } | Request::Rejoin { .. } => {
+            Ok(Outcome { text: String::new(), json: Value::Null })
+        }
         Request::GetLeader => {
             let leader = cli.get_leader(group, conf)?.to_string();
             Ok(Outcome { text: leader.clone(), json: json!({ "leader": leader }) })
@@ -244,6 +265,22 @@ fn ask(cli: &CliService, group: &str, conf: &Configuration, request: &Request) -
             Ok(Outcome { text: found.to_string(), json })
         }
     }
+}
+
+/// Who drops a log must be able to get another: somebody else must lead.
+fn rejoin(
+    cli: &CliService,
+    group: &str,
+    conf: &Configuration,
+    peer: &PeerId,
+    ask: impl FnOnce(&PeerId) -> Result<(), RpcError>,
+) -> Result<Outcome, CliError> {
+    let mut others = conf.clone();
+    others.peers.retain(|other| other.endpoint() != peer.endpoint());
+    let leader = cli.get_leader(group, &others)?;
+    ask(peer)?;
+    let text = format!("{peer} has dropped its log and rejoins {leader}");
+    Ok(Outcome { text, json: json!({ "peer": peer.to_string(), "leader": leader.to_string() }) })
 }
 
 fn list(peers: &[PeerId]) -> Vec<String> {

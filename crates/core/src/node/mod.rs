@@ -135,13 +135,14 @@ impl NodeImpl {
         let before_first = recovered.before_first;
         let promised_ms = recovered.promised_ms;
         let removal = Removal::recovered(recovered.member_removed);
+        let damaged = recovered.damaged.first().cloned();
         let log = LogManager::new(recovered, options.initial_conf.clone())
             .map_err(|what| invalid(format!("group {}: {what}", options.group_id)))?;
         let rejoining = recovered_state.vote == Vote::Withheld;
         let hard_state_lost = recovered_state.term < log.last_id().term;
         let hard_state = rules::election::resumed(recovered_state, log.last_id());
         Ok(NodeImpl {
-            role: Role::Uninitialized(Recovered { hard_state_lost }),
+            role: Role::Uninitialized(Recovered { hard_state_lost, damaged }),
             hard_state,
             committed: before_first.index,
             random: Random::new(seed),
@@ -174,19 +175,26 @@ impl NodeImpl {
 
     // --- inputs ---
 
-    /// Starts the node: it follows nobody and waits for its election time-out; a sole voter campaigns at once.
+    /// Starts the node: it follows nobody and waits for its election time-out; a sole voter campaigns at once. One whose log is damaged
+    /// has failed.
     pub fn start(&mut self, now: Time, fx: &mut Effects) {
         let start = self.moment();
         let before = self.role.enter(NodeEvent::Start, Role::Follower(Following::default()));
         self.last_leader_timestamp = now;
         self.started_at = now;
+        if let Role::Uninitialized(Recovered { damaged: Some(range), .. }) = &before {
+            // Rule P7: what it may have acknowledged it cannot give to anybody, so that it neither votes nor counts.
+            let what = format!("{range}; drop this replica's log and let it rejoin the group");
+            self.fail(now, Status::new(RaftError::Io, what), fx);
+            return self.finish(now, start, fx);
+        }
         let blank = self.log.last_id() == LogId::default() && self.hard_state == HardState::default();
         if blank && self.options.rejoin {
             self.rejoining = true;
             self.hard_state.vote = Vote::Withheld;
             self.persist_hard_state(fx);
         }
-        if matches!(before, Role::Uninitialized(Recovered { hard_state_lost: true })) {
+        if matches!(before, Role::Uninitialized(Recovered { hard_state_lost: true, .. })) {
             // The entry that tells of the term may be truncated before anything else writes it.
             self.persist_hard_state(fx);
         }

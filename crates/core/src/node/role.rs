@@ -5,6 +5,7 @@ use crate::ballot_box::BallotBox;
 use crate::node::configuration_ctx::ConfigurationCtx;
 use crate::node::state::{NodeEvent, NodeState};
 use crate::node::transfer::Transfer;
+use crate::options::DamagedRange;
 use crate::peer::PeerId;
 use crate::replicator::Replicator;
 use crate::replicator_group::ReplicatorGroup;
@@ -34,6 +35,8 @@ pub(crate) enum Role {
 pub(crate) struct Recovered {
     /// The term that the disk holds is behind the log: the one that the node starts in must be written first.
     pub(crate) hard_state_lost: bool,
+    /// What of the log the disk cannot give back.
+    pub(crate) damaged: Option<DamagedRange>,
 }
 
 /// What a follower knows.

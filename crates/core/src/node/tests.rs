@@ -112,3 +112,38 @@ fn configurations_do_not_grow_with_every_change() {
         assert!(node.log.configurations_behind(0) <= 2, "{}", node.log.configurations_behind(0));
     }
 }
+
+/// Shows rule P7: who cannot give back what it has acknowledged votes for nobody, acknowledges nothing and says why.
+#[test]
+fn a_node_whose_log_is_damaged_has_failed_from_the_start() {
+    for (last, range) in [(7, "entries 4..=7 cannot"), (LogIndex::MAX, "the log from entry 4 on cannot")] {
+        let (own, conf) = ("a:1".parse().unwrap(), "a:1,b:1,c:1".parse().unwrap());
+        let options = CoreOptions::new("g".parse().unwrap(), own, conf);
+        let damaged = vec![crate::DamagedRange { first: 4, last, what: "a checksum".to_owned() }];
+        let recovered = RecoveredState { last_index: 9, terms: vec![(1, 2)], damaged, ..Default::default() };
+        let mut node = NodeImpl::new(Time(0), options, recovered, 1).unwrap();
+        let mut fx = Effects::new();
+        node.start(Time(0), &mut fx);
+        assert!(fx.log.is_empty() && fx.sends.is_empty(), "nothing is written over it, nobody is asked");
+        assert!(matches!(&fx.fsm[..], [FsmEvent::Error(_)]), "{:?}", fx.fsm);
+        let description = node.describe();
+        assert_eq!(description.state, NodeState::Error);
+        let text = description.to_string();
+        assert!(text.contains(range) && text.contains("a checksum") && text.contains("rejoin"), "{text}");
+        for pre_vote in [true, false] {
+            let request = RaftRequest::RequestVote(crate::RequestVoteRequest {
+                term: 50,
+                last_log: LogId::new(99, 49),
+                pre_vote,
+                transfer: false,
+                extensions: Extensions::NONE,
+                conf_index: 0,
+            });
+            let mut fx = Effects::new();
+            let from = "b:1".parse().unwrap();
+            node.step(Time(1), Input::Request { from, reply: ReplyToken(1), request }, &mut fx);
+            assert!(matches!(fx.replies[0].response, RaftResponse::Error(_)), "{:?}", fx.replies);
+            assert!(fx.log.is_empty());
+        }
+    }
+}

@@ -63,26 +63,34 @@ pub struct GroupNames {
     pub server_id: PeerId,
     /// This replica as text.
     pub server_text: String,
+    /// Creation number of this life of the group; 0 for none.
+    pub creation: u64,
     /// The cluster of its host.
     gate: Arc<ClusterGate>,
 }
 
 impl GroupNames {
-    /// The names of a replica on a host that knows no cluster.
-    pub fn new(group_id: GroupId, server_id: PeerId) -> SharedNames {
-        GroupNames::in_cluster(group_id, server_id, Arc::default())
+    /// The names of a replica on a host that knows no cluster; `creation` is 0 where groups are not numbered.
+    pub fn new(group_id: GroupId, server_id: PeerId, creation: u64) -> SharedNames {
+        GroupNames::in_cluster(group_id, server_id, creation, Arc::default())
     }
 
     /// The names of a replica on a host of this cluster.
-    pub(crate) fn in_cluster(group_id: GroupId, server_id: PeerId, gate: Arc<ClusterGate>) -> SharedNames {
+    pub(crate) fn in_cluster(
+        group_id: GroupId,
+        server_id: PeerId,
+        creation: u64,
+        gate: Arc<ClusterGate>,
+    ) -> SharedNames {
         let server_text = server_id.to_string();
-        Arc::new(GroupNames { group_id, server_id, server_text, gate })
+        Arc::new(GroupNames { group_id, server_id, server_text, creation, gate })
     }
 
     /// The envelope of a request to a peer.
     pub(crate) fn envelope<'a>(&'a self, to: &'a str) -> Envelope<'a> {
         let cluster_id = self.gate.id().unwrap_or_default();
-        Envelope { cluster_id, ..Envelope::new(self.group_id.as_str(), &self.server_text, to) }
+        let own = Envelope::new(self.group_id.as_str(), &self.server_text, to);
+        Envelope { cluster_id, creation: self.creation, ..own }
     }
 }
 

@@ -246,7 +246,7 @@ mod tests {
         let (mut stage, mut out) = (StableClosureEventHandler::new(), StableOutput::default());
         let mut waits = write(2, 0);
         waits.ops.clear();
-        let names = GroupNames::new("g".parse().unwrap(), "127.0.0.1:1".parse().unwrap());
+        let names = GroupNames::new("g".parse().unwrap(), "127.0.0.1:1".parse().unwrap(), 0);
         let send = |write: &mut DiskWrite, term| {
             let (last_log, pre_vote, transfer) = (LogId::default(), false, false);
             let (extensions, conf_index) = (Extensions::NONE, 0);

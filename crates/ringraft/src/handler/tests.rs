@@ -159,7 +159,7 @@ impl World {
     fn try_open(&mut self, name: &str, worker: u16) -> Result<GroupHandle, Status> {
         let (group, peer): (GroupId, PeerId) = (name.parse().unwrap(), PEER.parse().unwrap());
         let (key, recovered) = self.storage.open_group(&group).unwrap();
-        let names = GroupNames::new(group.clone(), peer.clone());
+        let names = GroupNames::new(group.clone(), peer.clone(), 0);
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         self.progress.push((group.clone(), progress.clone()));
         self.statuses.push(status.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringraft_core::{Configuration, GroupId, HardState, LogId, RecoveredState};
 use ringraft_ring::Producer;
-use ringraft_storage::{GroupKey, StorageError};
+use ringraft_storage::{GroupKey, GroupOpening, OpenedGroup};
 
 use super::Inner;
 use crate::cluster_gate::ClusterGate;
@@ -15,37 +15,34 @@ use crate::store::IdentityPlace;
 use crate::sync::Mutex;
 
 impl Inner {
-    pub(super) fn open_log(&self, group_id: &GroupId) -> Result<(GroupKey, RecoveredState), StartError> {
-        self.on_disk(|answer| DiskEvent::Open { group: group_id.clone(), answer })
+    /// Opens the logs of groups; what the store says of each stands in its place.
+    pub(super) fn open_logs(
+        &self,
+        groups: Vec<GroupOpening>,
+    ) -> Result<Vec<Result<OpenedGroup, StartError>>, StartError> {
+        let opened =
+            self.on_disk(|answer| DiskEvent::Open { groups, answer })?.map_err(StartError::of_store)?;
+        Ok(opened.into_iter().map(|opened| opened.map_err(StartError::of_store)).collect())
     }
 
     /// Makes a vote that is withheld durable, before the replica that withholds it exists: a crash must not make it a voter.
     pub(super) fn withhold(&self, group: GroupKey) -> Result<(), StartError> {
-        self.on_disk(|answer| DiskEvent::Withhold { group, answer })
+        self.on_disk(|answer| DiskEvent::Withhold { group, answer })?.map_err(StartError::of_store)
     }
 
     /// Asks the disk stage and waits for its answer.
-    fn on_disk<T>(
-        &self,
-        make: impl FnOnce(Promise<Result<T, StorageError>>) -> DiskEvent,
-    ) -> Result<T, StartError> {
+    pub(super) fn on_disk<T>(&self, make: impl FnOnce(Promise<T>) -> DiskEvent) -> Result<T, StartError> {
         let (answer, waiter) = promise();
         self.disk.publish(make(answer)).map_err(|_| StartError::HostStopped)?;
-        let answered = waiter.wait(None).ok_or(StartError::HostStopped)?;
-        answered.map_err(|error| StartError::Store(error.to_string()))
+        waiter.wait(None).ok_or(StartError::HostStopped)
     }
 
-    pub(super) fn ask_peers(&self, groups: &[(GroupId, Configuration)]) -> Result<(), StartError> {
-        let Some(question) = &self.question else { return Ok(()) };
-        let mut blank = Vec::new();
-        for (group, conf) in groups {
-            if is_blank(&self.open_log(group)?.1) {
-                // A peer that asks for it meanwhile, because it is as blank, need not ask again.
-                self.routes.unopened().remove(group);
-                blank.push((group.clone(), conf.clone()));
-            }
-        }
-        let found = question.ask(self.gate.id().unwrap_or_default(), &blank)?;
+    /// Asks the peers of groups that remember nothing here, and keeps what they say until the groups are started.
+    pub(super) fn ask_peers(&self, blank: &[(GroupOpening, Configuration)]) -> Result<(), StartError> {
+        let Some(question) = self.question.as_ref().filter(|_| !blank.is_empty()) else { return Ok(()) };
+        // A peer that asks for it meanwhile, because it is as blank, need not ask again.
+        blank.iter().for_each(|(meant, _)| self.routes.unopened().remove(&meant.group));
+        let found = question.ask(self.gate.id().unwrap_or_default(), blank)?;
         if let Some((group, peer)) = found.first_key_value() {
             let groups = found.len();
             tracing::warn!(
@@ -54,26 +51,15 @@ impl Inner {
                  These groups begin without a vote, as after --rejoin; take --bootstrap out of whatever starts this server"
             );
         }
-        let lost = blank.into_iter().map(|(group, _)| {
-            let lost = found.contains_key(&group);
-            (group, lost)
-        });
+        let lost = blank.iter().map(|(meant, _)| (meant.group.clone(), found.contains_key(&meant.group)));
         self.asked.lock().extend(lost);
         Ok(())
     }
 
     /// Rule P12: whether others remember a group of which this host remembers nothing. It may have voted, and acknowledged entries.
-    pub(super) fn has_lost_its_memory(
-        &self,
-        group: &GroupId,
-        conf: &Configuration,
-    ) -> Result<bool, StartError> {
-        let known = self.asked.lock().remove(group);
-        if let Some(lost) = known {
-            return Ok(lost);
-        }
-        self.ask_peers(&[(group.clone(), conf.clone())])?;
-        Ok(self.asked.lock().remove(group).unwrap_or(false))
+    /// Its peers were asked.
+    pub(super) fn has_lost_its_memory(&self, group: &GroupId) -> bool {
+        self.asked.lock().remove(group).unwrap_or(false)
     }
 }
 

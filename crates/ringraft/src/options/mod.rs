@@ -105,6 +105,10 @@ pub struct NodeOptions {
     /// not one of the first: it waits until a leader adds it. On a store that was taken into use with
     /// [`StartMode::Rejoin`](crate::StartMode::Rejoin) it counts as empty.
     pub initial_conf: Configuration,
+    /// Which creation of the group's name is meant: a number from whoever creates groups, higher for each, and the same at every member. A
+    /// name whose group was removed from this host starts only with a higher one, and peers with another are not heard. 0 where groups
+    /// are not numbered, and so in groups with Java members: then whatever the store holds under the name is meant (0).
+    pub creation: u64,
     /// How long an AppendEntries may stay unanswered, in milliseconds: 10..=3600000 (SOFAJRaft's
     /// `RpcOptions.rpcDefaultTimeout`; 5000).
     pub rpc_default_timeout_ms: u64,
@@ -134,6 +138,7 @@ impl Default for NodeOptions {
             election_timeout_ms: 1000,
             leader_lease_time_ratio: 90,
             initial_conf: Configuration::default(),
+            creation: 0,
             rpc_default_timeout_ms: 5000,
             apply_task_mode: ApplyTaskMode::NonBlocking,
             election_priority: PRIORITY_DISABLED,

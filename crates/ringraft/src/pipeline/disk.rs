@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{GroupId, HardState, LogOp, RecoveredState, Vote};
+use ringraft_core::{GroupId, HardState, LogId, LogOp, Term, Vote};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
-use ringraft_storage::{GroupKey, GroupWrite, LogStorage, StorageError, WriteBatch};
+use ringraft_storage::{
+    GroupKey, GroupOpening, GroupWrite, LogStorage, OpenedGroup, StorageError, StoredGroup, WriteBatch,
+};
 
 use crate::future::Promise;
 use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
@@ -19,19 +21,31 @@ use crate::sync::Ordering;
 pub(crate) enum DiskEvent {
     /// The writes of one turn of one lane.
     Writes(Vec<DiskWrite>),
-    /// Open a group.
-    Open { group: GroupId, answer: Promise<Result<(GroupKey, RecoveredState), StorageError>> },
+    /// Open groups, all new ones in one write.
+    Open { groups: Vec<GroupOpening>, answer: Promise<Opened> },
+    /// Remove a group that does not run, of the life with this creation number (0: whatever is there). Answers whether it was there.
+    Remove { group: GroupId, creation: u64, answer: Promise<Result<bool, StorageError>> },
+    /// Drop the log of a group that does not run and withhold its vote, durably and at once. Answers whether it was there.
+    Rejoin { group: GroupId, answer: Promise<Result<bool, StorageError>> },
+    /// Tell which groups the store remembers.
+    Stored { answer: Promise<Vec<StoredGroup>> },
     /// Have a blank group withhold its vote, durably.
     Withhold { group: GroupKey, answer: Promise<Result<(), StorageError>> },
     /// Write another file of the directory, which belongs to this thread as the log does.
     Run(Box<dyn FnOnce() + Send>),
 }
 
+/// What became of the groups that were to be opened.
+pub(crate) type Opened = Result<Vec<Result<OpenedGroup, StorageError>>, StorageError>;
+
 impl fmt::Debug for DiskEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DiskEvent::Writes(writes) => f.debug_tuple("Writes").field(&writes.len()).finish(),
-            DiskEvent::Open { group, .. } => f.debug_tuple("Open").field(group).finish(),
+            DiskEvent::Open { groups, .. } => f.debug_tuple("Open").field(&groups.len()).finish(),
+            DiskEvent::Remove { group, .. } => f.debug_tuple("Remove").field(group).finish(),
+            DiskEvent::Rejoin { group, .. } => f.debug_tuple("Rejoin").field(group).finish(),
+            DiskEvent::Stored { .. } => f.write_str("Stored"),
             DiskEvent::Withhold { group, .. } => f.debug_tuple("Withhold").field(group).finish(),
             DiskEvent::Run(_) => f.write_str("Run"),
         }
@@ -86,12 +100,25 @@ impl DiskLoop {
             for event in events.drain(..) {
                 match event {
                     DiskEvent::Writes(mut more) => writes.append(&mut more),
-                    DiskEvent::Open { group, answer } => {
-                        // Writes of an earlier life of the group come first.
+                    DiskEvent::Open { groups, answer } => {
+                        // Writes of an earlier life of a group come first.
                         self.write(&mut handler, &mut writes, &mut out);
-                        answer.fulfil(self.storage.open_group(&group));
+                        let opened = self.storage.open_groups(&groups);
+                        answer.fulfil(self.unless_final(opened, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
+                    DiskEvent::Remove { group, creation, answer } => {
+                        self.write(&mut handler, &mut writes, &mut out);
+                        let removed = remove(&mut *self.storage, &group, creation);
+                        answer.fulfil(self.unless_final(removed, &mut handler, &mut out));
+                        quiet_calls = QUIET_CALLS;
+                    }
+                    DiskEvent::Rejoin { group, answer } => {
+                        self.write(&mut handler, &mut writes, &mut out);
+                        answer.fulfil(self.rejoin(&group, &mut handler, &mut out));
+                        quiet_calls = QUIET_CALLS;
+                    }
+                    DiskEvent::Stored { answer } => answer.fulfil(self.storage.stored_groups()),
                     DiskEvent::Withhold { group, answer } => {
                         self.write(&mut handler, &mut writes, &mut out);
                         answer.fulfil(self.withhold(group, &mut handler, &mut out));
@@ -157,22 +184,60 @@ impl DiskLoop {
         handler: &mut StableClosureEventHandler,
         out: &mut StableOutput,
     ) -> Result<(), StorageError> {
+        self.write_alone(group, vec![withheld(0)], handler, out)
+    }
+
+    /// Drops the log of a group: from now on it has lost what it held, and knows it. Its term stays, so that it never goes back.
+    fn rejoin(
+        &mut self,
+        group: &GroupId,
+        handler: &mut StableClosureEventHandler,
+        out: &mut StableOutput,
+    ) -> Result<bool, StorageError> {
+        if self.storage.groups().iter().all(|(name, _)| name != group) {
+            return Ok(false);
+        }
+        let opened = self.storage.open_group(group);
+        let (key, recovered) = self.unless_final(opened, handler, out)?;
+        let reset = LogOp::Reset { before: LogId::default(), conf: None };
+        // One write: a vote without its log, or a log without its vote, would be a member that has forgotten and does not know it.
+        let ops = vec![withheld(recovered.hard_state.term), reset];
+        self.write_alone(key, ops, handler, out).map(|()| true)
+    }
+
+    /// A write of one group, for which nobody waits but the caller.
+    fn write_alone(
+        &mut self,
+        group: GroupKey,
+        ops: Vec<LogOp>,
+        handler: &mut StableClosureEventHandler,
+        out: &mut StableOutput,
+    ) -> Result<(), StorageError> {
         if let Some(status) = handler.failed() {
             return Err(StorageError::Poisoned(status.message.clone()));
         }
-        let ops = vec![LogOp::HardState(HardState { term: 0, vote: Vote::Withheld })];
         let batch = WriteBatch { writes: vec![GroupWrite { group, ops }] };
         let written = self.submit(&batch).and_then(|()| self.storage.complete());
         let written = written.and_then(|refused| match refused.into_iter().next() {
             Some(refused) => Err(refused.reason),
             None => Ok(()),
         });
-        if let Err(error) = &written
+        self.unless_final(written, handler, out)
+    }
+
+    /// Passes on what a call of the store came to. A failure of the disk is told to every group, as that of any write.
+    fn unless_final<T>(
+        &mut self,
+        result: Result<T, StorageError>,
+        handler: &mut StableClosureEventHandler,
+        out: &mut StableOutput,
+    ) -> Result<T, StorageError> {
+        if let Err(error) = &result
             && error.is_final()
         {
             self.stop(handler, out, error.clone());
         }
-        written
+        result
     }
 
     /// Starts a write. On a full disk it waits for space: the rings before it fill, and callers get `Busy`.
@@ -237,4 +302,22 @@ impl DiskLoop {
             self.stop(handler, out, error);
         }
     }
+}
+
+/// A vote that is given to nobody, from this term on.
+fn withheld(term: Term) -> LogOp {
+    LogOp::HardState(HardState { term, vote: Vote::Withheld })
+}
+
+/// Removes a life of a group durably; says whether the store had it. Whoever names one that is over already has what he wants.
+fn remove(storage: &mut dyn LogStorage, group: &GroupId, creation: u64) -> Result<bool, StorageError> {
+    let stored = storage.stored_groups().into_iter().find(|stored| stored.group == *group);
+    let Some((known, key)) = stored.and_then(|stored| Some((stored.creation, stored.key?))) else {
+        return Ok(false);
+    };
+    if creation != 0 && creation != known {
+        let (group, asked) = (group.clone(), creation);
+        return Err(StorageError::OtherLife { group, asked, known, removed: false });
+    }
+    storage.remove_group(key).map(|()| true)
 }

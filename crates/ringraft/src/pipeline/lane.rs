@@ -168,7 +168,7 @@ impl LaneLoop {
         flush_now();
         if !publish(&parts.disk, &mut out.disk, DiskEvent::Writes, |event| match event {
             DiskEvent::Writes(writes) => writes,
-            DiskEvent::Open { .. } | DiskEvent::Withhold { .. } | DiskEvent::Run(_) => Vec::new(),
+            _ => Vec::new(),
         }) {
             // What the state machines are told never overtakes the writes of the same turn.
             return;

@@ -28,6 +28,8 @@ impl RoutingTable {
             return false;
         };
         let follows = || node.leader_id().is_none_or(|leader| leader == from);
-        *node.server_id() == to && (append.term > node.term() || append.term == node.term() && follows())
+        *node.server_id() == to
+            && node.creation() == request.creation
+            && (append.term > node.term() || append.term == node.term() && follows())
     }
 }

@@ -42,6 +42,7 @@ pub(crate) fn is_refusal(error: RaftError) -> bool {
             | RaftError::Access
             | RaftError::CatchUp
             | RaftError::WrongCluster
+            | RaftError::WrongCreation
     )
 }
 

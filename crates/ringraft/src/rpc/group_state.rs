@@ -2,7 +2,7 @@
 
 use ringraft_core::{GroupId, NodeState, RaftError, Status};
 use ringraft_proto::generated::group_state::{GroupMemory, GroupStateRequest, GroupStateResponse};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 
 use super::routing::RoutingTable;
 use crate::sync::RwLock;
@@ -10,22 +10,22 @@ use crate::sync::RwLock;
 /// Groups of one question; who asks for more asks several times.
 pub(crate) const MAX_GROUPS: usize = 4096;
 
-/// Groups that the store had at the start of the host and that have not been opened since.
+/// Groups that the store had at the start of the host and that have not been opened since, with their creation numbers.
 #[derive(Default)]
-pub(crate) struct UnopenedGroups(RwLock<FxHashSet<GroupId>>);
+pub(crate) struct UnopenedGroups(RwLock<FxHashMap<GroupId, u64>>);
 
 impl UnopenedGroups {
-    pub(crate) fn set(&self, groups: impl Iterator<Item = GroupId>) {
+    pub(crate) fn set(&self, groups: impl Iterator<Item = (GroupId, u64)>) {
         *self.0.write() = groups.collect();
     }
 
-    /// The group runs, or it was seen that it holds nothing.
+    /// The group runs or was removed, or it was seen that it holds nothing.
     pub(crate) fn remove(&self, group: &GroupId) {
         self.0.write().remove(group);
     }
 
-    fn contains(&self, group: &str) -> bool {
-        self.0.read().contains(group)
+    fn contains(&self, group: &str, creation: u64) -> bool {
+        self.0.read().get(group).is_some_and(|&ours| is_meant(creation, ours))
     }
 }
 
@@ -42,13 +42,20 @@ pub(super) fn answer(
             format!("a question about {} groups; ask for at most {MAX_GROUPS}", question.groups.len());
         return Err(Status::new(RaftError::Invalid, message));
     }
-    let memory = question.groups.iter().map(|group| memory(routes, group).into()).collect();
+    let creations = question.creations.iter().copied().chain(std::iter::repeat(0));
+    let asked = question.groups.iter().zip(creations);
+    let memory = asked.map(|(group, creation)| memory(routes, group, creation).into()).collect();
     Ok(GroupStateResponse { memory, ..Default::default() })
 }
 
-fn memory(routes: &RoutingTable, group: &str) -> GroupMemory {
-    let Some(node) = routes.node(group) else {
-        let unopened = routes.unopened().contains(group);
+/// Whether a question about a life with the number `asked` means the one with number `ours`. Who does not number groups means any.
+fn is_meant(asked: u64, ours: u64) -> bool {
+    asked == 0 || asked == ours
+}
+
+fn memory(routes: &RoutingTable, group: &str, creation: u64) -> GroupMemory {
+    let Some(node) = routes.node(group).filter(|node| is_meant(creation, node.creation())) else {
+        let unopened = routes.unopened().contains(group, creation);
         return if unopened { GroupMemory::GROUP_MEMORY_OPENING } else { GroupMemory::GROUP_MEMORY_NOTHING };
     };
     if node.last_committed_index() > 0 || node.last_applied_index() > 0 {
@@ -76,7 +83,15 @@ mod tests {
     #[test]
     fn what_is_not_opened_yet_is_no_nothing() {
         let routes = RoutingTable::new();
-        routes.unopened().set(["a", "b"].map(|group| group.parse().unwrap()).into_iter());
+        routes.unopened().set([("a", 0), ("b", 7)].map(|(group, n)| (group.parse().unwrap(), n)).into_iter());
+        let question = GroupStateRequest {
+            groups: ["a", "b", "b", "b"].map(str::to_owned).into(),
+            creations: vec![7, 7, 8],
+            ..Default::default()
+        };
+        let of_lives: Vec<i32> =
+            answer(&routes, &question).unwrap().memory.iter().map(|memory| memory.value()).collect();
+        assert_eq!(of_lives, [0, 1, 0, 1], "another life is no memory, and who names none means any");
         assert_eq!(ask(&routes, &["a", "b", "strange", "", "\u{1}"]), [1, 1, 0, 0, 0]);
         routes.unopened().remove(&"a".parse().unwrap());
         assert_eq!(ask(&routes, &["a", "b"]), [0, 1], "seen to be blank");

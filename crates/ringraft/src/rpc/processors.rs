@@ -302,11 +302,17 @@ impl Processors {
             self.reply_error(handle, codec, &status);
             return Accept::Taken;
         }
-        let found = self.routes.find(request.group, request.peer_id);
+        let found = self.routes.find(request.group, request.peer_id, request.creation);
         let from = parse_peer(&mut self.peers, request.server_id);
         let (group, from) = match found.and_then(|group| Ok((group, from?))) {
             Ok(both) => both,
             Err(status) => {
+                if status.error == RaftError::WrongCreation
+                    && let Some(left_out) = self.log.pass("creation")
+                {
+                    let from = WireText(request.server_id.as_bytes());
+                    tracing::warn!(%from, %status, left_out, "a request of another life of a group is refused");
+                }
                 self.reply_error(handle, codec, &status);
                 return Accept::Refused;
             }

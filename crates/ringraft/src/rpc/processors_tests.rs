@@ -96,7 +96,12 @@ fn raft(server: &str, request: RaftRequest) -> RequestFrame {
 /// A raft request of a cluster.
 fn raft_in(cluster_id: &str, server: &str, request: RaftRequest) -> RequestFrame {
     let envelope = Envelope { cluster_id, ..Envelope::new("g", server, "a:1") };
-    let bytes = encode_raft_request(1, &envelope, 5000, &request).parts.concat();
+    received(encode_raft_request(1, &envelope, 5000, &request))
+}
+
+/// A frame as it arrives.
+fn received(frame: OutFrame) -> RequestFrame {
+    let bytes = frame.parts.concat();
     let frame = FrameDecoder::new(FrameLimits::default()).decode(&mut BytesMut::from(&bytes[..]));
     match frame {
         Ok(Some(Frame::Request(frame))) => frame,
@@ -106,7 +111,7 @@ fn raft_in(cluster_id: &str, server: &str, request: RaftRequest) -> RequestFrame
 
 fn with_group(routes: &RoutingTable) -> GroupHandle {
     let handle = GroupHandle { lane: 0, slot: 0, generation: 1 };
-    routes.insert("g".parse().unwrap(), "a:1".parse().unwrap(), handle);
+    routes.insert("g".parse().unwrap(), "a:1".parse().unwrap(), 0, handle);
     handle
 }
 
@@ -195,11 +200,8 @@ fn a_payload_that_was_damaged_on_the_way_reaches_nobody() {
     assert!(matches!(events[..], [LaneEvent::Request(_)]));
 }
 
-/// Whatever another cluster says, nothing of it is looked at; and all of it writes one line.
-#[test]
-fn requests_of_another_cluster_reach_nobody() {
-    let (mut processors, answers, routes, _) = processors_in("ours", local(usize::MAX));
-    with_group(&routes);
+/// One of each kind, of a term beyond all others.
+fn requests_of_a_stranger() -> [RaftRequest; 5] {
     let vote = |pre_vote| {
         let last_log = LogId::new(1 << 40, 1 << 40);
         let (term, extensions, conf_index) = (1 << 40, Extensions::NONE, 0);
@@ -213,13 +215,52 @@ fn requests_of_another_cluster_reach_nobody() {
             conf_index,
         })
     };
-    let requests = [
+    [
         vote(true),
         vote(false),
         entries(1 << 40),
         RaftRequest::TimeoutNow(TimeoutNowRequest { term: 1 << 40 }),
         RaftRequest::ReadIndex(ReadIndexRequest { mode: ReadOnlyOption::Safe }),
-    ];
+    ]
+}
+
+/// Whatever another life of a group says, nothing of it is looked at; and all of it writes one line.
+#[test]
+fn requests_of_another_life_reach_nobody() {
+    let (mut processors, answers, routes, _) = processors(local(usize::MAX));
+    let handle_of_life = GroupHandle { lane: 0, slot: 0, generation: 1 };
+    routes.insert("g".parse().unwrap(), "a:1".parse().unwrap(), 7, handle_of_life);
+    let (mut control, mut events) = (Vec::new(), Vec::new());
+    let requests = requests_of_a_stranger();
+    let of_life = |creation, request: &RaftRequest| {
+        let envelope = Envelope { creation, ..Envelope::new("g", "b:1", "a:1") };
+        received(encode_raft_request(1, &envelope, 5000, request))
+    };
+    let lines = lines_of(|| {
+        for (creation, request) in [0, 6, 8].iter().flat_map(|n| requests.iter().map(move |r| (*n, r))) {
+            let _ = processors.on_request(handle(1, 1), of_life(creation, request));
+        }
+    });
+    processors.take_local(&mut control, &mut events);
+    assert!(control.is_empty() && events.is_empty(), "nothing of it was taken");
+    assert_eq!(lines, 1);
+    let refusals = errors(&answers);
+    assert_eq!(refusals.len(), 3 * requests.len());
+    assert!(refusals.iter().all(|refusal| refusal.error == RaftError::WrongCreation), "{refusals:?}");
+    for request in &requests {
+        let _ = processors.on_request(handle(1, 1), of_life(7, request));
+    }
+    processors.take_local(&mut control, &mut events);
+    assert_eq!(control.len() + events.len(), requests.len());
+    assert!(errors(&answers).is_empty());
+}
+
+/// Whatever another cluster says, nothing of it is looked at; and all of it writes one line.
+#[test]
+fn requests_of_another_cluster_reach_nobody() {
+    let (mut processors, answers, routes, _) = processors_in("ours", local(usize::MAX));
+    with_group(&routes);
+    let requests = requests_of_a_stranger();
     let (mut control, mut events) = (Vec::new(), Vec::new());
     let lines = lines_of(|| {
         for request in &requests {

@@ -6,6 +6,7 @@ use ringraft_core::{GroupId, PeerId, RaftError, Status};
 use rustc_hash::FxHashMap;
 
 use crate::cluster_gate::ClusterGate;
+use crate::creation;
 use crate::handler::GroupHandle;
 use crate::node::Node;
 use crate::rpc::group_state::UnopenedGroups;
@@ -15,6 +16,8 @@ use crate::sync::RwLock;
 struct Route {
     server_id: PeerId,
     text: String,
+    /// Creation number of the life that runs.
+    creation: u64,
     handle: GroupHandle,
     node: Option<Node>,
 }
@@ -46,16 +49,18 @@ impl RoutingTable {
         &self.gate
     }
 
-    /// Makes a replica reachable. A host runs one replica of a group.
-    pub fn insert(&self, group_id: GroupId, server_id: PeerId, handle: GroupHandle) {
+    /// Makes a replica of the life with this creation number reachable. A host runs one replica of a group.
+    pub fn insert(&self, group_id: GroupId, server_id: PeerId, creation: u64, handle: GroupHandle) {
         let text = server_id.to_string();
-        self.routes.write().insert(group_id, Route { server_id, text, handle, node: None });
+        let route = Route { server_id, text, creation, handle, node: None };
+        self.routes.write().insert(group_id, route);
     }
 
     pub(crate) fn insert_node(&self, node: Node) {
         let server_id = node.server_id().clone();
         let text = server_id.to_string();
-        let route = Route { server_id, text, handle: node.handle(), node: Some(node.clone()) };
+        let (creation, handle) = (node.creation(), node.handle());
+        let route = Route { server_id, text, creation, handle, node: Some(node.clone()) };
         self.routes.write().insert(node.group_id().clone(), route);
     }
 
@@ -119,17 +124,17 @@ impl RoutingTable {
         self.routes.read().get(group).map(|route| route.handle.lane)
     }
 
-    /// The group that a request names, and the replica that it is for.
+    /// The group that a request names, and the replica that it is for. `creation` is the number that the request carries.
     ///
     /// # Errors
-    /// `ENOENT` when no such replica runs here, `EINVAL` when the text is no peer id: what Java answers.
-    pub fn find(&self, group: &str, peer: &str) -> Result<GroupHandle, Status> {
+    /// `ENOENT` when no such replica runs here, `EINVAL` when the text is no peer id: what Java answers; `EWRONGCREATION` when another life
+    /// of the group runs here.
+    pub fn find(&self, group: &str, peer: &str, creation: u64) -> Result<GroupHandle, Status> {
         if let Some(route) = self.routes.read().get(group) {
-            if route.text == peer {
-                return Ok(route.handle);
-            }
-            if peer.parse::<PeerId>().map_err(|_| bad_peer_id(peer))? == route.server_id {
-                return Ok(route.handle);
+            let is_it = || peer.parse::<PeerId>().map(|peer| peer == route.server_id);
+            if route.text == peer || is_it().map_err(|_| bad_peer_id(peer))? {
+                // Together with what is found: another life may take the place at any moment.
+                return creation::check(group, creation, route.creation).map(|()| route.handle);
             }
         } else {
             peer.parse::<PeerId>().map_err(|_| bad_peer_id(peer))?;
@@ -156,16 +161,16 @@ mod tests {
     fn replicas_are_found_by_any_spelling_of_their_id() {
         let table = RoutingTable::new();
         let handle = GroupHandle { lane: 1, slot: 2, generation: 3 };
-        table.insert("g".parse().unwrap(), "a:1".parse().unwrap(), handle);
-        assert_eq!(table.find("g", "a:1"), Ok(handle));
-        assert_eq!(table.find("g", "a:1::100"), Ok(handle), "a priority is not identity");
-        let missing = table.find("g", "a:2").unwrap_err();
+        table.insert("g".parse().unwrap(), "a:1".parse().unwrap(), 0, handle);
+        assert_eq!(table.find("g", "a:1", 0), Ok(handle));
+        assert_eq!(table.find("g", "a:1::100", 0), Ok(handle), "a priority is not identity");
+        let missing = table.find("g", "a:2", 0).unwrap_err();
         assert_eq!((missing.error.code(), &*missing.message), (1012, "Peer id not found: a:2, group: g"));
-        assert_eq!(table.find("h", "a:1").unwrap_err().error.code(), 1012);
-        assert_eq!(table.find("g", "nonsense").unwrap_err().error.code(), 1015);
-        assert_eq!(table.find("h", "nonsense").unwrap_err().error.code(), 1015);
+        assert_eq!(table.find("h", "a:1", 0).unwrap_err().error.code(), 1012);
+        assert_eq!(table.find("g", "nonsense", 0).unwrap_err().error.code(), 1015);
+        assert_eq!(table.find("h", "nonsense", 0).unwrap_err().error.code(), 1015);
         table.remove(&"g".parse().unwrap());
-        assert!(table.find("g", "a:1").is_err());
+        assert!(table.find("g", "a:1", 0).is_err());
     }
 
     /// Two callers stop a group, the first of them starts it again: the second must not stop the new life.
@@ -175,11 +180,11 @@ mod tests {
         let (group, server): (GroupId, PeerId) = ("g".parse().unwrap(), "a:1".parse().unwrap());
         let first = GroupHandle { lane: 1, slot: 2, generation: 3 };
         let second = GroupHandle { generation: 5, ..first };
-        table.insert(group.clone(), server.clone(), first);
+        table.insert(group.clone(), server.clone(), 0, first);
         assert!(table.remove_life(&group, first));
-        table.insert(group.clone(), server, second);
+        table.insert(group.clone(), server, 0, second);
         assert!(!table.remove_life(&group, first));
-        assert_eq!(table.find("g", "a:1"), Ok(second));
+        assert_eq!(table.find("g", "a:1", 0), Ok(second));
         assert!(table.remove_life(&group, second));
     }
 }

@@ -8,7 +8,8 @@ use ringraft::{
     RaftGroupService, RaftHost, SinkId, StateMachine, StoreOptions, Task,
 };
 use ringraft_storage::{
-    GroupKey, LogReader, LogStorage, MemoryLogStorage, RefusedWrites, StorageError, WriteBatch,
+    GroupKey, GroupOpening, LogReader, LogStorage, MemoryLogStorage, OpenedGroup, RefusedWrites,
+    StorageError, StoredGroup, WriteBatch,
 };
 
 use crate::support::{
@@ -274,19 +275,19 @@ struct Failing {
 }
 
 impl LogStorage for Failing {
-    fn open_group(
+    fn open_groups(
         &mut self,
-        group: &ringraft::GroupId,
-    ) -> Result<(GroupKey, ringraft_core::RecoveredState), StorageError> {
-        self.inner.open_group(group)
+        groups: &[GroupOpening],
+    ) -> Result<Vec<Result<OpenedGroup, StorageError>>, StorageError> {
+        self.inner.open_groups(groups)
     }
 
     fn remove_group(&mut self, group: GroupKey) -> Result<(), StorageError> {
         self.inner.remove_group(group)
     }
 
-    fn groups(&self) -> Vec<(ringraft::GroupId, GroupKey)> {
-        self.inner.groups()
+    fn stored_groups(&self) -> Vec<StoredGroup> {
+        self.inner.stored_groups()
     }
 
     fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {

@@ -5,6 +5,7 @@ mod agreement;
 mod cli_service;
 mod failures;
 mod leadership;
+mod lives;
 mod membership;
 mod reads;
 mod restart;

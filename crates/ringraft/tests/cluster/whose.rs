@@ -7,11 +7,11 @@ use ringraft::{
     CliError, Configuration, GroupId, HostOptions, NodeOptions, PeerId, RaftError, RaftGroupService,
     RaftHost, StartMode, StoreOptions, derive_cluster_id,
 };
-use ringraft_core::{HardState, RecoveredState, Vote};
+use ringraft_core::{HardState, Vote};
 use ringraft_storage::disk::MemoryDisk;
 use ringraft_storage::{
-    GroupKey, LogReader, LogStorage, MemoryLogStorage, RefusedWrites, SegmentLog, SegmentLogOptions,
-    StorageError, WriteBatch,
+    GroupKey, GroupOpening, LogReader, LogStorage, MemoryLogStorage, OpenedGroup, RefusedWrites, SegmentLog,
+    SegmentLogOptions, StorageError, StoredGroup, WriteBatch,
 };
 
 use crate::cli_service::service;
@@ -310,16 +310,19 @@ fn many_groups_are_asked_for_at_once() {
 struct Refusing(MemoryLogStorage, Option<GroupKey>);
 
 impl LogStorage for Refusing {
-    fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
-        self.0.open_group(group)
+    fn open_groups(
+        &mut self,
+        groups: &[GroupOpening],
+    ) -> Result<Vec<Result<OpenedGroup, StorageError>>, StorageError> {
+        self.0.open_groups(groups)
     }
 
     fn remove_group(&mut self, group: GroupKey) -> Result<(), StorageError> {
         self.0.remove_group(group)
     }
 
-    fn groups(&self) -> Vec<(GroupId, GroupKey)> {
-        self.0.groups()
+    fn stored_groups(&self) -> Vec<StoredGroup> {
+        self.0.stored_groups()
     }
 
     fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {

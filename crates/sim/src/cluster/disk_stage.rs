@@ -95,11 +95,8 @@ impl World {
             if self.hosts[host].power_is_off() {
                 return self.power_went(host);
             }
-            if let Err(error) = kept
-                && let Some(p) = &mut self.hosts[host].process
-            {
-                p.disk.on_batch(&mut Vec::new());
-                self.release(host, Err(error))?;
+            if let Err(error) = kept {
+                self.disk_fails(host, error)?;
             }
         }
         self.start_stages(host);
@@ -134,13 +131,17 @@ impl World {
                 let h = &mut self.hosts[host];
                 h.proof.synced(&h.disk);
             }
-            Err(error) => {
-                let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
-                p.disk.on_batch(&mut Vec::new());
-                self.release(host, Err(error))?;
-                self.start_stages(host);
-            }
+            Err(error) => self.disk_fails(host, error)?,
         }
+        Ok(())
+    }
+
+    /// The store has failed outside of a batch.
+    pub(super) fn disk_fails(&mut self, host: usize, error: StorageError) -> Result<(), Violation> {
+        let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
+        p.disk.on_batch(&mut Vec::new());
+        self.release(host, Err(error))?;
+        self.start_stages(host);
         Ok(())
     }
 
@@ -271,7 +272,7 @@ impl World {
     }
 
     /// The power went in the middle of an operation of the disk: the whole host is gone.
-    fn power_went(&mut self, host: usize) -> Result<(), Violation> {
+    pub(super) fn power_went(&mut self, host: usize) -> Result<(), Violation> {
         let mut r = self.random.fork(self.now ^ 0xD15C);
         let (seed, away) = (r.next(), r.sized(1, 4 * self.plan.election_timeout_ms * super::plan::MS));
         self.crash(host, Some(seed), away, &mut r);

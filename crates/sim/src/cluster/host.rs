@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ringraft::handler::{
-    ApplyTaskHandler, Control, DiskWrite, FsmGroup, FsmTask, GroupHandle, GroupNames, GroupProgress,
-    LaneEvent, LaneOutput, LogEntryAndClosureHandler, NodeStatus, OpenGroup, ProgressBoard, ReadTask,
-    StableClosureEventHandler, promise,
+    ApplyTaskHandler, Control, DiskWrite, FsmTask, GroupHandle, GroupProgress, LaneEvent, LaneOutput,
+    LogEntryAndClosureHandler, ProgressBoard, ReadTask, StableClosureEventHandler,
 };
 use ringraft::rpc::{LaneSink, Outbox as Dispatcher, Processors, RoutingTable, UserProcessors};
-use ringraft_core::{CoreOptions, GroupId, PeerId, RaftError, Status, Vote};
+use ringraft_core::{CoreOptions, PeerId, RaftError, Status};
 use ringraft_net::{Endpoint, RequestContext};
 use ringraft_storage::{
     LogReader, LogStorage, MemoryDisk, MemoryLogStorage, SegmentLog, StorageError, WriteBatch,
@@ -19,7 +18,7 @@ use rustc_hash::FxHashMap;
 use super::checks::Answers;
 use super::clock::HostClock;
 use super::damage::Proof;
-use super::machine::{Registers, Values};
+use super::machine::Values;
 use super::network::Arrival;
 use super::plan::{MS, Plan, StoreKind};
 use super::random::Random;
@@ -62,6 +61,7 @@ pub(super) struct Worker {
 pub(super) struct Process {
     pub(super) transport: Arc<SimTransport>,
     pub(super) processors: Processors,
+    pub(super) routes: Arc<RoutingTable>,
     pub(super) lane: LogEntryAndClosureHandler,
     pub(super) out: LaneOutput,
     /// How much of `out.disk` the checkers have seen: writes, and operations of the last.
@@ -135,6 +135,8 @@ pub(super) struct Host {
     pub(super) left_dead: bool,
     /// Its disk was lost at least once: a blank one is started as *rejoin*.
     pub(super) wiped: bool,
+    /// The highest creation number that had been given when its disk was lost last.
+    pub(super) rejoined_after: u64,
     /// Its disk may be about to damage something.
     pub(super) damage_planned: bool,
     /// What its store can know of damage.
@@ -175,6 +177,7 @@ impl Host {
             returning: false,
             left_dead: false,
             wiped: false,
+            rejoined_after: 0,
             damage_planned: false,
             proof: Proof::default(),
             replacing: false,
@@ -189,14 +192,6 @@ impl Host {
     /// Whether the power went with one of the last operations.
     pub(super) fn power_is_off(&self) -> bool {
         self.power_off_at.is_some_and(|at| self.disk.operations() > at)
-    }
-}
-
-/// The name of a group.
-pub(super) fn group_id(group: usize) -> GroupId {
-    match format!("g{group}").parse() {
-        Ok(id) => id,
-        Err(error) => unreachable!("a letter and a number name a group: {error}"),
     }
 }
 
@@ -271,11 +266,11 @@ impl World {
         Ok(())
     }
 
-    fn core_options(&self, group: usize, host: usize) -> CoreOptions {
+    pub(super) fn core_options(&self, group: usize, host: usize) -> CoreOptions {
         let plan = &self.plan;
         let conf = self.initial_conf(group, host);
-        let mut options = CoreOptions::new(group_id(group), self.hosts[host].peer.clone(), conf);
-        options.rejoin = self.hosts[host].wiped;
+        let mut options = CoreOptions::new(self.lives.group_id(group), self.hosts[host].peer.clone(), conf);
+        options.rejoin = self.rejoins(group, host);
         options.lease_reads = plan.operators.lease_reads;
         options.read_index_timeout_ms = plan.rpc_timeout_ms;
         options.catchup_margin = plan.operators.catchup_margin;
@@ -315,11 +310,13 @@ impl World {
             Arc::clone(&dynamic),
             sink,
         );
+        self.removals_go_on(host, store.as_log())?;
         let reader = store.as_log().reader();
         let groups = self.plan.groups.len();
         let mut process = Box::new(Process {
             transport,
             processors,
+            routes,
             lane: LogEntryAndClosureHandler::new(0, self.plan.limits, Arc::clone(&dynamic)),
             out: LaneOutput::new(WORKERS, 1),
             seen_disk: (0, 0),
@@ -353,63 +350,12 @@ impl World {
         let life = self.hosts[host].life;
         let now = self.hosts[host].clock.now(self.now);
         for group in 0..groups {
-            if !self.plan.groups[group].contains(&host) {
+            if !self.plan.groups[group].contains(&host) || !self.lives.runs(group, host) {
                 continue;
             }
-            let (key, recovered) = process.store.as_log().open_group(&group_id(group))?;
-            let damaged = self.is_damaged(host);
-            // Damage that the store lays at a group's door: the group would stop, or rejoin. The whole host stays down, as an operator
-            // would leave it until the member is made anew.
-            let withheld = recovered.hard_state.vote == Vote::Withheld;
-            if damaged && (withheld || !recovered.damaged.is_empty()) {
-                let what = format!("group {group} is damaged");
-                return Err(StorageError::Damaged { path: "the store".to_owned(), offset: 0, what });
-            }
-            if let Err(violation) =
-                self.oracle.recovered(group, host, key, &recovered, &*process.reader, damaged)
-            {
+            if let Err(violation) = self.open_replica(&mut process, host, group)? {
                 return Ok(Err(violation));
             }
-            let names = GroupNames::new(group_id(group), self.hosts[host].peer.clone());
-            let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
-            let values = Arc::default();
-            process.registers[group] = Some(Arc::clone(&values));
-            let machine = Registers { host, group, values, outbox: Arc::clone(&self.outbox) };
-            let fsm = FsmGroup::new(
-                Arc::clone(&names),
-                Box::new(machine),
-                Arc::clone(&progress),
-                Arc::clone(&status),
-                recovered.before_first.index,
-            );
-            let open = OpenGroup {
-                names,
-                key,
-                options: self.core_options(group, host),
-                recovered,
-                seed: self.random.fork(u64::from(life) << 32 | (group * 8 + host) as u64).next(),
-                worker: worker_of(group) as u16,
-                progress,
-                status,
-                fsm: Box::new(fsm),
-            };
-            let (answer, waiter) = promise();
-            let control = Control::Open { group: Box::new(open), answer };
-            let mut events = vec![LaneEvent::Control(Box::new(control))];
-            process.lane.on_batch(now, &mut events, &mut process.out);
-            let handle = match waiter.wait(Some(std::time::Duration::ZERO)) {
-                Some(Ok(handle)) => handle,
-                other => {
-                    let what = format!("host {host} cannot open group {group}: {other:?}");
-                    return Ok(Err(broken("recovery", what)));
-                }
-            };
-            routes.insert(group_id(group), self.hosts[host].peer.clone(), handle);
-            process.handles[group] = Some(handle);
-            process.by_handle.insert(handle, group);
-            process.by_slot.resize(process.by_slot.len().max(handle.slot as usize + 1), None);
-            process.by_slot[handle.slot as usize] = Some(group);
-            process.by_key.insert(key, group);
         }
         process.lane.end_turn(now, &mut process.out);
         self.note(|| format!("host {host} starts, life {life}"));

@@ -43,6 +43,11 @@ pub(super) struct OperatorPlan {
 }
 
 impl OperatorPlan {
+    /// One more group, with the first members of this one.
+    pub(super) fn add(&mut self, like: usize) {
+        self.initial.push(self.initial[like].clone());
+    }
+
     pub(super) fn draw(
         options: &SimOptions,
         groups: &[Vec<usize>],
@@ -163,6 +168,9 @@ impl World {
         self.after(pause, Event::Operator);
         let group = self.random.index(self.plan.groups.len());
         let hosts = self.plan.groups[group].clone();
+        if hosts.is_empty() {
+            return Ok(());
+        }
         let leads = |world: &World, host: usize| world.node(group, host).is_some_and(|node| node.is_leader());
         let leader = hosts.iter().copied().find(|host| leads(self, *host));
         let host = match leader {
@@ -375,9 +383,11 @@ impl World {
         host_state.memory = Some(ringraft_storage::MemoryLogStorage::new());
         host_state.proof = Default::default();
         host_state.wiped = true;
+        host_state.rejoined_after = self.lives.given;
         host_state.disk_suspect = false;
         host_state.disk_full = false;
         self.oracle.wiped(host);
+        self.lives.wiped(host);
         true
     }
 

@@ -1,6 +1,6 @@
 //! The loop around a lane, as `ringraft`'s threads run it, one turn at a time on virtual time.
 
-use ringraft::handler::{FsmTask, LaneEvent, OutReply, OutSend};
+use ringraft::handler::{FsmTask, GroupHandle, LaneEvent, OutReply, OutSend};
 use ringraft_core::{AppendKind, FsmEvent, NodeState, RaftRequest};
 use ringraft_net::{Accept, Inbound, ReplyHandle};
 
@@ -136,7 +136,12 @@ impl World {
                 }
                 Arrival::Response(context, frame) => p.processors.on_response(context, frame),
                 Arrival::Failed(context, reason) => {
-                    let group = p.by_slot.get(context.slot as usize).copied().flatten();
+                    let handle = GroupHandle {
+                        lane: context.lane,
+                        slot: context.slot,
+                        generation: context.generation,
+                    };
+                    let group = p.by_handle.get(&handle).copied();
                     self.note_answer(group, host, &context, None);
                     p.processors.on_request_failed(context, reason);
                 }
@@ -353,11 +358,8 @@ impl World {
             LaneOrDisk::Disk(sends, replies) => (sends, replies),
         };
         for send in sends {
-            let handle = ringraft::handler::GroupHandle {
-                lane: 0,
-                slot: send.context.slot,
-                generation: send.context.generation,
-            };
+            let handle =
+                GroupHandle { lane: 0, slot: send.context.slot, generation: send.context.generation };
             if let Some(group) = p.by_handle.get(&handle) {
                 self.note_send(*group, host, send);
                 self.oracle.sending(*group, host, send)?;

@@ -53,7 +53,7 @@ impl World {
             return Ok(());
         }
         let group = self.random.index(self.plan.groups.len());
-        if self.hushed[group] > self.now {
+        if self.hushed[group] > self.now || self.plan.groups[group].is_empty() {
             let pause = self.plan.think.max(self.plan.election_timeout_ms * MS / 8);
             self.after(pause, Event::Client(client));
             return Ok(());

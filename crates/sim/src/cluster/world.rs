@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use super::clock::HostClock;
 use super::host::Host;
 use super::last_calls::LastCalls;
+use super::lives::Lives;
 use super::machine::Outbox;
 use super::network::Network;
 use super::operators::Operators;
@@ -76,6 +77,10 @@ pub(super) enum Event {
     Replace(usize, u32),
     DiskRoom(usize),
     Operator,
+    /// A group is to be removed and made anew.
+    Renew(usize),
+    /// A host goes on with that.
+    Move(usize, usize),
     Calm,
     Check,
     /// A trial of a worker that stands still goes on.
@@ -97,6 +102,7 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     pub(super) workload: Workload,
     pub(super) operators: Operators,
+    pub(super) lives: Lives,
     pub(super) watch: Watch,
     pub(super) outbox: Arc<Outbox>,
     pub(super) sink: SinkId,
@@ -133,7 +139,8 @@ pub(super) fn broken(checker: &'static str, message: impl Into<String>) -> Viola
 
 impl World {
     pub(super) fn new(options: &SimOptions) -> World {
-        let plan = Plan::draw(options);
+        let mut plan = Plan::draw(options);
+        let lives = Lives::draw(&mut plan, options.seed);
         let random = Random::new(options.seed);
         let mut clocks = random.fork(3);
         let hosts: Vec<Host> = (0..plan.hosts)
@@ -156,6 +163,7 @@ impl World {
             oracle: Oracle::new(&peers, plan.groups.len(), plan.bounds()),
             workload: Workload::new(plan.clients, plan.groups.len()),
             operators: Operators::default(),
+            lives,
             watch: Watch::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
             outbox,
@@ -189,6 +197,7 @@ impl World {
         }
         world.start_operators();
         world.start_readers();
+        world.start_renewals();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
         let chaos = world.plan.chaos;
@@ -335,6 +344,14 @@ impl World {
                 Ok(())
             }
             Event::Operator => self.operator(),
+            Event::Renew(number) => {
+                self.renew(number);
+                Ok(())
+            }
+            Event::Move(number, host) => {
+                self.move_on(number, host)?;
+                self.drain_outcomes()
+            }
             Event::Calm => self.calm(),
             Event::Check => self.check_rest(),
             Event::Standstill => self.standstill(),

@@ -18,24 +18,24 @@ mod replay;
 mod stream;
 mod write;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use ringraft_core::{GroupId, HardState, RecoveredState};
-use rustc_hash::{FxHashMap, FxHashSet};
+use ringraft_core::{GroupId, HardState};
+use rustc_hash::FxHashMap;
 
 pub use options::SegmentLogOptions;
 pub use recovery::Expect;
 
 use crate::disk::{Disk, DiskLock, RealDisk, mutants};
+use crate::lives::{self, Opening, Tombstones};
 use crate::shape::LogShape;
 use crate::store_id::StoreId;
 use crate::traits::{
-    GroupKey, GroupNumber, Incarnation, LogReader, LogStorage, MetaStorage, RefusedWrites, StorageError,
-    WriteBatch,
+    GroupKey, GroupNumber, GroupOpening, Incarnation, LogReader, LogStorage, MetaStorage, OpenedGroup,
+    RefusedWrites, StorageError, StoredGroup, WriteBatch,
 };
 use files::OpenFiles;
 use format::{MAX_TEXT, RUN_HEADER, RunHeader, RunKind};
@@ -71,8 +71,7 @@ pub struct SegmentLog {
     stream: Stream,
     groups: Groups,
     names: FxHashMap<GroupId, GroupKey>,
-    /// Names of removed groups and the highest creation number that each had.
-    tombstones: BTreeMap<GroupId, u64>,
+    tombstones: Tombstones,
     store: StoreId,
     next_number: u32,
     next_incarnation: u32,
@@ -168,34 +167,6 @@ impl SegmentLog {
         self.store
     }
 
-    /// As [`open_group`](LogStorage::open_group) for many groups: those that are new are created in one durable
-    /// write.
-    ///
-    /// # Errors
-    /// As for [`open_group`](LogStorage::open_group).
-    pub fn open_groups(
-        &mut self,
-        groups: &[GroupId],
-    ) -> Result<Vec<(GroupKey, RecoveredState)>, StorageError> {
-        self.guard(|log| {
-            let mut seen = FxHashSet::default();
-            let mut new: Vec<&GroupId> =
-                groups.iter().filter(|name| !log.names.contains_key(*name)).collect();
-            new.retain(|name| seen.insert(*name));
-            log.create_groups(&new)?;
-            let table = Arc::clone(&log.groups);
-            let table = table.read();
-            let mut opened = Vec::with_capacity(groups.len());
-            for name in groups {
-                let key = log.names[name];
-                log.refused.remove(&key);
-                let recovered = table.get(&key.number.0).map(|g| g.index.lock().recovered());
-                opened.push((key, recovered.unwrap_or_default()));
-            }
-            Ok(opened)
-        })
-    }
-
     /// Runs `f` unless the store has failed before; latches its failure. Rule P6: pages that a failed sync left behind look clean to the next one.
     fn guard<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T, StorageError>) -> Result<T, StorageError> {
         if let Some(reason) = &self.poison {
@@ -232,21 +203,59 @@ impl SegmentLog {
         Ok(())
     }
 
-    fn create_groups(&mut self, names: &[&GroupId]) -> Result<(), StorageError> {
-        if names.is_empty() {
+    /// What becomes of each group that is to be opened; those that are new are created in one durable write.
+    fn open_all(
+        &mut self,
+        meant: &[GroupOpening],
+    ) -> Result<Vec<Result<OpenedGroup, StorageError>>, StorageError> {
+        let mut new: Vec<&GroupOpening> = Vec::new();
+        let mut first: FxHashMap<&GroupId, u64> = FxHashMap::default();
+        let mut verdicts = Vec::with_capacity(meant.len());
+        for group in meant {
+            // A name that stands there twice is created once.
+            let live = self.live(&group.group).map(|found| found.creation);
+            let live = live.or_else(|| first.get(&group.group).copied());
+            let verdict = lives::opening(group, live, &self.tombstones);
+            if let Ok(Opening::New) = verdict {
+                new.push(group);
+                first.insert(&group.group, group.creation);
+            }
+            verdicts.push(verdict);
+        }
+        self.create_groups(&new)?;
+        let opened = meant.iter().zip(verdicts).map(|(group, verdict)| {
+            verdict?;
+            let found = self.live(&group.group).ok_or_else(|| {
+                StorageError::Poisoned(format!("group {} was created and is not there", group.group))
+            })?;
+            self.refused.remove(&found.key);
+            let recovered = found.index.lock().recovered();
+            Ok(OpenedGroup { key: found.key, creation: found.creation, recovered })
+        });
+        Ok(opened.collect())
+    }
+
+    /// The life of this name that the store holds.
+    fn live(&self, name: &GroupId) -> Option<Arc<Group>> {
+        let key = self.names.get(name)?;
+        self.groups.read().get(&key.number.0).cloned()
+    }
+
+    fn create_groups(&mut self, new: &[&GroupOpening]) -> Result<(), StorageError> {
+        if new.is_empty() {
             return Ok(());
         }
-        if names.iter().any(|name| name.as_str().len() > MAX_TEXT) {
+        if new.iter().any(|group| group.group.as_str().len() > MAX_TEXT) {
             return Err(StorageError::Refused(format!("a group's name has more than {MAX_TEXT} bytes")));
         }
-        let more = u32::try_from(names.len()).ok();
+        let more = u32::try_from(new.len()).ok();
         if more.and_then(|n| self.next_number.max(self.next_incarnation).checked_add(n)).is_none() {
             return Err(StorageError::Refused("the store has used up its group numbers".to_owned()));
         }
         self.settle()?;
-        self.begin(names.iter().map(|n| run_bound(0, n.as_str().len())))?;
-        let mut created = Vec::with_capacity(names.len());
-        for name in names {
+        self.begin(new.iter().map(|group| run_bound(0, group.group.as_str().len())))?;
+        let mut created = Vec::with_capacity(new.len());
+        for GroupOpening { group: name, creation } in new {
             let key = GroupKey {
                 number: GroupNumber(self.next_number),
                 incarnation: Incarnation(self.next_incarnation),
@@ -254,10 +263,11 @@ impl SegmentLog {
             self.next_number += 1;
             self.next_incarnation += 1;
             let payload = Bytes::copy_from_slice(name.as_str().as_bytes());
-            let header = control_header(RunKind::GroupCreated, key, 0, &payload);
+            let header =
+                RunHeader { index: *creation, ..control_header(RunKind::GroupCreated, key, 0, &payload) };
             self.stream.push(&header, &[], &payload)?;
             let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
-            created.push(Group::new(key, (*name).clone(), 0, index));
+            created.push(Group::new(key, name.clone(), *creation, index));
         }
         self.stream.finish()?;
         self.stream.sync()?;
@@ -293,9 +303,11 @@ fn control_header(kind: RunKind, key: GroupKey, sequence: u64, payload: &Bytes) 
 }
 
 impl LogStorage for SegmentLog {
-    fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
-        let mut opened = self.open_groups(std::slice::from_ref(group))?;
-        opened.pop().ok_or_else(|| StorageError::Poisoned("a group was not opened".to_owned()))
+    fn open_groups(
+        &mut self,
+        groups: &[GroupOpening],
+    ) -> Result<Vec<Result<OpenedGroup, StorageError>>, StorageError> {
+        self.guard(|log| log.open_all(groups))
     }
 
     fn remove_group(&mut self, key: GroupKey) -> Result<(), StorageError> {
@@ -314,17 +326,24 @@ impl LogStorage for SegmentLog {
             log.stream.sync()?;
             log.groups.write().remove(&key.number.0);
             log.names.remove(&group.name);
-            let highest = log.tombstones.entry(group.name.clone()).or_default();
-            *highest = group.creation.max(*highest);
+            lives::bury(&mut log.tombstones, &group.name, group.creation);
             group.index.lock().release_all();
             log.refused.remove(&key);
             Ok(())
         })
     }
 
-    fn groups(&self) -> Vec<(GroupId, GroupKey)> {
-        let mut all: Vec<_> = self.names.iter().map(|(name, key)| (name.clone(), *key)).collect();
-        all.sort_by_key(|(_, key)| *key);
+    fn stored_groups(&self) -> Vec<StoredGroup> {
+        let of_group =
+            |g: &Arc<Group>| StoredGroup { group: g.name.clone(), creation: g.creation, key: Some(g.key) };
+        let mut all: Vec<_> = self.groups.read().values().map(of_group).collect();
+        all.sort_by_key(|stored| stored.key);
+        let removed = self.tombstones.iter().filter(|(name, _)| !self.names.contains_key(*name));
+        all.extend(removed.map(|(name, creation)| StoredGroup {
+            group: name.clone(),
+            creation: *creation,
+            key: None,
+        }));
         all
     }
 

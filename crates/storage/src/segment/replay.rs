@@ -1,6 +1,5 @@
 //! Replays runs of the stream, in order, onto the groups of a checkpoint.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringraft_core::{DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant, Vote};
@@ -9,14 +8,14 @@ use rustc_hash::FxHashMap;
 use super::checkpoint::{Checkpoint, in_force};
 use super::format::{Cursor, RunHeader, RunKind, RunView, decode_configuration, take_configuration_entry};
 use super::index::{Group, GroupIndex, Place, Run, Segment};
+use crate::lives::{self, Tombstones};
 
 /// Groups while they are rebuilt.
 pub(crate) struct Replay {
     pub(crate) groups: FxHashMap<u32, Arc<Group>>,
     pub(crate) next_number: u32,
     pub(crate) next_incarnation: u32,
-    /// Names of removed groups and the highest creation number that each had.
-    pub(crate) tombstones: BTreeMap<GroupId, u64>,
+    pub(crate) tombstones: Tombstones,
     /// Operations that groups miss, as the gaps in their sequences tell.
     pub(crate) missed: u64,
 }
@@ -145,8 +144,7 @@ impl Replay {
     fn remove(&mut self, group: &Group, index: &mut GroupIndex, header: &RunHeader) {
         index.release_all();
         let creation = header.index.max(group.creation);
-        let highest = self.tombstones.entry(group.name.clone()).or_default();
-        *highest = creation.max(*highest);
+        lives::bury(&mut self.tombstones, &group.name, creation);
         self.groups.remove(&header.group.number.0);
     }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringraft_core::{
-    ChunkBuilder, ChunkKind, Configuration, ConfigurationEntry, EntryChunk, GroupId, HardState, LogId, LogOp,
-    Vote,
+    ChunkBuilder, ChunkKind, Configuration, ConfigurationEntry, EntryChunk, HardState, LogId, LogOp, Vote,
 };
 use ringraft_storage::{
-    GroupKey, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError, WriteBatch,
+    GroupKey, GroupOpening, GroupWrite, LogStorage, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError,
+    StoredGroup, WriteBatch,
 };
 
 /// Deterministic random numbers.
@@ -32,6 +32,10 @@ impl Random {
 /// What a group should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupModel {
+    /// Which creation of its name it is.
+    pub(crate) creation: u64,
+    /// Nothing but the tombstone is left.
+    pub(crate) removed: bool,
     pub(crate) before_first: LogId,
     pub(crate) entries: Vec<(u64, Vec<u8>)>,
     pub(crate) hard_state: HardState,
@@ -99,7 +103,8 @@ pub(crate) type StoreModel = BTreeMap<String, GroupModel>;
 /// One step of work, made from the model alone.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Open(String),
+    /// A life that is there, or one more.
+    Open(String, u64),
     Remove(String),
     Write(Vec<(String, Vec<LogOp>)>),
     Maintain,
@@ -173,16 +178,26 @@ fn ops(random: &mut Random, group: &GroupModel, lagging: bool) -> Vec<LogOp> {
     ops
 }
 
+/// Whether the model holds a life of the name.
+pub(crate) fn lives(model: &StoreModel, name: &str) -> bool {
+    model.get(name).is_some_and(|group| !group.removed)
+}
+
+fn open_step(model: &StoreModel, name: String) -> Step {
+    let known = model.get(&name).map_or(1, |group| group.creation + u64::from(group.removed));
+    Step::Open(name, known)
+}
+
 /// The next step for a store that holds `model`.
 pub(crate) fn next_step(random: &mut Random, model: &StoreModel) -> Step {
     let name = format!("g{}", random.below(4));
     match random.below(20) {
-        0 if model.contains_key(&name) && name != "g0" => Step::Remove(name),
-        0..=1 => Step::Open(name),
+        0 if lives(model, &name) && name != "g0" => Step::Remove(name),
+        0..=1 => open_step(model, name),
         2..=6 => Step::Maintain,
-        _ if model.is_empty() => Step::Open(name),
+        _ if !model.keys().any(|name| lives(model, name)) => open_step(model, name),
         _ => {
-            let names: Vec<&String> = model.keys().collect();
+            let names: Vec<&String> = model.keys().filter(|name| lives(model, name)).collect();
             let mut after = model.clone();
             let mut writes = Vec::new();
             for _ in 0..1 + random.below(3) {
@@ -206,11 +221,17 @@ pub(crate) fn next_step(random: &mut Random, model: &StoreModel) -> Step {
 pub(crate) fn after(model: &StoreModel, step: &Step) -> StoreModel {
     let mut model = model.clone();
     match step {
-        Step::Open(name) => {
-            model.entry(name.clone()).or_default();
+        Step::Open(name, creation) => {
+            if !lives(&model, name) {
+                let new = GroupModel { creation: *creation, ..GroupModel::default() };
+                model.insert(name.clone(), new);
+            }
         }
         Step::Remove(name) => {
-            model.remove(name);
+            if let Some(group) = model.get_mut(name) {
+                let creation = group.creation;
+                *group = GroupModel { creation, removed: true, ..GroupModel::default() };
+            }
         }
         Step::Write(writes) => {
             for (name, ops) in writes {
@@ -237,7 +258,12 @@ pub(crate) fn completed(log: &mut SegmentLog) -> Result<(), StorageError> {
 /// Does the step on the store.
 pub(crate) fn perform(log: &mut SegmentLog, step: &Step) -> Result<(), StorageError> {
     match step {
-        Step::Open(name) => log.open_group(&name.parse::<GroupId>().unwrap()).map(drop),
+        Step::Open(name, creation) => {
+            let opening = GroupOpening { group: name.parse().unwrap(), creation: *creation };
+            let opened = log.open_groups(&[opening])?.pop().unwrap();
+            assert_eq!(opened.unwrap().creation, *creation);
+            Ok(())
+        }
         Step::Remove(name) => log.remove_group(key_of(log, name)),
         Step::Write(writes) => {
             let writes = writes
@@ -255,7 +281,12 @@ pub(crate) fn perform(log: &mut SegmentLog, step: &Step) -> Result<(), StorageEr
 pub(crate) fn contents(log: &mut SegmentLog) -> Result<StoreModel, StorageError> {
     let reader = log.reader();
     let mut model = StoreModel::new();
-    for (name, key) in log.groups() {
+    for stored in log.stored_groups() {
+        let StoredGroup { group: name, creation, key: Some(key) } = stored else {
+            let tombstone = GroupModel { creation: stored.creation, removed: true, ..GroupModel::default() };
+            model.insert(stored.group.as_str().to_owned(), tombstone);
+            continue;
+        };
         let (same, state) = log.open_group(&name)?;
         assert_eq!(same, key);
         let mut entries = Vec::new();
@@ -274,6 +305,8 @@ pub(crate) fn contents(log: &mut SegmentLog) -> Result<StoreModel, StorageError>
             assert_eq!(state.terms[at - 1].1, *term);
         }
         let group = GroupModel {
+            creation,
+            removed: false,
             before_first: state.before_first,
             entries,
             hard_state: state.hard_state,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::future::promise;
-use crate::handler::{Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, OpenGroup};
+use crate::handler::{Control, FsmGroup, GroupNames, GroupProgress, OpenGroup};
 use crate::node::{NodeShared, NodeStatus};
 use crate::pipeline::DiskEvent;
 
@@ -58,12 +58,14 @@ fn a_store_that_fails_stops_every_group() {
 /// As `RaftHost::start_group`, with the progress at hand, through which a bug of the core can be played.
 fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Arc<GroupProgress>) {
     let inner = &*host.0;
-    let (group_id, server_id): (GroupId, ringraft_core::PeerId) =
+    let (group_id, server_id): (ringraft_core::GroupId, ringraft_core::PeerId) =
         (name.parse().expect("a name"), ENDPOINT.parse().expect("a peer"));
     let (answer, opened) = promise();
-    inner.disk.publish(DiskEvent::Open { group: group_id.clone(), answer }).expect("the disk runs");
-    let (key, recovered) = opened.wait(None).expect("answered").expect("opened");
-    let names = GroupNames::new(group_id.clone(), server_id.clone());
+    let groups = vec![GroupOpening { group: group_id.clone(), creation: 0 }];
+    inner.disk.publish(DiskEvent::Open { groups, answer }).expect("the disk runs");
+    let opened = opened.wait(None).expect("answered").expect("the store works").pop();
+    let OpenedGroup { key, recovered, .. } = opened.expect("an answer").expect("opened");
+    let names = GroupNames::new(group_id.clone(), server_id.clone(), 0);
     let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
     let machine = Recorder::new(ledger);
     let leads = Arc::clone(&machine.leads);
@@ -80,9 +82,9 @@ fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Ar
         status: status.clone(),
         fsm: Box::new(fsm),
     };
-    let anywhere = GroupHandle { lane: 0, slot: 0, generation: 0 };
     let handle = inner
-        .control(anywhere, |answer| Control::Open { group: Box::new(open), answer })
+        .control(0, |answer| Control::Open { group: Box::new(open), answer })
+        .and_then(|answer| answer.wait(None))
         .expect("answered")
         .expect("started");
     let shared = NodeShared {
@@ -91,6 +93,7 @@ fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Ar
         handle,
         apply_task_mode: options.apply_task_mode,
         max_task_bytes: inner.max_task_bytes,
+        creation: 0,
         disable_cli: options.disable_cli,
         read_index_timeout_ms: 2000,
         status,

@@ -20,9 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringraft_core::{EntryChunk, GroupId, LogIndex, RecoveredState, Term};
+use ringraft_core::{EntryChunk, LogIndex, Term};
 use ringraft_storage::{
-    GroupKey, LogReader, LogStorage, MemoryLogStorage, RefusedWrites, StorageError, WriteBatch,
+    GroupKey, GroupOpening, LogReader, LogStorage, MemoryLogStorage, OpenedGroup, RefusedWrites,
+    StorageError, StoredGroup, WriteBatch,
 };
 use rustc_hash::FxHashMap;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -282,16 +283,19 @@ impl LogReader for ScriptedReader {
 }
 
 impl LogStorage for ScriptedStore {
-    fn open_group(&mut self, group: &GroupId) -> Result<(GroupKey, RecoveredState), StorageError> {
-        self.inner.open_group(group)
+    fn open_groups(
+        &mut self,
+        groups: &[GroupOpening],
+    ) -> Result<Vec<Result<OpenedGroup, StorageError>>, StorageError> {
+        self.inner.open_groups(groups)
     }
 
     fn remove_group(&mut self, group: GroupKey) -> Result<(), StorageError> {
         self.inner.remove_group(group)
     }
 
-    fn groups(&self) -> Vec<(GroupId, GroupKey)> {
-        self.inner.groups()
+    fn stored_groups(&self) -> Vec<StoredGroup> {
+        self.inner.stored_groups()
     }
 
     fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
