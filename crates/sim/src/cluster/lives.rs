@@ -251,7 +251,8 @@ impl World {
 
     /// Somebody who has missed the removal has the host start the earlier life.
     fn start_late(&mut self, number: usize, host: usize) -> Result<(), Violation> {
-        let Renewal { earlier, stages, .. } = &self.lives.renewals[number];
+        let Renewal { earlier, later, stages, .. } = &self.lives.renewals[number];
+        let later = self.lives.creation(*later);
         let meant =
             GroupOpening { group: self.lives.group_id(*earlier), creation: self.lives.creation(*earlier) };
         let buried = stages[host] == Stage::Removed { buried: true };
@@ -266,6 +267,8 @@ impl World {
                 self.mark("removed life refused");
                 Ok(())
             }
+            // By then the store may hold the later life, and no number means whatever is there.
+            Ok(Some(Ok(opened))) if meant.creation == 0 && opened.creation == later => Ok(()),
             // Nothing is asked of the disk by a store that knows the name.
             other => {
                 let what = format!("host {host} has removed {meant:?} and would start it again: {other:?}");
