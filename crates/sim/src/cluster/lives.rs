@@ -204,7 +204,6 @@ impl World {
         let name = self.lives.group_id(earlier);
         self.note(|| format!("host {host} removes {name}"));
         let Some(process) = &mut self.hosts[host].process else { return };
-        process.registers[earlier] = None;
         if let Some(handle) = process.handles[earlier].take() {
             process.routes.remove(&name);
             let close = Control::Close { handle, answer: ringraft::handler::promise().0 };
@@ -237,6 +236,7 @@ impl World {
             Ok(()) => {
                 let h = &mut self.hosts[host];
                 h.proof.synced(&h.disk);
+                // Its registers stay: a worker that stood still answers reads that were confirmed before the end.
                 self.lives.renewals[number].stages[host] = Stage::Removed { buried: true };
                 self.mark("group removed");
                 Ok(true)

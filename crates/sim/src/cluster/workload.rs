@@ -199,8 +199,10 @@ impl World {
                 Verdict::Linearizable => self.mark("history checked"),
                 Verdict::Unknown => self.mark("history too hard to check"),
                 Verdict::Broken => {
-                    let what =
-                        format!("no order explains the {} operations on register {key}", history.len());
+                    let what = format!(
+                        "no order explains the {} operations on register {key}: {history:?}",
+                        history.len()
+                    );
                     return Err(broken("linearizability", what));
                 }
             }
