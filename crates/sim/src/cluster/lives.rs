@@ -204,7 +204,7 @@ impl World {
         let name = self.lives.group_id(earlier);
         self.note(|| format!("host {host} removes {name}"));
         let Some(process) = &mut self.hosts[host].process else { return };
-        process.registers[earlier] = None;
+        // What is answered until it is closed is read from its registers.
         if let Some(handle) = process.handles[earlier].take() {
             process.routes.remove(&name);
             let close = Control::Close { handle, answer: ringraft::handler::promise().0 };
@@ -260,7 +260,8 @@ impl World {
         }
         let opened = p.store.as_log().open_groups(std::slice::from_ref(&meant));
         match opened.map(|mut opened| opened.pop()) {
-            // A crash may have come between the creation of the later life in the store and its start.
+            // A crash may have come between the creation of the later life in the store and its start: who names no number then means that one.
+            Ok(Some(Ok(opened))) if opened.creation > meant.creation => Ok(()),
             Ok(Some(Err(StorageError::OtherLife { .. }))) => {
                 self.mark("removed life refused");
                 Ok(())
