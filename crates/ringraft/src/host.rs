@@ -23,8 +23,8 @@ use crate::descriptors;
 use crate::error::StartError;
 use crate::future::promise;
 use crate::handler::{
-    Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, LaneEvent, LaneLimits,
-    LogEntryAndClosureHandler, OpenGroup,
+    Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, LaneEvent, LogEntryAndClosureHandler,
+    OpenGroup,
 };
 use crate::host::network::{check_listening, open_network};
 use crate::host_options::{HostOptions, StoreOptions};
@@ -110,6 +110,7 @@ impl RaftHost {
         let store = std::mem::replace(&mut options.store, StoreOptions::Memory);
         let Opened { storage, rejoined, membership } = store::open(store, &options)?;
         let gate = Arc::new(ClusterGate::new(&membership.cluster_id, options.require_cluster_id));
+        let limits = options.lane_limits();
         let frame_bytes = options.net.frame_limits.content;
         let (event_loop, transport, listen_address) =
             open_network(&options.transport, &options.endpoint, options.net)?;
@@ -201,11 +202,7 @@ impl RaftHost {
         let threads = &host.0.threads;
         let mut net = Some((event_loop, processors));
         for ((number, intake), guard) in intakes.into_iter().enumerate().zip(lane_guards) {
-            let handler = LogEntryAndClosureHandler::new(
-                number as u16,
-                LaneLimits::for_turns_of(options.turn_events / options.fsm_workers),
-                Arc::clone(&transport),
-            );
+            let handler = LogEntryAndClosureHandler::new(number as u16, limits, Arc::clone(&transport));
             let parts = LaneParts {
                 handler,
                 intake,

@@ -12,11 +12,15 @@ use ringraft_proto::MAX_CLUSTER_ID;
 use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
+use crate::handler::LaneLimits;
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{Place, UserProcessors};
 
 /// What surrounds the largest task in a file of the log or in a frame, generously.
 const RECORD_ROOM: usize = 64 * 1024;
+
+/// Least part of a lane in a bound in bytes that all lanes of a host share.
+const LEAST_LANE_BYTES: usize = 1 << 20;
 
 /// What a host may do with a store in which nothing was ever stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,6 +144,10 @@ pub struct HostOptions {
     pub slow_apply_ms: u64,
     /// Bytes of one task at most: 1..=67108864 (4 MiB).
     pub max_task_bytes: usize,
+    /// Bytes of entries that each state-machine worker may have been given and not applied, of all its groups together, in equal parts for
+    /// the lanes: at least 1 MiB for each lane (128 MiB). What does not fit waits in the log; its groups get it in turn. It bounds what a
+    /// start takes to apply the logs again.
+    pub max_unapplied_bytes: usize,
     /// Bounds and times of the network loop.
     pub net: NetLoopOptions,
     /// Processors that are there from the first connection on.
@@ -172,6 +180,7 @@ impl HostOptions {
             turn_events: 4096,
             slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
+            max_unapplied_bytes: 128 << 20,
             net: NetLoopOptions::default(),
             users: UserProcessors::default(),
         }
@@ -188,6 +197,14 @@ impl HostOptions {
     /// [`RaftHost::register_user_processor_on_worker`](crate::RaftHost::register_user_processor_on_worker).
     pub fn register_user_processor_on_worker(&mut self, class: &str, processor: Arc<dyn UserProcessor>) {
         self.users.register(class, processor, Place::Worker);
+    }
+
+    /// The bounds of each lane.
+    pub(crate) fn lane_limits(&self) -> LaneLimits {
+        LaneLimits {
+            worker_bytes: self.max_unapplied_bytes / self.lanes,
+            ..LaneLimits::for_turns_of(self.turn_events / self.fsm_workers)
+        }
     }
 
     /// Checks every rule.
@@ -240,6 +257,12 @@ impl HostOptions {
         }
         if self.fuse_net && self.lanes != 1 {
             return Err(HostOptionsError::FusedLanes(self.lanes));
+        }
+        for (name, bytes) in [("max_unapplied_bytes", self.max_unapplied_bytes)] {
+            if bytes / self.lanes < LEAST_LANE_BYTES {
+                let least = self.lanes * LEAST_LANE_BYTES;
+                return Err(HostOptionsError::HostBytes { name, bytes, least });
+            }
         }
         if !(1..=64 << 20).contains(&self.max_task_bytes) {
             return Err(HostOptionsError::TaskBytes(self.max_task_bytes));
@@ -312,6 +335,13 @@ mod tests {
             HostOptionsError::Count { name: "read_workers", .. }
         ));
         assert!(matches!(broken(|o| o.turn_events = 0), HostOptionsError::Count { name: "turn_events", .. }));
+    }
+
+    #[test]
+    fn every_lane_has_a_part_of_the_bytes() {
+        let few = broken(|o| (o.lanes, o.fuse_net, o.max_unapplied_bytes) = (4, false, (4 << 20) - 1));
+        let least = 4 << 20;
+        assert_eq!(few, HostOptionsError::HostBytes { name: "max_unapplied_bytes", bytes: least - 1, least });
     }
 
     #[test]

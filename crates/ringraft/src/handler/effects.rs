@@ -19,16 +19,28 @@ use crate::handler::{
 
 impl LogEntryAndClosureHandler {
     pub(super) fn step(&mut self, now: Time, handle: GroupHandle, input: Input, out: &mut LaneOutput) {
+        let Some(worker) = self.group(handle).map(|group| group.worker) else { return };
+        let room = self.delivery_room(worker);
+        self.step_within(now, handle, input, room, out);
+    }
+
+    /// A step that hands about `room` bytes of entries to the state machine at most.
+    pub(super) fn step_within(
+        &mut self,
+        now: Time,
+        handle: GroupHandle,
+        input: Input,
+        room: usize,
+        out: &mut LaneOutput,
+    ) {
         let Some(group) = self.group(handle) else { return };
         if group.tasks.expects_term() {
             // The term may change with this input: tasks that were checked against the old one go first.
             self.propose(now, handle, out);
         }
         let mut fx = std::mem::take(&mut self.fx);
-        let held =
-            self.group(handle).map(|group| group.worker).is_some_and(|worker| !self.rooms.has_room(worker));
         if let Some(group) = self.group(handle) {
-            group.step(now, input, held, &mut fx);
+            group.step(now, input, room, &mut fx);
             out.steps += 1;
         }
         if fx.marks.contains(Mark::RequestTimedOut) && tracing::enabled!(tracing::Level::WARN) {
@@ -36,9 +48,7 @@ impl LogEntryAndClosureHandler {
         }
         self.absorb(handle, &mut fx, out);
         self.fx = fx;
-        if held {
-            self.note_held(handle);
-        }
+        self.note_held(handle);
     }
 
     fn tell_silent_peers(&mut self, now: Time, handle: GroupHandle) {
@@ -82,6 +92,10 @@ impl LogEntryAndClosureHandler {
             fx.clear();
             return;
         };
+        let (before, unapplied) = group.count_unapplied();
+        if before != unapplied {
+            self.rooms.count_unapplied(group.worker, before, unapplied);
+        }
         if group.panicked().is_some() {
             fx.clear();
             self.fail_group(handle, out);

@@ -40,6 +40,9 @@ pub struct LaneLimits {
     pub campaigns_a_second: u64,
     /// Tasks over their groups' share that the groups of one worker hold at most; more wait in the ring.
     pub group_backlog: usize,
+    /// Bytes of entries (memory of their chunks) that the lane's groups of one worker may have handed to it and not applied, together;
+    /// one entry crosses it. What does not fit stays with the nodes, and they get it in turn.
+    pub worker_bytes: usize,
 }
 
 impl Default for LaneLimits {
@@ -51,6 +54,7 @@ impl Default for LaneLimits {
             group_turn_tasks: 1024,
             campaigns_a_second: 200,
             group_backlog: 16_384,
+            worker_bytes: 128 << 20,
         }
     }
 }

@@ -299,6 +299,7 @@ impl World {
         options.max_unstable_entries = plan.unstable_entries;
         options.max_unstable_bytes = plan.unstable_bytes();
         options.max_unapplied_entries = plan.unapplied_entries;
+        options.max_unapplied_bytes = plan.unapplied_bytes;
         options.max_tail_bytes = plan.tail_bytes;
         options
     }

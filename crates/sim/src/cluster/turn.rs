@@ -85,6 +85,19 @@ impl World {
         }
         lane.on_tick(host_now, out);
         lane.end_turn(host_now, out);
+        p.board.set_starved(lane.is_starved());
+        for worker in 0..WORKERS {
+            let (held, bound) = (lane.unapplied_bytes(worker as u16), self.plan.worker_bytes());
+            if held > bound {
+                let what = format!(
+                    "worker {worker} of host {host} holds {held} bytes that are not applied, {bound} are allowed"
+                );
+                return Err(broken("bounded memory", what));
+            }
+            if lane.is_starved() {
+                *self.report.marks.entry("groups stand in line for a worker's bytes").or_default() += 1;
+            }
+        }
         self.scratch_events = events;
         // Each step of a node counts, and the turn as one call more, unless it found nothing to do.
         self.report.events += std::mem::take(&mut p.out.steps);
