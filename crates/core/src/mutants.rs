@@ -144,6 +144,7 @@ mutants! {
     H15StalledLeaderStays = "h15_stalled_leader_stays", "core", "a leader whose disk takes no writes goes on leading";
     I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";
     J1BatchIsWrittenBackwards = "j1_batch_is_written_backwards", "ringraft", "the disk stage merges writes in the wrong order";
+    J1VoteOvertakesItsGroup = "j1_vote_overtakes_its_group", "ringraft", "a vote is written before entries that its group accepted earlier";
     K3WindowIsNeverGivenBack = "k3_window_is_never_given_back", "core", "answered requests stay in the count of bytes in flight";
     K3QuotaIsNeverGivenBack = "k3_quota_is_never_given_back", "core", "durable entries stay in the count of bytes that wait for the disk";
     K3AppliedBytesStay = "k3_applied_bytes_stay", "core", "applied entries stay in the count of bytes that wait to be applied";

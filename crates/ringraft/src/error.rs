@@ -59,6 +59,9 @@ pub enum HostOptionsError {
     /// Out of range.
     #[error("max_task_bytes is {0}; it must be between 1 and 67108864")]
     TaskBytes(usize),
+    /// Out of range.
+    #[error("max_write_bytes is {0}; it must be between 65536 and 1073741824")]
+    WriteBytes(usize),
     /// An entry must fit into one file of the log.
     #[error(
         "max_task_bytes is {task}, which does not fit into a log file of {file} bytes; lower it or raise file_bytes"

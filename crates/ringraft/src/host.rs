@@ -227,8 +227,10 @@ impl RaftHost {
             ring: disk_consumer,
             storage,
             outbox: Outbox::new(transport),
+            max_write_bytes: options.max_write_bytes,
             lanes: lanes.clone(),
             lane_rings: control_rings.clone(),
+            writes: Vec::new(),
             watch: store_watch,
             _guard: disk_guard,
         };

@@ -148,6 +148,10 @@ pub struct HostOptions {
     /// the lanes: at least 1 MiB for each lane (128 MiB). What does not fit waits in the log; its groups get it in turn. It bounds what a
     /// start takes to apply the logs again.
     pub max_unapplied_bytes: usize,
+    /// Bytes that one durable write takes, of all groups together: 65536..=1073741824 (8 MiB). More waits for the next, in which groups
+    /// with a term or a vote to write go first: it bounds how long an election waits for entries of others. One larger write of a group
+    /// passes.
+    pub max_write_bytes: usize,
     /// Bounds and times of the network loop.
     pub net: NetLoopOptions,
     /// Processors that are there from the first connection on.
@@ -181,6 +185,7 @@ impl HostOptions {
             slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
             max_unapplied_bytes: 128 << 20,
+            max_write_bytes: 8 << 20,
             net: NetLoopOptions::default(),
             users: UserProcessors::default(),
         }
@@ -263,6 +268,9 @@ impl HostOptions {
                 let least = self.lanes * LEAST_LANE_BYTES;
                 return Err(HostOptionsError::HostBytes { name, bytes, least });
             }
+        }
+        if !(64 << 10..=1 << 30).contains(&self.max_write_bytes) {
+            return Err(HostOptionsError::WriteBytes(self.max_write_bytes));
         }
         if !(1..=64 << 20).contains(&self.max_task_bytes) {
             return Err(HostOptionsError::TaskBytes(self.max_task_bytes));
@@ -384,6 +392,7 @@ mod tests {
     #[test]
     fn tasks_have_a_bound() {
         assert_eq!(broken(|o| o.max_task_bytes = 0), HostOptionsError::TaskBytes(0));
+        assert_eq!(broken(|o| o.max_write_bytes = 1), HostOptionsError::WriteBytes(1));
         let small_files = SegmentLogOptions { file_bytes: 1 << 20, ..SegmentLogOptions::default() };
         let store = StoreOptions::Segment { dir: "nowhere".into(), options: small_files };
         assert!(matches!(broken(|o| o.store = store), HostOptionsError::TaskOverFile { .. }));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, Effects, FsmEvent, Input, Mark, Mutant, NodeImpl, ProposeError, RaftError, RaftRequest,
-    RaftResponse, Status, Time,
+    AppendKind, Effects, FsmEvent, Input, LogOp, Mark, Mutant, NodeImpl, ProposeError, RaftError,
+    RaftRequest, RaftResponse, Status, Time,
 };
 use ringraft_net::RequestContext;
 use ringraft_proto::RequestKind;
@@ -104,10 +104,12 @@ impl LogEntryAndClosureHandler {
         let waits = !fx.log.is_empty()
             || fx.sends.iter().any(|send| send.after_durable)
             || fx.replies.iter().any(|reply| reply.after_durable);
-        let mut write = waits.then(|| take_write(&mut out.disk, group));
+        let most = self.limits.write_bytes;
+        let mut write = waits.then(|| take_write(&mut out.disk, group, most));
         if let Some(write) = &mut write
             && !fx.log.is_empty()
         {
+            write.bytes += fx.log.iter().map(op_bytes).sum::<usize>();
             write.ops.append(&mut fx.log);
             write.sequence = fx.write_sequence;
         }
@@ -249,9 +251,10 @@ pub(super) fn fail(
     }
 }
 
-/// The group's write of this turn: the last one, if nothing of another group stands behind it.
-fn take_write(writes: &mut Vec<DiskWrite>, group: &Group) -> DiskWrite {
-    match writes.pop_if(|write| write.handle == group.handle) {
+/// The group's write of this turn: the last one, if nothing of another group stands behind it, and it is not so large that the disk
+/// stage should be able to put others between.
+fn take_write(writes: &mut Vec<DiskWrite>, group: &Group, most: usize) -> DiskWrite {
+    match writes.pop_if(|write| write.handle == group.handle && write.bytes < most) {
         Some(write) => write,
         None => DiskWrite {
             handle: group.handle,
@@ -259,9 +262,18 @@ fn take_write(writes: &mut Vec<DiskWrite>, group: &Group) -> DiskWrite {
             progress: Arc::clone(&group.progress),
             sequence: 0,
             ops: Vec::new(),
+            bytes: 0,
             sends: Vec::new(),
             replies: Vec::new(),
         },
+    }
+}
+
+/// What an operation takes in a write, about.
+fn op_bytes(op: &LogOp) -> usize {
+    match op {
+        LogOp::Append(chunk) => chunk.memory_bytes(),
+        _ => size_of::<LogOp>(),
     }
 }
 

@@ -43,6 +43,9 @@ pub struct LaneLimits {
     /// Bytes of entries (memory of their chunks) that the lane's groups of one worker may have handed to it and not applied, together;
     /// one entry crosses it. What does not fit stays with the nodes, and they get it in turn.
     pub worker_bytes: usize,
+    /// Bytes after which a group's write of a turn takes no further step: the next is one of its own, and the disk stage may put
+    /// other groups between.
+    pub write_bytes: usize,
 }
 
 impl Default for LaneLimits {
@@ -55,6 +58,7 @@ impl Default for LaneLimits {
             campaigns_a_second: 200,
             group_backlog: 16_384,
             worker_bytes: 128 << 20,
+            write_bytes: 1 << 20,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringraft::handler::{
     ApplyTaskHandler, Control, DiskWrite, FsmGroup, FsmTask, GroupHandle, GroupNames, GroupProgress,
     LaneEvent, LaneOutput, LogEntryAndClosureHandler, NodeStatus, OpenGroup, ProgressBoard, ReadTask,
-    StableClosureEventHandler, promise,
+    StableClosureEventHandler, WriteQueue, promise,
 };
 use ringraft::rpc::{LaneSink, Outbox as Dispatcher, Processors, RoutingTable, UserProcessors};
 use ringraft_core::{CoreOptions, GroupId, PeerId, RaftError, Status, Vote};
@@ -80,6 +80,8 @@ pub(super) struct Process {
     pub(super) store: Store,
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) disk_ring: VecDeque<Vec<DiskWrite>>,
+    /// What the disk stage has taken and not written.
+    pub(super) disk_queue: WriteQueue,
     /// The batch that is being written, and whether the store knows of it.
     pub(super) writing: Option<(WriteBatch, bool)>,
     /// The disk was full when it was submitted.
@@ -335,6 +337,7 @@ impl World {
             store,
             reader,
             disk_ring: VecDeque::new(),
+            disk_queue: WriteQueue::new(),
             writing: None,
             waits_for_room: false,
             telling: None,
@@ -471,7 +474,7 @@ impl World {
             && process.out.is_empty()
             && process.control.is_empty()
             && process.tasks.iter().all(VecDeque::is_empty)
-            && process.disk_ring.is_empty()
+            && process.disk_is_idle()
             && process.writing.is_none()
             && process.telling.is_none()
             && process.workers.iter().all(|worker| worker.ring.is_empty() && !worker.busy)

@@ -19,6 +19,7 @@ const LARGEST_PIECE: usize = 16 << 10;
 struct Memory {
     unapplied_bytes: usize,
     worker_bytes: usize,
+    write_bytes: usize,
 }
 
 impl Memory {
@@ -26,7 +27,11 @@ impl Memory {
     fn draw(seed: u64) -> Memory {
         let mut r = Random::new(seed).fork(0xB17E5);
         let mut bound = |least, most| if r.chance(500) { r.sized(least, most) as usize } else { 1 << 30 };
-        Memory { unapplied_bytes: bound(1, 8 << 10), worker_bytes: bound(64, 32 << 10) }
+        Memory {
+            unapplied_bytes: bound(1, 8 << 10),
+            worker_bytes: bound(64, 32 << 10),
+            write_bytes: bound(64, 16 << 10),
+        }
     }
 }
 
@@ -67,6 +72,7 @@ pub(super) struct Plan {
     pub(super) read_ring: usize,
     pub(super) turn_events: usize,
     pub(super) disk_batch: usize,
+    pub(super) write_bytes: usize,
     pub(super) disk_delay: (u64, u64),
     pub(super) stage_delay: u64,
     pub(super) store: StoreKind,
@@ -236,6 +242,7 @@ impl Plan {
             group_backlog: r.sized(1, 64) as usize,
             // Every group may campaign well within an election time-out.
             worker_bytes: memory.worker_bytes,
+            write_bytes: memory.write_bytes / 4,
             campaigns_a_second: 1 + r.range(10, 100) * group_count as u64 * 1000 / election_timeout_ms,
         };
         // Faults in several acts take their time, and what they are about comes between them.
@@ -311,6 +318,7 @@ impl Plan {
             unstable_entries: entries_size as u64 + r.sized(1, 256),
             unapplied_entries: entries_size as u64 + r.sized(1, 1024),
             unapplied_bytes: memory.unapplied_bytes,
+            write_bytes: memory.write_bytes,
             tail_bytes: r.sized(1, 16 << 10) as usize,
             clock_ppm: if r.chance(500) || all { r.sized(1, 10_000) } else { 0 },
             clients: r.sized(1, 12) as usize,

@@ -304,7 +304,7 @@ impl World {
         let pause = self.hosts[host].paused_until.saturating_sub(self.now);
         let still = self.hosts[host].still_until.map(|until| until.saturating_sub(self.now));
         let Some(p) = &mut self.hosts[host].process else { return };
-        let disk = p.writing.is_none() && p.telling.is_none() && !p.disk_ring.is_empty();
+        let disk = p.writing.is_none() && p.telling.is_none() && !p.disk_is_idle();
         let read = !p.read_busy && !p.read_ring.is_empty();
         let start = |worker: &mut Worker| {
             let starts = !worker.busy && !worker.ring.is_empty();
