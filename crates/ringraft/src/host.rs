@@ -122,7 +122,8 @@ impl RaftHost {
                 true => Some(Arc::new(LoopWake(net_waker.clone()))),
                 false => None,
             };
-            let (rings, intake) = lane_rings(options.apply_ring_size, options.fsm_workers, wake);
+            let bytes = options.max_queued_bytes / options.lanes;
+            let (rings, intake) = lane_rings(options.apply_ring_size, options.fsm_workers, bytes, wake);
             lanes.push(Arc::new(LaneShared::new(intake.waker())));
             rings_of_lanes.push(rings);
             intakes.push(intake);
@@ -496,6 +497,7 @@ impl Inner {
             max_task_bytes: self.max_task_bytes,
             disable_cli,
             status,
+            credit: Arc::clone(&self.lanes[lane].0.credit),
             control: self.lanes[lane].0.control.clone(),
         };
         Ok(Node::new(Arc::new(shared), self.lanes[lane].0.tasks[worker].clone()))

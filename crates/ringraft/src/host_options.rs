@@ -148,6 +148,10 @@ pub struct HostOptions {
     /// the lanes: at least 1 MiB for each lane (128 MiB). What does not fit waits in the log; its groups get it in turn. It bounds what a
     /// start takes to apply the logs again.
     pub max_unapplied_bytes: usize,
+    /// Bytes of tasks that wait before the lanes, in their apply rings and the backlogs of groups, in equal parts for the lanes: at least 1 MiB
+    /// for each (256 MiB). Beyond it callers get [`Busy`](crate::ApplyError::Busy), or wait. Tasks below 1 KiB are not counted: the slots
+    /// of the rings bound them. One larger task passes alone.
+    pub max_queued_bytes: usize,
     /// Bytes that one durable write takes, of all groups together: 65536..=1073741824 (8 MiB). More waits for the next, in which groups
     /// with a term or a vote to write go first: it bounds how long an election waits for entries of others. One larger write of a group
     /// passes.
@@ -185,6 +189,7 @@ impl HostOptions {
             slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
             max_unapplied_bytes: 128 << 20,
+            max_queued_bytes: 256 << 20,
             max_write_bytes: 8 << 20,
             net: NetLoopOptions::default(),
             users: UserProcessors::default(),
@@ -263,7 +268,9 @@ impl HostOptions {
         if self.fuse_net && self.lanes != 1 {
             return Err(HostOptionsError::FusedLanes(self.lanes));
         }
-        for (name, bytes) in [("max_unapplied_bytes", self.max_unapplied_bytes)] {
+        for (name, bytes) in
+            [("max_unapplied_bytes", self.max_unapplied_bytes), ("max_queued_bytes", self.max_queued_bytes)]
+        {
             if bytes / self.lanes < LEAST_LANE_BYTES {
                 let least = self.lanes * LEAST_LANE_BYTES;
                 return Err(HostOptionsError::HostBytes { name, bytes, least });

@@ -23,6 +23,7 @@ use crate::handler::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
 };
+use crate::task_credit::cost;
 
 /// Bounds of one lane's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub struct LogEntryAndClosureHandler {
     /// Why the log store takes nothing any more.
     pub(super) store_failed: Option<Status>,
     pub(super) stopping: bool,
+    /// What the tasks counted with that were taken into proposals, or refused, since somebody last asked.
+    pub(super) task_bytes: usize,
 }
 
 impl LogEntryAndClosureHandler {
@@ -132,6 +135,7 @@ impl LogEntryAndClosureHandler {
             fx: Effects::new(),
             store_failed: None,
             stopping: false,
+            task_bytes: 0,
         }
     }
 
@@ -229,6 +233,12 @@ impl LogEntryAndClosureHandler {
         std::mem::swap(&mut self.touched, &mut self.touched_before);
     }
 
+    /// The bytes, as tasks count with them before a lane, that need no more room there: their tasks were taken into proposals or refused
+    /// since this was last asked. Ask at the end of a turn.
+    pub(crate) fn take_task_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.task_bytes)
+    }
+
     /// Slots of the groups that something happened to in the turn that has ended, each once; for simulations.
     pub fn touched_slots(&self) -> &[u32] {
         &self.touched_before
@@ -259,13 +269,16 @@ impl LogEntryAndClosureHandler {
         let limits = self.limits;
         let Some(group) = self.group(handle) else {
             // No worker knows the group any more: any that has room can say so.
+            self.task_bytes += cost(task.data.len());
             fail(out, worker, handle, vec![task.done], ApplyError::Shutdown);
             return;
         };
         if task.expected_term != 0 && task.expected_term != group.node().term() {
             let error =
                 ApplyError::TermMismatch { expected: task.expected_term, actual: group.node().term() };
-            fail(out, group.worker, handle, vec![task.done], error);
+            let worker = group.worker;
+            self.task_bytes += cost(task.data.len());
+            fail(out, worker, handle, vec![task.done], error);
             return;
         }
         if group.turn_tasks >= limits.group_turn_tasks {
@@ -276,6 +289,7 @@ impl LogEntryAndClosureHandler {
         if !group.asked && !group.node().is_leader() {
             self.note_asked(handle);
         }
+        self.task_bytes += cost(task.data.len());
         let Some(group) = self.group(handle) else { return };
         let (size, alone) = (task.data.len(), task.data.len() >= limits.alone_bytes);
         let pending = &group.tasks;

@@ -16,6 +16,7 @@ use ringraft_core::{Input, Mutant, Time};
 use crate::completion::ApplyError;
 use crate::handler::effects::fail;
 use crate::handler::{ApplyEvent, GroupHandle, LaneOutput, LogEntryAndClosureHandler};
+use crate::task_credit::cost;
 
 /// How many steps it takes at least to use up the bytes of a worker. More than one: a group that has much to apply leaves some to those
 /// who come next.
@@ -187,6 +188,7 @@ impl LogEntryAndClosureHandler {
         let worker = group.worker;
         if group.backlog.len() >= limit {
             debug_assert!(false, "more tasks were given than there is room for");
+            self.task_bytes += cost(task.data.len());
             fail(out, worker, handle, vec![task.done], ApplyError::Busy);
             return;
         }

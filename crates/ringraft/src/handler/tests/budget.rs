@@ -108,3 +108,30 @@ fn one_large_entry_passes() {
     world.settle();
     assert_eq!(world.log.lock().len(), 3);
 }
+
+/// Tasks count until they are in a proposal or refused, in the backlog of their group as well.
+#[test]
+fn tasks_count_until_the_lane_has_taken_or_refused_them() {
+    let limits = LaneLimits { group_turn_tasks: 2, ..LaneLimits::default() };
+    let mut world = World::new(limits);
+    let handle = world.open("g");
+    let task = |of: GroupHandle, term, bytes: usize| {
+        let data = Bytes::from(vec![1; bytes]);
+        LaneEvent::Apply(ApplyEvent::new(of, term, data, Completion::none()))
+    };
+    world.turn(vec![task(handle, None, 5000), task(handle, None, 1023), task(handle, None, 3000)]);
+    assert_eq!(
+        world.lane.take_task_bytes(),
+        5000,
+        "the small one does not count, the last is over the share of the turn"
+    );
+    world.settle();
+    assert_eq!(world.lane.take_task_bytes(), 3000);
+    let gone = GroupHandle { generation: handle.generation + 2, ..handle };
+    world.turn(vec![task(handle, Some(99), 2000), task(gone, None, 4000)]);
+    assert_eq!(world.lane.take_task_bytes(), 6000, "refusals");
+    world.settle();
+    world.turn((0..4).map(|_| task(handle, None, 2000)).collect());
+    world.turn(vec![LaneEvent::Control(Box::new(Control::Stop))]);
+    assert_eq!(world.lane.take_task_bytes(), 8000, "the backlog of a group that ends is refused");
+}

@@ -93,6 +93,7 @@ fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Ar
         max_task_bytes: inner.max_task_bytes,
         disable_cli: options.disable_cli,
         status,
+        credit: Arc::clone(&inner.lanes[0].0.credit),
         control: inner.lanes[0].0.control.clone(),
     };
     leads.pass();
