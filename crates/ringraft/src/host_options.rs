@@ -152,6 +152,10 @@ pub struct HostOptions {
     /// for each (256 MiB). Beyond it callers get [`Busy`](crate::ApplyError::Busy), or wait. Tasks below 1 KiB are not counted: the slots
     /// of the rings bound them. One larger task passes alone.
     pub max_queued_bytes: usize,
+    /// Bytes of log that all groups together keep in memory when it is durable already, for peers that lag and for state machines, in equal parts
+    /// for the lanes: at least 1 MiB for each (256 MiB). Beyond it whoever has kept it for longest lets go, and reads it from the store
+    /// when it is needed. Each group keeps [`max_logs_in_memory_bytes`](crate::RaftOptions::max_logs_in_memory_bytes) for peers at most.
+    pub max_tail_bytes: usize,
     /// Bytes that one durable write takes, of all groups together: 65536..=1073741824 (8 MiB). More waits for the next, in which groups
     /// with a term or a vote to write go first: it bounds how long an election waits for entries of others. One larger write of a group
     /// passes.
@@ -190,6 +194,7 @@ impl HostOptions {
             max_task_bytes: 4 << 20,
             max_unapplied_bytes: 128 << 20,
             max_queued_bytes: 256 << 20,
+            max_tail_bytes: 256 << 20,
             max_write_bytes: 8 << 20,
             net: NetLoopOptions::default(),
             users: UserProcessors::default(),
@@ -213,6 +218,7 @@ impl HostOptions {
     pub(crate) fn lane_limits(&self) -> LaneLimits {
         LaneLimits {
             worker_bytes: self.max_unapplied_bytes / self.lanes,
+            tail_bytes: self.max_tail_bytes / self.lanes,
             ..LaneLimits::for_turns_of(self.turn_events / self.fsm_workers)
         }
     }
@@ -268,9 +274,11 @@ impl HostOptions {
         if self.fuse_net && self.lanes != 1 {
             return Err(HostOptionsError::FusedLanes(self.lanes));
         }
-        for (name, bytes) in
-            [("max_unapplied_bytes", self.max_unapplied_bytes), ("max_queued_bytes", self.max_queued_bytes)]
-        {
+        for (name, bytes) in [
+            ("max_unapplied_bytes", self.max_unapplied_bytes),
+            ("max_queued_bytes", self.max_queued_bytes),
+            ("max_tail_bytes", self.max_tail_bytes),
+        ] {
             if bytes / self.lanes < LEAST_LANE_BYTES {
                 let least = self.lanes * LEAST_LANE_BYTES;
                 return Err(HostOptionsError::HostBytes { name, bytes, least });

@@ -165,6 +165,12 @@ impl NodeImpl {
         Ok(())
     }
 
+    /// Lets go of every durable entry in memory; what peers or the state machine want of it is read from the store. For owners of many
+    /// nodes, whose bounds together are more than there is memory.
+    pub fn let_go_of_tail(&mut self) {
+        self.log.release(self.log.stable_index());
+    }
+
     /// Forgets entries that nobody here needs any more: handed over, durable, and held by every peer. For peers
     /// that lag a bounded amount is kept.
     pub(super) fn release_entries(&mut self) {

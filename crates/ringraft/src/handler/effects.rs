@@ -87,6 +87,7 @@ impl LogEntryAndClosureHandler {
     /// Moves the effects of one step into the output of the turn.
     pub(super) fn absorb(&mut self, handle: GroupHandle, fx: &mut Effects, out: &mut LaneOutput) {
         self.touch(handle);
+        self.count_tail(handle);
         out.marks.add(fx.marks);
         let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut() else {
             fx.clear();

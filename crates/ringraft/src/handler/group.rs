@@ -41,6 +41,10 @@ pub(super) struct Group {
     pub(super) held: bool,
     /// Bytes with which it counts among the entries that its worker has not applied.
     unapplied: usize,
+    /// Bytes with which it counts among the entries that the lane keeps in memory.
+    tail: usize,
+    /// It stands in the list of groups that keep some.
+    pub(super) tail_listed: bool,
     /// Progress that the node has been told.
     seen_stable: u64,
     seen_applied: u64,
@@ -122,6 +126,8 @@ impl Group {
             backlog: VecDeque::new(),
             held: false,
             unapplied: 0,
+            tail: 0,
+            tail_listed: false,
             seen_stable: 0,
             seen_applied: 0,
             postponed: None,
@@ -185,6 +191,26 @@ impl Group {
     pub(super) fn count_unapplied(&mut self) -> (usize, usize) {
         let now = if self.panicked.is_some() { 0 } else { self.node.unapplied_bytes() };
         (std::mem::replace(&mut self.unapplied, now), now)
+    }
+
+    /// Bytes of its log in memory: as counted before, and now. A node that panicked is not used again, and keeps what it has until it is
+    /// closed.
+    pub(super) fn count_tail(&mut self) -> (usize, usize) {
+        let now = self.node.tail_bytes();
+        (std::mem::replace(&mut self.tail, now), now)
+    }
+
+    /// Bytes with which it counts among what the lane keeps.
+    pub(super) fn tail_counted(&self) -> usize {
+        self.tail
+    }
+
+    /// It left the list of groups that keep entries in memory: what is durable goes.
+    pub(super) fn let_go_of_tail(&mut self) {
+        self.tail_listed = false;
+        if self.panicked.is_none() {
+            self.node.let_go_of_tail();
+        }
     }
 
     /// The timer that was armed has rung: the next deadline is armed anew.

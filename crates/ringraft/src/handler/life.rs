@@ -126,6 +126,7 @@ impl LogEntryAndClosureHandler {
         self.waiting_for_links.retain(|(waits, _)| *waits != handle);
         let slot = &mut self.slots[handle.slot as usize];
         if let Some(mut group) = slot.group.take() {
+            self.tails.ended(group.tail_counted(), group.tail_listed);
             let left = group.closures.take_all();
             if !left.is_empty() {
                 let status = Status::new(RaftError::NodeShutdown, "the node was shut down");

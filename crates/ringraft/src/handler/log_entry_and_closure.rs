@@ -19,6 +19,7 @@ use crate::handler::peer_table::{PeerTable, unpack};
 use crate::handler::reply_table::{ReplyTable, Waiting};
 use crate::handler::room::Rooms;
 use crate::handler::silent_peers::SilentPeers;
+use crate::handler::tails::Tails;
 use crate::handler::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
@@ -47,6 +48,9 @@ pub struct LaneLimits {
     /// Bytes after which a group's write of a turn takes no further step: the next is one of its own, and the disk stage may put
     /// other groups between.
     pub write_bytes: usize,
+    /// Bytes of log that all groups together keep in memory, for peers that lag and for state machines, when it is durable; who has kept
+    /// it for longest lets go first.
+    pub tail_bytes: usize,
 }
 
 impl Default for LaneLimits {
@@ -60,6 +64,7 @@ impl Default for LaneLimits {
             group_backlog: 16_384,
             worker_bytes: 128 << 20,
             write_bytes: 1 << 20,
+            tail_bytes: 256 << 20,
         }
     }
 }
@@ -104,6 +109,8 @@ pub struct LogEntryAndClosureHandler {
     pub(super) touched_before: Vec<u32>,
     /// Room of the workers, and what waits for it.
     pub(super) rooms: Rooms,
+    /// What the groups keep of their logs in memory.
+    pub(super) tails: Tails,
     /// The effects of one step; reused.
     pub(super) fx: Effects,
     /// Why the log store takes nothing any more.
@@ -132,6 +139,7 @@ impl LogEntryAndClosureHandler {
             touched: Vec::new(),
             touched_before: Vec::new(),
             rooms: Rooms::default(),
+            tails: Tails::default(),
             fx: Effects::new(),
             store_failed: None,
             stopping: false,
@@ -229,6 +237,7 @@ impl LogEntryAndClosureHandler {
                 self.timers.arm(at, slot, *generation);
             }
         }
+        self.shrink_tails();
         self.touched_before.clear();
         std::mem::swap(&mut self.touched, &mut self.touched_before);
     }

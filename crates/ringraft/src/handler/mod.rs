@@ -21,6 +21,7 @@ mod reply_table;
 mod room;
 mod silent_peers;
 mod stable_closure;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod timer_queue;

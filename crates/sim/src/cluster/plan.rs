@@ -20,6 +20,7 @@ struct Memory {
     unapplied_bytes: usize,
     worker_bytes: usize,
     write_bytes: usize,
+    tail_bytes: usize,
 }
 
 impl Memory {
@@ -31,6 +32,7 @@ impl Memory {
             unapplied_bytes: bound(1, 8 << 10),
             worker_bytes: bound(64, 32 << 10),
             write_bytes: bound(64, 16 << 10),
+            tail_bytes: bound(64, 32 << 10),
         }
     }
 }
@@ -243,6 +245,7 @@ impl Plan {
             // Every group may campaign well within an election time-out.
             worker_bytes: memory.worker_bytes,
             write_bytes: memory.write_bytes / 4,
+            tail_bytes: memory.tail_bytes,
             campaigns_a_second: 1 + r.range(10, 100) * group_count as u64 * 1000 / election_timeout_ms,
         };
         // Faults in several acts take their time, and what they are about comes between them.

@@ -135,3 +135,26 @@ fn tasks_count_until_the_lane_has_taken_or_refused_them() {
     world.turn(vec![LaneEvent::Control(Box::new(Control::Stop))]);
     assert_eq!(world.lane.take_task_bytes(), 8000, "the backlog of a group that ends is refused");
 }
+
+/// A peer that is never heard of lags in every group; what is kept for it is bounded for all of them together, and the oldest goes first.
+#[test]
+fn what_groups_keep_for_peers_is_bounded_for_the_lane() {
+    let limits = LaneLimits { tail_bytes: 100_000, ..LaneLimits::default() };
+    let mut world = World::new(limits);
+    world.learner = Some("b:1".parse().unwrap());
+    let groups: Vec<_> = (0..8).map(|number| world.open(&format!("g{number}"))).collect();
+    for handle in &groups {
+        for _ in 0..3 {
+            let data = Bytes::from(vec![1; 10_000]);
+            world.turn(vec![LaneEvent::Apply(ApplyEvent::new(*handle, None, data, Completion::none()))]);
+            world.settle();
+        }
+    }
+    let kept: Vec<_> = groups.iter().map(|handle| world.lane.node(*handle).unwrap().tail_bytes()).collect();
+    assert_eq!(kept.iter().sum::<usize>(), world.lane.tail_bytes());
+    assert!((60_000..=100_000).contains(&world.lane.tail_bytes()), "{kept:?}");
+    assert!(kept[0] == 0 && kept[7] > 30_000, "{kept:?}");
+    assert_eq!(world.log.lock().len(), 24);
+    world.turn(vec![LaneEvent::Control(Box::new(Control::Stop))]);
+    assert_eq!(world.lane.tail_bytes(), 0);
+}
