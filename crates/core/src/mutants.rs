@@ -148,9 +148,11 @@ mutants! {
     H15StalledLeaderStays = "h15_stalled_leader_stays", "core", "a leader whose disk takes no writes goes on leading";
     I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";
     J1BatchIsWrittenBackwards = "j1_batch_is_written_backwards", "ringraft", "the disk stage merges writes in the wrong order";
+    J1VoteOvertakesItsGroup = "j1_vote_overtakes_its_group", "ringraft", "a vote is written before entries that its group accepted earlier";
     J2CreationIsNotCompared = "j2_creation_is_not_compared", "ringraft", "requests of an earlier life of a group are handed to the life that has its name now";
     K3WindowIsNeverGivenBack = "k3_window_is_never_given_back", "core", "answered requests stay in the count of bytes in flight";
     K3QuotaIsNeverGivenBack = "k3_quota_is_never_given_back", "core", "durable entries stay in the count of bytes that wait for the disk";
+    K3AppliedBytesStay = "k3_applied_bytes_stay", "core", "applied entries stay in the count of bytes that wait to be applied";
     K3HeldEntriesStay = "k3_held_entries_stay", "ringraft", "committed entries that were held back for a full worker are not handed on when it has room";
     K3RoomIsCountedForTheLane = "k3_room_is_counted_for_the_lane", "ringraft", "one full worker holds back the tasks of every group of the lane";
     K3ControlWaitsBehindBulk = "k3_control_waits_behind_bulk", "ringraft", "votes, heartbeats and answers wait behind tasks and entries for room downstream";

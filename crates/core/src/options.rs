@@ -65,6 +65,9 @@ pub struct CoreOptions {
     pub max_unstable_bytes: usize,
     /// Entries that may be committed but not applied (262144); beyond it proposals are refused as busy.
     pub max_unapplied_entries: u64,
+    /// Bytes that may be handed to the state machine and not applied (64 MiB); committed entries beyond it wait in the log. The entry that
+    /// crosses the bound still goes.
+    pub max_unapplied_bytes: usize,
     /// Bytes of applied entries kept in memory for peers that lag (1 MiB); nothing is kept when no peer lags.
     pub max_tail_bytes: usize,
     /// Which of the peers that are equally fit gets the leadership that this node gives away unasked (0, the last in the order of the
@@ -101,6 +104,7 @@ impl CoreOptions {
             max_unstable_entries: 65_536,
             max_unstable_bytes: 64 << 20,
             max_unapplied_entries: 262_144,
+            max_unapplied_bytes: 64 << 20,
             max_tail_bytes: 1 << 20,
             successor: 0,
         }
@@ -123,6 +127,7 @@ impl CoreOptions {
             ("max_unstable_entries", self.max_unstable_entries),
             ("max_unstable_bytes", self.max_unstable_bytes as u64),
             ("max_unapplied_entries", self.max_unapplied_entries),
+            ("max_unapplied_bytes", self.max_unapplied_bytes as u64),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("group {}: {name} is 0, it must be at least 1", self.group_id));

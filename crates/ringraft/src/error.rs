@@ -47,9 +47,22 @@ pub enum HostOptionsError {
     /// Net loop and lane can share a thread only when there is one lane.
     #[error("fuse_net is on with {0} lanes; turn it off or use one lane")]
     FusedLanes(usize),
+    /// Lanes share the bound, and each needs a part of it.
+    #[error("{name} is {bytes}; it must be at least {least}, which is 1 MiB for each lane")]
+    HostBytes {
+        /// The field.
+        name: &'static str,
+        /// Its value.
+        bytes: usize,
+        /// The least that it may be with so many lanes.
+        least: usize,
+    },
     /// Out of range.
     #[error("max_task_bytes is {0}; it must be between 1 and 67108864")]
     TaskBytes(usize),
+    /// Out of range.
+    #[error("max_write_bytes is {0}; it must be between 65536 and 1073741824")]
+    WriteBytes(usize),
     /// An entry must fit into one file of the log.
     #[error(
         "max_task_bytes is {task}, which does not fit into a log file of {file} bytes; lower it or raise file_bytes"

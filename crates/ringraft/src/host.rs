@@ -22,7 +22,7 @@ use crate::completion::{CompletionSink, SinkId};
 use crate::descriptors;
 use crate::error::StartError;
 use crate::future::{Waiter, promise};
-use crate::handler::{Control, LaneEvent, LaneLimits, LogEntryAndClosureHandler};
+use crate::handler::{Control, LaneEvent, LogEntryAndClosureHandler};
 use crate::host::network::{check_listening, open_network};
 use crate::host_options::{HostOptions, StoreOptions};
 use crate::node::Node;
@@ -107,6 +107,7 @@ impl RaftHost {
         let store = std::mem::replace(&mut options.store, StoreOptions::Memory);
         let Opened { storage, rejoined, rejoined_after, membership } = store::open(store, &options)?;
         let gate = Arc::new(ClusterGate::new(&membership.cluster_id, options.require_cluster_id));
+        let limits = options.lane_limits();
         let frame_bytes = options.net.frame_limits.content;
         let (event_loop, transport, listen_address) =
             open_network(&options.transport, &options.endpoint, options.net)?;
@@ -118,7 +119,8 @@ impl RaftHost {
                 true => Some(Arc::new(LoopWake(net_waker.clone()))),
                 false => None,
             };
-            let (rings, intake) = lane_rings(options.apply_ring_size, options.fsm_workers, wake);
+            let bytes = options.max_queued_bytes / options.lanes;
+            let (rings, intake) = lane_rings(options.apply_ring_size, options.fsm_workers, bytes, wake);
             lanes.push(Arc::new(LaneShared::new(intake.waker())));
             rings_of_lanes.push(rings);
             intakes.push(intake);
@@ -200,11 +202,7 @@ impl RaftHost {
         let threads = &host.0.threads;
         let mut net = Some((event_loop, processors));
         for ((number, intake), guard) in intakes.into_iter().enumerate().zip(lane_guards) {
-            let handler = LogEntryAndClosureHandler::new(
-                number as u16,
-                LaneLimits::for_turns_of(options.turn_events / options.fsm_workers),
-                Arc::clone(&transport),
-            );
+            let handler = LogEntryAndClosureHandler::new(number as u16, limits, Arc::clone(&transport));
             let parts = LaneParts {
                 handler,
                 intake,
@@ -229,8 +227,10 @@ impl RaftHost {
             ring: disk_consumer,
             storage,
             outbox: Outbox::new(transport),
+            max_write_bytes: options.max_write_bytes,
             lanes: lanes.clone(),
             lane_rings: control_rings.clone(),
+            writes: Vec::new(),
             watch: store_watch,
             _guard: disk_guard,
         };

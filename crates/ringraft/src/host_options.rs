@@ -12,6 +12,7 @@ use ringraft_proto::MAX_CLUSTER_ID;
 use ringraft_storage::{LogStorage, SegmentLogOptions};
 
 use crate::error::HostOptionsError;
+use crate::handler::LaneLimits;
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{Place, UserProcessors};
 
@@ -20,6 +21,9 @@ pub(crate) const OWN_FACTS: &str = "ringraft.";
 
 /// What surrounds the largest task in a file of the log or in a frame, generously.
 const RECORD_ROOM: usize = 64 * 1024;
+
+/// Least part of a lane in a bound in bytes that all lanes of a host share.
+const LEAST_LANE_BYTES: usize = 1 << 20;
 
 /// What a host may do with a store in which nothing was ever stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,6 +153,22 @@ pub struct HostOptions {
     pub slow_apply_ms: u64,
     /// Bytes of one task at most: 1..=67108864 (4 MiB).
     pub max_task_bytes: usize,
+    /// Bytes of entries that each state-machine worker may have been given and not applied, of all its groups together, in equal parts for
+    /// the lanes: at least 1 MiB for each lane (128 MiB). What does not fit waits in the log; its groups get it in turn. It bounds what a
+    /// start takes to apply the logs again.
+    pub max_unapplied_bytes: usize,
+    /// Bytes of tasks that wait before the lanes, in their apply rings and the backlogs of groups, in equal parts for the lanes: at least 1 MiB
+    /// for each (256 MiB). Beyond it callers get [`Busy`](crate::ApplyError::Busy), or wait. Tasks below 1 KiB are not counted: the slots
+    /// of the rings bound them. One larger task passes alone.
+    pub max_queued_bytes: usize,
+    /// Bytes of log that all groups together keep in memory when it is durable already, for peers that lag and for state machines, in equal parts
+    /// for the lanes: at least 1 MiB for each (256 MiB). Beyond it whoever has kept it for longest lets go, and reads it from the store
+    /// when it is needed. Each group keeps [`max_logs_in_memory_bytes`](crate::RaftOptions::max_logs_in_memory_bytes) for peers at most.
+    pub max_tail_bytes: usize,
+    /// Bytes that one durable write takes, of all groups together: 65536..=1073741824 (8 MiB). More waits for the next, in which groups
+    /// with a term or a vote to write go first: it bounds how long an election waits for entries of others. One larger write of a group
+    /// passes.
+    pub max_write_bytes: usize,
     /// Bounds and times of the network loop.
     pub net: NetLoopOptions,
     /// Processors that are there from the first connection on.
@@ -182,6 +202,10 @@ impl HostOptions {
             turn_events: 4096,
             slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
+            max_unapplied_bytes: 128 << 20,
+            max_queued_bytes: 256 << 20,
+            max_tail_bytes: 256 << 20,
+            max_write_bytes: 8 << 20,
             net: NetLoopOptions::default(),
             users: UserProcessors::default(),
         }
@@ -198,6 +222,15 @@ impl HostOptions {
     /// [`RaftHost::register_user_processor_on_worker`](crate::RaftHost::register_user_processor_on_worker).
     pub fn register_user_processor_on_worker(&mut self, class: &str, processor: Arc<dyn UserProcessor>) {
         self.users.register(class, processor, Place::Worker);
+    }
+
+    /// The bounds of each lane.
+    pub(crate) fn lane_limits(&self) -> LaneLimits {
+        LaneLimits {
+            worker_bytes: self.max_unapplied_bytes / self.lanes,
+            tail_bytes: self.max_tail_bytes / self.lanes,
+            ..LaneLimits::for_turns_of(self.turn_events / self.fsm_workers)
+        }
     }
 
     /// Checks every rule.
@@ -252,6 +285,19 @@ impl HostOptions {
         }
         if self.fuse_net && self.lanes != 1 {
             return Err(HostOptionsError::FusedLanes(self.lanes));
+        }
+        for (name, bytes) in [
+            ("max_unapplied_bytes", self.max_unapplied_bytes),
+            ("max_queued_bytes", self.max_queued_bytes),
+            ("max_tail_bytes", self.max_tail_bytes),
+        ] {
+            if bytes / self.lanes < LEAST_LANE_BYTES {
+                let least = self.lanes * LEAST_LANE_BYTES;
+                return Err(HostOptionsError::HostBytes { name, bytes, least });
+            }
+        }
+        if !(64 << 10..=1 << 30).contains(&self.max_write_bytes) {
+            return Err(HostOptionsError::WriteBytes(self.max_write_bytes));
         }
         if !(1..=64 << 20).contains(&self.max_task_bytes) {
             return Err(HostOptionsError::TaskBytes(self.max_task_bytes));
@@ -327,6 +373,13 @@ mod tests {
     }
 
     #[test]
+    fn every_lane_has_a_part_of_the_bytes() {
+        let few = broken(|o| (o.lanes, o.fuse_net, o.max_unapplied_bytes) = (4, false, (4 << 20) - 1));
+        let least = 4 << 20;
+        assert_eq!(few, HostOptionsError::HostBytes { name: "max_unapplied_bytes", bytes: least - 1, least });
+    }
+
+    #[test]
     fn rings_are_powers_of_two() {
         for bad in [0, 1, 3, 1 << 21] {
             assert!(matches!(broken(|o| o.apply_ring_size = bad), HostOptionsError::RingSize { .. }));
@@ -366,6 +419,7 @@ mod tests {
     #[test]
     fn tasks_have_a_bound() {
         assert_eq!(broken(|o| o.max_task_bytes = 0), HostOptionsError::TaskBytes(0));
+        assert_eq!(broken(|o| o.max_write_bytes = 1), HostOptionsError::WriteBytes(1));
         let small_files = SegmentLogOptions { file_bytes: 1 << 20, ..SegmentLogOptions::default() };
         let store = StoreOptions::Segment { dir: "nowhere".into(), options: small_files };
         assert!(matches!(broken(|o| o.store = store), HostOptionsError::TaskOverFile { .. }));

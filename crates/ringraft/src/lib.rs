@@ -70,6 +70,7 @@ mod state_machine;
 mod store;
 mod sync;
 mod task;
+mod task_credit;
 
 pub use calls::{CallFuture, ReadIndexFuture};
 pub use cli::{CliError, CliOptions, CliService, PeersChanged, Rebalanced, RouteTable};

@@ -19,6 +19,7 @@ use crate::options::ApplyTaskMode;
 use crate::pipeline::{now, on_host_thread};
 use crate::read_deadlines::ReadDeadlines;
 use crate::task::Task;
+use crate::task_credit::{Closed, TaskCredit, cost};
 
 const STATES: [NodeState; 7] = [
     NodeState::Leader,
@@ -191,6 +192,8 @@ pub(crate) struct NodeShared {
     pub(crate) disable_cli: bool,
     pub(crate) read_index_timeout_ms: u64,
     pub(crate) status: Arc<NodeStatus>,
+    /// Room of the lane's rings in bytes.
+    pub(crate) credit: Arc<TaskCredit>,
     /// The lane's ring for control, which is drained whatever else waits.
     pub(crate) control: Producer<LaneEvent>,
 }
@@ -218,22 +221,55 @@ impl Node {
     ///
     /// # Errors
     /// The task was refused at once, and the completion has been told the same: [`ApplyError::TooLarge`],
-    /// [`ApplyError::Busy`] (the apply ring is full and the group's [`ApplyTaskMode`] is non-blocking), [`ApplyError::Shutdown`].
+    /// [`ApplyError::Busy`] (the apply ring is full, in slots or in [bytes](crate::HostOptions::max_queued_bytes), and the group's
+    /// [`ApplyTaskMode`] is non-blocking), [`ApplyError::Shutdown`].
     pub fn apply(&self, task: Task) -> Result<(), ApplyError> {
         let Task { data, done, expected_term } = task;
         if data.len() > self.shared.max_task_bytes {
             return self.refuse(done, self.too_large(data.len()));
+        }
+        let bytes = cost(data.len());
+        if let Err(reason) = self.take_credit(bytes) {
+            return self.refuse(done, reason);
         }
         let event = LaneEvent::Apply(ApplyEvent::new(self.shared.handle, expected_term, data, done));
         let error = match self.publish(event) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        self.shared.credit.give_back(bytes);
         // Rule R1: whoever did not ask to wait hears of it at once.
         let reason = if error.is_full() { ApplyError::Busy } else { ApplyError::Shutdown };
         match error.into_inner() {
             LaneEvent::Apply(event) => self.refuse(event.done, reason),
             _ => Err(reason),
+        }
+    }
+
+    /// Takes room for a task in bytes, waiting for it where the group's mode says so.
+    #[inline]
+    fn take_credit(&self, bytes: usize) -> Result<(), ApplyError> {
+        if self.shared.credit.try_take(bytes) {
+            return Ok(());
+        }
+        if !self.may_block() {
+            return Err(ApplyError::Busy);
+        }
+        self.shared.credit.take(bytes).map_err(|Closed| ApplyError::Shutdown)
+    }
+
+    /// How many of the tasks, from the first on, have got room in bytes. At least one where the group's mode is to wait.
+    fn take_credits(&self, tasks: &[Task]) -> Result<usize, ApplyError> {
+        let credit = &self.shared.credit;
+        if credit.try_take_all(tasks.iter().map(|task| cost(task.data.len())).sum()) {
+            return Ok(tasks.len());
+        }
+        let fitting = tasks.iter().take_while(|task| credit.try_take(cost(task.data.len()))).count();
+        match tasks.first() {
+            Some(first) if fitting == 0 && self.may_block() => {
+                self.take_credit(cost(first.data.len())).map(|()| 1)
+            }
+            _ => Ok(fitting),
         }
     }
 
@@ -248,10 +284,22 @@ impl Node {
         if let Some(task) = tasks.iter().find(|task| task.data.len() > self.shared.max_task_bytes) {
             return Err(self.too_large(task.data.len()));
         }
-        let handle = self.shared.handle;
         let offered = tasks.len();
+        while !tasks.is_empty() {
+            let ready = self.take_credits(tasks)?;
+            let taken = self.publish_tasks(tasks, ready)?;
+            if taken < ready || !self.may_block() {
+                break;
+            }
+        }
+        Ok(offered - tasks.len())
+    }
+
+    /// Publishes the first `ready` tasks, which have got their room in bytes, and says how many went. What did not go is still there.
+    fn publish_tasks(&self, tasks: &mut Vec<Task>, ready: usize) -> Result<usize, ApplyError> {
+        let handle = self.shared.handle;
         let mut events: Vec<LaneEvent> = tasks
-            .drain(..)
+            .drain(..ready)
             .map(|task| LaneEvent::Apply(ApplyEvent::new(handle, task.expected_term, task.data, task.done)))
             .collect();
         let mut outcome = self.ring.try_publish_batch(&mut events).map_err(|_| ApplyError::Shutdown);
@@ -259,8 +307,11 @@ impl Node {
             outcome = self.publish_all(&mut events);
         }
         let left = events.len();
-        tasks.extend(events.into_iter().filter_map(LaneEvent::into_task));
-        outcome.map(|_| offered - left)
+        if left > 0 {
+            tasks.splice(0..0, events.into_iter().filter_map(LaneEvent::into_task));
+            self.shared.credit.give_back(tasks.iter().take(left).map(|task| cost(task.data.len())).sum());
+        }
+        outcome.map(|_| ready - left)
     }
 
     /// Publishes every event, waiting for room; on a closed ring the rest stays.

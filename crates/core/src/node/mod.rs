@@ -16,6 +16,7 @@ mod replication;
 mod role;
 pub(crate) mod state;
 mod transfer;
+mod unapplied;
 
 use std::fmt;
 
@@ -43,6 +44,7 @@ use removal::Removal;
 use role::{Following, Leadership, Recovered, Role};
 use state::NodeEvent;
 use transfer::HandedOver;
+use unapplied::Unapplied;
 
 /// Terms that a message may be ahead at most.
 const MAX_TERM_JUMP: u64 = 1 << 32;
@@ -109,8 +111,8 @@ pub struct NodeImpl {
     /// Last index handed to the state-machine stage.
     delivered: LogIndex,
     applied: LogIndex,
-    /// The state-machine stage has no room: nothing is handed to it.
-    delivery_held: bool,
+    /// What the state-machine stage holds.
+    unapplied: Unapplied,
     /// Read of committed entries that are no longer in memory.
     apply_read: Option<Ticket>,
 }
@@ -166,7 +168,7 @@ impl NodeImpl {
             reads: ReadOnlyService::default(),
             delivered: before_first.index,
             applied: before_first.index,
-            delivery_held: false,
+            unapplied: Unapplied::default(),
             apply_read: None,
             log,
             options,

@@ -29,3 +29,8 @@ pub(crate) fn completion_covers(completed: u64, write: u64) -> bool {
 pub(crate) fn bytes_given_back(bytes: usize) -> usize {
     if Mutant::K3QuotaIsNeverGivenBack.is_active() { 0 } else { bytes }
 }
+
+/// What an applied chunk gives back of the bound of bytes that wait to be applied.
+pub(crate) fn applied_bytes_given_back(bytes: usize) -> usize {
+    if Mutant::K3AppliedBytesStay.is_active() { 0 } else { bytes }
+}

@@ -54,6 +54,7 @@ impl Run {
         s.step_down_when_vote_timedout = random.chance(50);
         s.max_election_delay_ms = [100, 300, 1000][random.below(3) as usize];
         s.rpc_default_timeout_ms = [300, 5000][random.below(2) as usize];
+        s.max_unapplied_bytes = [1, 500, 64 << 20][random.below(3) as usize];
         let calls = (seed % 2 == 1).then(|| Calls::new(&mut random, &mut world.settings));
         let voters: Vec<NodeName> = (1..=3 + random.below(3) as NodeName).collect();
         let learners: &[NodeName] = if random.chance(30) { &[9] } else { &[] };

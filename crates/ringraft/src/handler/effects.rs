@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, Effects, FsmEvent, Input, Mark, Mutant, NodeImpl, ProposeError, RaftError, RaftRequest,
-    RaftResponse, Status, Time,
+    AppendKind, Effects, FsmEvent, Input, LogOp, Mark, Mutant, NodeImpl, ProposeError, RaftError,
+    RaftRequest, RaftResponse, Status, Time,
 };
 use ringraft_net::RequestContext;
 use ringraft_proto::RequestKind;
@@ -19,16 +19,28 @@ use crate::handler::{
 
 impl LogEntryAndClosureHandler {
     pub(super) fn step(&mut self, now: Time, handle: GroupHandle, input: Input, out: &mut LaneOutput) {
+        let Some(worker) = self.group(handle).map(|group| group.worker) else { return };
+        let room = self.delivery_room(worker);
+        self.step_within(now, handle, input, room, out);
+    }
+
+    /// A step that hands about `room` bytes of entries to the state machine at most.
+    pub(super) fn step_within(
+        &mut self,
+        now: Time,
+        handle: GroupHandle,
+        input: Input,
+        room: usize,
+        out: &mut LaneOutput,
+    ) {
         let Some(group) = self.group(handle) else { return };
         if group.tasks.expects_term() {
             // The term may change with this input: tasks that were checked against the old one go first.
             self.propose(now, handle, out);
         }
         let mut fx = std::mem::take(&mut self.fx);
-        let held =
-            self.group(handle).map(|group| group.worker).is_some_and(|worker| !self.rooms.has_room(worker));
         if let Some(group) = self.group(handle) {
-            group.step(now, input, held, &mut fx);
+            group.step(now, input, room, &mut fx);
             out.steps += 1;
         }
         if fx.marks.contains(Mark::RequestTimedOut) && tracing::enabled!(tracing::Level::WARN) {
@@ -36,9 +48,7 @@ impl LogEntryAndClosureHandler {
         }
         self.absorb(handle, &mut fx, out);
         self.fx = fx;
-        if held {
-            self.note_held(handle);
-        }
+        self.note_held(handle);
     }
 
     fn tell_silent_peers(&mut self, now: Time, handle: GroupHandle) {
@@ -77,11 +87,16 @@ impl LogEntryAndClosureHandler {
     /// Moves the effects of one step into the output of the turn.
     pub(super) fn absorb(&mut self, handle: GroupHandle, fx: &mut Effects, out: &mut LaneOutput) {
         self.touch(handle);
+        self.count_tail(handle);
         out.marks.add(fx.marks);
         let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut() else {
             fx.clear();
             return;
         };
+        let (before, unapplied) = group.count_unapplied();
+        if before != unapplied {
+            self.rooms.count_unapplied(group.worker, before, unapplied);
+        }
         if group.panicked().is_some() {
             fx.clear();
             self.fail_group(handle, out);
@@ -90,10 +105,12 @@ impl LogEntryAndClosureHandler {
         let waits = !fx.log.is_empty()
             || fx.sends.iter().any(|send| send.after_durable)
             || fx.replies.iter().any(|reply| reply.after_durable);
-        let mut write = waits.then(|| take_write(&mut out.disk, group));
+        let most = self.limits.write_bytes;
+        let mut write = waits.then(|| take_write(&mut out.disk, group, most));
         if let Some(write) = &mut write
             && !fx.log.is_empty()
         {
+            write.bytes += fx.log.iter().map(op_bytes).sum::<usize>();
             write.ops.append(&mut fx.log);
             write.sequence = fx.write_sequence;
         }
@@ -235,9 +252,10 @@ pub(super) fn fail(
     }
 }
 
-/// The group's write of this turn: the last one, if nothing of another group stands behind it.
-fn take_write(writes: &mut Vec<DiskWrite>, group: &Group) -> DiskWrite {
-    match writes.pop_if(|write| write.handle == group.handle) {
+/// The group's write of this turn: the last one, if nothing of another group stands behind it, and it is not so large that the disk
+/// stage should be able to put others between.
+fn take_write(writes: &mut Vec<DiskWrite>, group: &Group, most: usize) -> DiskWrite {
+    match writes.pop_if(|write| write.handle == group.handle && write.bytes < most) {
         Some(write) => write,
         None => DiskWrite {
             handle: group.handle,
@@ -245,9 +263,18 @@ fn take_write(writes: &mut Vec<DiskWrite>, group: &Group) -> DiskWrite {
             progress: Arc::clone(&group.progress),
             sequence: 0,
             ops: Vec::new(),
+            bytes: 0,
             sends: Vec::new(),
             replies: Vec::new(),
         },
+    }
+}
+
+/// What an operation takes in a write, about.
+fn op_bytes(op: &LogOp) -> usize {
+    match op {
+        LogOp::Append(chunk) => chunk.memory_bytes(),
+        _ => size_of::<LogOp>(),
     }
 }
 

@@ -289,6 +289,8 @@ pub struct DiskWrite {
     pub sequence: u64,
     /// The operations, in order.
     pub ops: Vec<LogOp>,
+    /// What they take, about, in bytes.
+    pub bytes: usize,
     /// Requests that wait.
     pub sends: Vec<OutSend>,
     /// Answers that wait.

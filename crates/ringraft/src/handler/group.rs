@@ -39,6 +39,12 @@ pub(super) struct Group {
     pub(super) backlog: VecDeque<ApplyEvent>,
     /// It stands in the list of groups whose committed entries wait for room with their worker.
     pub(super) held: bool,
+    /// Bytes with which it counts among the entries that its worker has not applied.
+    unapplied: usize,
+    /// Bytes with which it counts among the entries that the lane keeps in memory.
+    tail: usize,
+    /// It stands in the list of groups that keep some.
+    pub(super) tail_listed: bool,
     /// Progress that the node has been told.
     seen_stable: u64,
     seen_applied: u64,
@@ -119,6 +125,9 @@ impl Group {
             turn_tasks: 0,
             backlog: VecDeque::new(),
             held: false,
+            unapplied: 0,
+            tail: 0,
+            tail_listed: false,
             seen_stable: 0,
             seen_applied: 0,
             postponed: None,
@@ -169,12 +178,39 @@ impl Group {
         self.guarded(fx, |node, fx| node.start(now, fx));
     }
 
-    /// With `held` the group's worker has no room: the node keeps what is committed.
-    pub(super) fn step(&mut self, now: Time, input: Input, held: bool, fx: &mut Effects) {
+    /// The group's worker has room for so many bytes of entries; beyond it the node keeps what is committed.
+    pub(super) fn step(&mut self, now: Time, input: Input, room: usize, fx: &mut Effects) {
         self.guarded(fx, |node, fx| {
-            node.hold_delivery(held);
+            node.allow_delivery(room);
             node.step(now, input, fx);
         });
+    }
+
+    /// Bytes of entries that its worker holds or will get from a read: as counted before, and now. What the worker holds of a group that
+    /// has failed it drops, and nobody tells: it counts no more.
+    pub(super) fn count_unapplied(&mut self) -> (usize, usize) {
+        let now = if self.panicked.is_some() { 0 } else { self.node.unapplied_bytes() };
+        (std::mem::replace(&mut self.unapplied, now), now)
+    }
+
+    /// Bytes of its log in memory: as counted before, and now. A node that panicked is not used again, and keeps what it has until it is
+    /// closed.
+    pub(super) fn count_tail(&mut self) -> (usize, usize) {
+        let now = self.node.tail_bytes();
+        (std::mem::replace(&mut self.tail, now), now)
+    }
+
+    /// Bytes with which it counts among what the lane keeps.
+    pub(super) fn tail_counted(&self) -> usize {
+        self.tail
+    }
+
+    /// It left the list of groups that keep entries in memory: what is durable goes.
+    pub(super) fn let_go_of_tail(&mut self) {
+        self.tail_listed = false;
+        if self.panicked.is_none() {
+            self.node.let_go_of_tail();
+        }
     }
 
     /// The timer that was armed has rung: the next deadline is armed anew.

@@ -10,6 +10,7 @@ use crate::handler::log_entry_and_closure::Slot;
 use crate::handler::{
     Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup, OutReply,
 };
+use crate::task_credit::cost;
 
 impl LogEntryAndClosureHandler {
     pub(super) fn on_control(&mut self, now: Time, control: Control, out: &mut LaneOutput) {
@@ -105,6 +106,7 @@ impl LogEntryAndClosureHandler {
             let (worker, held) = (group.worker, std::mem::take(&mut group.backlog));
             if !held.is_empty() {
                 self.rooms.backlog_ends(worker, held.len());
+                self.task_bytes += held.iter().map(|task| cost(task.data.len())).sum::<usize>();
                 fail(
                     out,
                     worker,
@@ -126,6 +128,7 @@ impl LogEntryAndClosureHandler {
         self.waiting_for_links.retain(|(waits, _)| *waits != handle);
         let slot = &mut self.slots[handle.slot as usize];
         if let Some(mut group) = slot.group.take() {
+            self.tails.ended(group.tail_counted(), group.tail_listed);
             let left = group.closures.take_all();
             if !left.is_empty() {
                 let status = Status::new(RaftError::NodeShutdown, "the node was shut down");

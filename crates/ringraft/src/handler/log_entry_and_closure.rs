@@ -19,10 +19,12 @@ use crate::handler::peer_table::{PeerTable, unpack};
 use crate::handler::reply_table::{ReplyTable, Waiting};
 use crate::handler::room::Rooms;
 use crate::handler::silent_peers::SilentPeers;
+use crate::handler::tails::Tails;
 use crate::handler::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
 };
+use crate::task_credit::cost;
 
 /// Bounds of one lane's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,15 @@ pub struct LaneLimits {
     pub campaigns_a_second: u64,
     /// Tasks over their groups' share that the groups of one worker hold at most; more wait in the ring.
     pub group_backlog: usize,
+    /// Bytes of entries (memory of their chunks) that the lane's groups of one worker may have handed to it and not applied, together;
+    /// one entry crosses it. What does not fit stays with the nodes, and they get it in turn.
+    pub worker_bytes: usize,
+    /// Bytes after which a group's write of a turn takes no further step: the next is one of its own, and the disk stage may put
+    /// other groups between.
+    pub write_bytes: usize,
+    /// Bytes of log that all groups together keep in memory, for peers that lag and for state machines, when it is durable; who has kept
+    /// it for longest lets go first.
+    pub tail_bytes: usize,
 }
 
 impl Default for LaneLimits {
@@ -51,6 +62,9 @@ impl Default for LaneLimits {
             group_turn_tasks: 1024,
             campaigns_a_second: 200,
             group_backlog: 16_384,
+            worker_bytes: 128 << 20,
+            write_bytes: 1 << 20,
+            tail_bytes: 256 << 20,
         }
     }
 }
@@ -95,11 +109,15 @@ pub struct LogEntryAndClosureHandler {
     pub(super) touched_before: Vec<u32>,
     /// Room of the workers, and what waits for it.
     pub(super) rooms: Rooms,
+    /// What the groups keep of their logs in memory.
+    pub(super) tails: Tails,
     /// The effects of one step; reused.
     pub(super) fx: Effects,
     /// Why the log store takes nothing any more.
     pub(super) store_failed: Option<Status>,
     pub(super) stopping: bool,
+    /// What the tasks counted with that were taken into proposals, or refused, since somebody last asked.
+    pub(super) task_bytes: usize,
 }
 
 impl LogEntryAndClosureHandler {
@@ -121,9 +139,11 @@ impl LogEntryAndClosureHandler {
             touched: Vec::new(),
             touched_before: Vec::new(),
             rooms: Rooms::default(),
+            tails: Tails::default(),
             fx: Effects::new(),
             store_failed: None,
             stopping: false,
+            task_bytes: 0,
         }
     }
 
@@ -216,8 +236,15 @@ impl LogEntryAndClosureHandler {
                 self.timers.arm(at, slot, *generation);
             }
         }
+        self.shrink_tails();
         self.touched_before.clear();
         std::mem::swap(&mut self.touched, &mut self.touched_before);
+    }
+
+    /// The bytes, as tasks count with them before a lane, that need no more room there: their tasks were taken into proposals or refused
+    /// since this was last asked. Ask at the end of a turn.
+    pub(crate) fn take_task_bytes(&mut self) -> usize {
+        std::mem::take(&mut self.task_bytes)
     }
 
     /// Slots of the groups that something happened to in the turn that has ended, each once; for simulations.
@@ -250,13 +277,16 @@ impl LogEntryAndClosureHandler {
         let limits = self.limits;
         let Some(group) = self.group(handle) else {
             // No worker knows the group any more: any that has room can say so.
+            self.task_bytes += cost(task.data.len());
             fail(out, worker, handle, vec![task.done], ApplyError::Shutdown);
             return;
         };
         if task.expected_term != 0 && task.expected_term != group.node().term() {
             let error =
                 ApplyError::TermMismatch { expected: task.expected_term, actual: group.node().term() };
-            fail(out, group.worker, handle, vec![task.done], error);
+            let worker = group.worker;
+            self.task_bytes += cost(task.data.len());
+            fail(out, worker, handle, vec![task.done], error);
             return;
         }
         if group.turn_tasks >= limits.group_turn_tasks {
@@ -267,6 +297,7 @@ impl LogEntryAndClosureHandler {
         if !group.asked && !group.node().is_leader() {
             self.note_asked(handle);
         }
+        self.task_bytes += cost(task.data.len());
         let Some(group) = self.group(handle) else { return };
         let (size, alone) = (task.data.len(), task.data.len() >= limits.alone_bytes);
         let pending = &group.tasks;

@@ -21,9 +21,11 @@ mod reply_table;
 mod room;
 mod silent_peers;
 mod stable_closure;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod timer_queue;
+mod write_queue;
 
 use std::sync::Arc;
 
@@ -41,6 +43,7 @@ pub use event::{
 pub use log_entry_and_closure::{LaneLimits, LogEntryAndClosureHandler};
 pub use progress::{GroupProgress, ProgressBoard};
 pub use stable_closure::{StableClosureEventHandler, StableOutput};
+pub use write_queue::WriteQueue;
 
 /// Names a group within its host: lane, slot of the lane, and which life of the slot. Whatever comes back from another stage
 /// carries it and is dropped when the slot lives another life.

@@ -72,6 +72,8 @@ pub struct ProgressBoard {
     dirty: Mutex<Dirty>,
     /// Something is on the board.
     marked: AtomicBool,
+    /// Groups of the lane wait until others have applied what they were given.
+    starved: AtomicBool,
 }
 
 #[derive(Default)]
@@ -108,7 +110,17 @@ impl ProgressBoard {
             progress.woken_at.store(index, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        due || progress.awaits_apply.load(Ordering::Relaxed)
+        due || progress.awaits_apply.load(Ordering::Relaxed) || self.starved.load(Ordering::Relaxed)
+    }
+
+    /// The owner says whether groups of its lane wait until others have applied what they were given: whichever applies something
+    /// wakes it then. It looks at the board once more before it sleeps. Call it at the end of a turn.
+    pub fn set_starved(&self, starved: bool) {
+        if self.starved.load(Ordering::Relaxed) != starved {
+            self.starved.store(starved, Ordering::SeqCst);
+            // As in `GroupProgress::set_urgent`.
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// The group has failed in a later stage: its state machine, or its writes, which the store refuses. The owner must be woken.

@@ -1,22 +1,36 @@
-//! Room downstream, counted for each state-machine worker: who has it in this turn, and which groups wait for it.
+//! Room downstream, counted for each state-machine worker in slots of its ring and in bytes of entries: who has it in this turn, and
+//! which groups wait for it.
 //!
 //! A worker that stands still holds back the groups that are pinned to it and nobody else. Their committed entries stay with
-//! their nodes ([`NodeImpl::hold_delivery`](ringraft_core::NodeImpl::hold_delivery)), which read them back later if memory
+//! their nodes ([`NodeImpl::allow_delivery`](ringraft_core::NodeImpl::allow_delivery)), which read them back later if memory
 //! runs short; their tasks and reads stay in the ring of that worker.
+//!
+//! The bytes are those of all groups together: each has its own bound as well, but at a start all of them apply their logs
+//! again, and thousands of bounds are no bound. Who finds none left stands in line, and nobody gets any beside the line: one group that
+//! takes what it gives back at once would have all of it for as long as its log is.
+
+use std::collections::VecDeque;
 
 use ringraft_core::{Input, Mutant, Time};
 
 use crate::completion::ApplyError;
 use crate::handler::effects::fail;
 use crate::handler::{ApplyEvent, GroupHandle, LaneOutput, LogEntryAndClosureHandler};
+use crate::task_credit::cost;
+
+/// How many steps it takes at least to use up the bytes of a worker. More than one: a group that has much to apply leaves some to those
+/// who come next.
+const SHARES: usize = 16;
 
 /// What the lane knows of one worker.
 #[derive(Default)]
 struct Worker {
     /// It had taken everything when the turn began.
     has_room: bool,
-    /// Groups whose committed entries are held back for it, each once.
-    held: Vec<GroupHandle>,
+    /// Groups whose committed entries are held back for it, each once, in the order in which they get theirs.
+    held: VecDeque<GroupHandle>,
+    /// Bytes of entries that it was given by this lane and has not applied, with what reads for it may bring.
+    unapplied: usize,
     /// Groups with tasks over their share of a turn, each once.
     backlogged: Vec<GroupHandle>,
     /// Those tasks.
@@ -41,6 +55,18 @@ impl Rooms {
     /// Whether the worker had room when the turn began.
     pub(super) fn has_room(&self, worker: u16) -> bool {
         self.workers.get(usize::from(worker)).is_some_and(|worker| worker.has_room)
+    }
+
+    /// What the groups of the worker have given it, or are reading for it, in bytes.
+    pub(super) fn unapplied(&self, worker: u16) -> usize {
+        self.workers.get(usize::from(worker)).map_or(0, |worker| worker.unapplied)
+    }
+
+    /// What a group of the worker has there was `before` and is `after`.
+    pub(super) fn count_unapplied(&mut self, worker: u16, before: usize, after: usize) {
+        let worker = self.worker(worker);
+        debug_assert!(worker.unapplied >= before, "each group gives back what it was counted with");
+        worker.unapplied = worker.unapplied + after - before;
     }
 
     /// Tasks of a group that ends are answered: they wait no more.
@@ -71,8 +97,35 @@ impl LogEntryAndClosureHandler {
     /// Whether the lane holds back what it could hand on now: another turn is wanted.
     pub fn can_go_on(&self, out: &LaneOutput) -> bool {
         self.rooms.workers.iter().enumerate().any(|(number, worker)| {
-            !(worker.held.is_empty() && worker.backlogged.is_empty()) && out.worker_has_room(number)
+            let held = !worker.held.is_empty() && worker.unapplied < self.limits.worker_bytes;
+            (held || !worker.backlogged.is_empty()) && out.worker_has_room(number)
         })
+    }
+
+    /// Whether groups wait until others of their worker have applied what they were given: the lane must be woken then, whichever
+    /// group that is ([`ProgressBoard::set_starved`](crate::handler::ProgressBoard::set_starved)).
+    pub fn is_starved(&self) -> bool {
+        let limit = self.limits.worker_bytes;
+        self.rooms.workers.iter().any(|worker| !worker.held.is_empty() && worker.unapplied >= limit)
+    }
+
+    /// Bytes of entries that a worker was given by this lane and has not applied, with what reads for it may bring; for simulations.
+    pub fn unapplied_bytes(&self, worker: u16) -> usize {
+        self.rooms.unapplied(worker)
+    }
+
+    /// How many bytes of entries a step may hand to the worker: a share of them, as far as there are any left, and nothing while
+    /// others stand in line.
+    pub(super) fn delivery_room(&self, worker: u16) -> usize {
+        match self.rooms.workers.get(usize::from(worker)) {
+            Some(state) if state.has_room && state.held.is_empty() => self.share_of(worker),
+            _ => 0,
+        }
+    }
+
+    fn share_of(&self, worker: u16) -> usize {
+        let budget = self.limits.worker_bytes;
+        budget.saturating_sub(self.rooms.unapplied(worker)).min((budget / SHARES).max(1))
     }
 
     /// Whether anything is held back at all.
@@ -101,23 +154,29 @@ impl LogEntryAndClosureHandler {
     pub(super) fn note_held(&mut self, handle: GroupHandle) {
         let Some(group) = self.group(handle) else { return };
         let worker = group.worker;
-        if group.node().holds_delivery()
-            && group.node().awaits_apply()
+        if group.panicked().is_none()
+            && group.node().wants_delivery()
             && !std::mem::replace(&mut group.held, true)
         {
-            self.rooms.worker(worker).held.push(handle);
+            self.rooms.worker(worker).held.push_back(handle);
         }
     }
 
+    /// Gives the groups that stand in line their share of what is left, each once, as far as it goes. Who wants more stands at the end.
     fn deliver_held(&mut self, now: Time, worker: u16, out: &mut LaneOutput) {
         if Mutant::K3HeldEntriesStay.is_active() {
             return;
         }
-        for handle in std::mem::take(&mut self.rooms.worker(worker).held) {
+        for _ in 0..self.rooms.worker(worker).held.len() {
+            let share = self.share_of(worker);
+            if share == 0 {
+                break;
+            }
+            let Some(handle) = self.rooms.worker(worker).held.pop_front() else { break };
             let Some(group) = self.group(handle) else { continue };
             group.held = false;
             let index = group.node().applied_index();
-            self.step(now, handle, Input::Applied { index }, out);
+            self.step_within(now, handle, Input::Applied { index }, share, out);
         }
     }
 
@@ -129,6 +188,7 @@ impl LogEntryAndClosureHandler {
         let worker = group.worker;
         if group.backlog.len() >= limit {
             debug_assert!(false, "more tasks were given than there is room for");
+            self.task_bytes += cost(task.data.len());
             fail(out, worker, handle, vec![task.done], ApplyError::Busy);
             return;
         }

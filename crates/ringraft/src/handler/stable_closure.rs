@@ -204,6 +204,7 @@ mod tests {
             progress: Arc::default(),
             sequence,
             ops: vec![LogOp::HardState(HardState { term: sequence, vote: Vote::None })],
+            bytes: 0,
             sends: Vec::new(),
             replies: vec![OutReply {
                 handle: ReplyHandle { connection: slot, generation: 1, request: sequence as u32 },

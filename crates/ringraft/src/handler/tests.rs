@@ -1,5 +1,6 @@
 //! The three handlers driven by hand, as a simulator does it: no thread, no clock, no socket, no file.
 
+mod budget;
 mod log_lines;
 mod reads_in_time;
 
@@ -99,6 +100,10 @@ struct World {
     workers: [ApplyTaskHandler; 2],
     /// Workers that stand still.
     still: [bool; 2],
+    /// What stands before the workers.
+    rings: [Vec<FsmTask>; 2],
+    /// There is always a slot for more before a worker that stands still.
+    deep_rings: bool,
     storage: MemoryLogStorage,
     board: ProgressBoard,
     out: LaneOutput,
@@ -131,6 +136,8 @@ impl World {
             disk: StableClosureEventHandler::new(),
             workers: [ApplyTaskHandler::new(), ApplyTaskHandler::new()],
             still: [false; 2],
+            rings: [Vec::new(), Vec::new()],
+            deep_rings: false,
             storage: MemoryLogStorage::new(),
             board: ProgressBoard::new(),
             out: LaneOutput::new(2, 1),
@@ -202,6 +209,7 @@ impl World {
         }
         self.lane.on_tick(self.now, &mut self.out);
         self.lane.end_turn(self.now, &mut self.out);
+        self.board.set_starved(self.lane.is_starved());
         self.replies.append(&mut self.out.replies);
     }
 
@@ -220,8 +228,13 @@ impl World {
             self.disk_wakes += u32::from(self.board.stable(handle, &progress, sequence));
         }
         let mut applied = ApplyOutput::default();
-        for worker in (0..2).filter(|worker| !self.still[*worker]) {
-            self.workers[worker].on_batch(&mut self.out.fsm[worker], &mut applied);
+        for worker in 0..2 {
+            if self.deep_rings || !self.still[worker] {
+                self.rings[worker].append(&mut self.out.fsm[worker]);
+            }
+            if !self.still[worker] {
+                self.workers[worker].on_batch(&mut self.rings[worker], &mut applied);
+            }
         }
         for (handle, progress, index) in applied.applied {
             self.wakes += u32::from(self.board.applied(handle, &progress, index));
@@ -249,8 +262,8 @@ impl World {
             let reads = self.reads();
             self.turn(reads);
             let idle = (0..2).all(|worker| self.still[worker] || self.out.fsm[worker].is_empty());
-            if idle && self.out.disk.is_empty() && !self.board.is_marked() && !self.lane.can_go_on(&self.out)
-            {
+            let idle = idle && self.out.disk.is_empty() && self.out.reads[0].is_empty();
+            if idle && !self.board.is_marked() && !self.lane.can_go_on(&self.out) {
                 return;
             }
         }

@@ -120,6 +120,14 @@ pub enum OptionsError {
         /// Entries of one message.
         message: usize,
     },
+    /// The bound must take one full message.
+    #[error("max_unapplied_bytes is {bytes}; it must be at least max_body_size ({body})")]
+    UnappliedBytes {
+        /// The bound in bytes.
+        bytes: usize,
+        /// The size of one message in bytes.
+        body: usize,
+    },
     /// A receiver closes the connection on a frame over its limit, again and again: replication would never get past it.
     #[error(
         "a message of max_entries_size ({message}) and max_body_size ({body}) may take {bytes} bytes, and frame_limits.content of the \

@@ -52,6 +52,11 @@ pub struct RaftOptions {
     /// Entries that may be committed and not applied before tasks are refused as busy, at least
     /// [`max_entries_size`](RaftOptions::max_entries_size) (262144).
     pub max_unapplied_entries: u64,
+    /// Bytes that may be handed to the state machine and not applied, at least [`max_body_size`](RaftOptions::max_body_size) (64 MiB).
+    /// Committed entries beyond it wait in the log, on disk, so that a long log is applied again in bounded memory. The entry that
+    /// crosses the bound still goes. All groups of a state-machine worker share
+    /// [`HostOptions::max_unapplied_bytes`](crate::HostOptions::max_unapplied_bytes) beside it.
+    pub max_unapplied_bytes: usize,
     /// Bytes of applied entries kept in memory for peers that lag (SOFAJRaft's `maxLogsInMemoryBytes`; 1 MiB).
     pub max_logs_in_memory_bytes: usize,
     /// `LeaseBased` has voters keep the promise that leases stand on, and lets a leader answer by its lease the reads that ask for it
@@ -80,6 +85,7 @@ impl Default for RaftOptions {
             max_unstable_entries: 65_536,
             max_unstable_bytes: 64 << 20,
             max_unapplied_entries: 262_144,
+            max_unapplied_bytes: 64 << 20,
             max_logs_in_memory_bytes: 1 << 20,
             read_only_options: ReadOnlyOption::Safe,
             max_read_index_lag: None,
@@ -256,6 +262,7 @@ impl NodeOptions {
             max_unstable_entries: raft.max_unstable_entries,
             max_unstable_bytes: raft.max_unstable_bytes,
             max_unapplied_entries: raft.max_unapplied_entries,
+            max_unapplied_bytes: raft.max_unapplied_bytes,
             max_tail_bytes: raft.max_logs_in_memory_bytes,
             lease_reads: raft.read_only_options == ReadOnlyOption::LeaseBased,
             read_index_timeout_ms: raft.read_index_timeout_ms,
@@ -315,6 +322,9 @@ impl RaftOptions {
         }
         if self.max_unapplied_entries < message as u64 {
             return Err(OptionsError::UnappliedEntries { entries: self.max_unapplied_entries, message });
+        }
+        if self.max_unapplied_bytes < body {
+            return Err(OptionsError::UnappliedBytes { bytes: self.max_unapplied_bytes, body });
         }
         if !(1..=HOUR_MS).contains(&self.read_index_timeout_ms) {
             return Err(OptionsError::ReadIndexTimeout(self.read_index_timeout_ms));

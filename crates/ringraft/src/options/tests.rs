@@ -166,4 +166,8 @@ fn bounds_take_one_full_message() {
         broken(|o| o.raft_options.max_unapplied_entries = 1),
         OptionsError::UnappliedEntries { entries: 1, .. }
     ));
+    assert!(matches!(
+        broken(|o| o.raft_options.max_unapplied_bytes = 1),
+        OptionsError::UnappliedBytes { bytes: 1, .. }
+    ));
 }

@@ -11,7 +11,9 @@ use ringraft_storage::{
 };
 
 use crate::future::Promise;
-use crate::handler::{DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput};
+use crate::handler::{
+    DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput, WriteQueue,
+};
 use crate::pipeline::clock::now;
 use crate::pipeline::{LaneShared, StageGuard, StoreWatch};
 use crate::rpc::Outbox;
@@ -54,6 +56,8 @@ impl fmt::Debug for DiskEvent {
 
 /// Events taken at once. Each may carry the writes of many groups.
 const BATCH: usize = 1024;
+/// Writes that wait beside the ring at most: beyond it lanes find the ring full, and take in nothing more.
+const MOST_WRITES: usize = 1 << 16;
 /// Batches after which the store gets time for housekeeping, idle or not.
 const BATCHES_PER_MAINTENANCE: u32 = 64;
 /// How long the ring must be quiet until housekeeping goes on.
@@ -68,9 +72,13 @@ pub(crate) struct DiskLoop {
     pub(crate) ring: Consumer<DiskEvent>,
     pub(crate) storage: Box<dyn LogStorage>,
     pub(crate) outbox: Outbox,
+    /// What one durable write takes, in bytes.
+    pub(crate) max_write_bytes: usize,
     pub(crate) lanes: Vec<Arc<LaneShared>>,
     /// Rings of the lanes for control, for requests that could not be sent.
     pub(crate) lane_rings: Vec<Producer<LaneEvent>>,
+    /// What the next durable write holds; empty between writes.
+    pub(crate) writes: Vec<DiskWrite>,
     /// Told when the store has failed.
     pub(crate) watch: Arc<StoreWatch>,
     /// Held until the end.
@@ -80,11 +88,12 @@ pub(crate) struct DiskLoop {
 impl DiskLoop {
     pub(crate) fn run(mut self) {
         let mut handler = StableClosureEventHandler::new();
-        let (mut events, mut writes, mut out) = (Vec::new(), Vec::new(), StableOutput::default());
+        let (mut events, mut queue, mut out) = (Vec::new(), WriteQueue::new(), StableOutput::default());
         let (mut batches, mut quiet_calls) = (0, 0);
         loop {
             let timeout = (quiet_calls > 0).then_some(QUIET);
-            match self.ring.wait(timeout) {
+            // While writes wait the ring is looked at, too: a vote that came meanwhile goes before them.
+            match if queue.is_empty() { self.ring.wait(timeout) } else { WaitOutcome::Ready } {
                 WaitOutcome::Closed => break,
                 WaitOutcome::TimedOut => {
                     // Again and again: it does nothing when no file is ready for it, and nothing once it is done.
@@ -95,40 +104,42 @@ impl DiskLoop {
                 }
                 WaitOutcome::Ready => {}
             }
-            self.ring.drain(BATCH, &mut events);
-            self.lanes.iter().for_each(|lane| lane.room());
+            if queue.len() < MOST_WRITES {
+                self.ring.drain(BATCH, &mut events);
+                self.lanes.iter().for_each(|lane| lane.room());
+            }
             for event in events.drain(..) {
                 match event {
-                    DiskEvent::Writes(mut more) => writes.append(&mut more),
+                    DiskEvent::Writes(writes) => queue.push(writes),
                     DiskEvent::Open { groups, answer } => {
                         // Writes of an earlier life of a group come first.
-                        self.write(&mut handler, &mut writes, &mut out);
+                        self.write_all(&mut handler, &mut queue, &mut out);
                         let opened = self.storage.open_groups(&groups);
                         answer.fulfil(self.unless_final(opened, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
                     DiskEvent::Remove { group, creation, answer } => {
-                        self.write(&mut handler, &mut writes, &mut out);
+                        self.write_all(&mut handler, &mut queue, &mut out);
                         let removed = remove(&mut *self.storage, &group, creation);
                         answer.fulfil(self.unless_final(removed, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
                     DiskEvent::Rejoin { group, answer } => {
-                        self.write(&mut handler, &mut writes, &mut out);
+                        self.write_all(&mut handler, &mut queue, &mut out);
                         answer.fulfil(self.rejoin(&group, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
                     DiskEvent::Stored { answer } => answer.fulfil(self.storage.stored_groups()),
                     DiskEvent::Withhold { group, answer } => {
-                        self.write(&mut handler, &mut writes, &mut out);
+                        self.write_all(&mut handler, &mut queue, &mut out);
                         answer.fulfil(self.withhold(group, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
                     DiskEvent::Run(run) => run(),
                 }
             }
-            if !writes.is_empty() {
-                self.write(&mut handler, &mut writes, &mut out);
+            if !queue.is_empty() {
+                self.write(&mut handler, &mut queue, &mut out);
                 (batches, quiet_calls) = (batches + 1, QUIET_CALLS);
             }
             if batches >= BATCHES_PER_MAINTENANCE {
@@ -155,16 +166,27 @@ impl DiskLoop {
         self.release(out);
     }
 
+    /// Writes all that waits.
+    fn write_all(
+        &mut self,
+        handler: &mut StableClosureEventHandler,
+        queue: &mut WriteQueue,
+        out: &mut StableOutput,
+    ) {
+        while !queue.is_empty() {
+            self.write(handler, queue, out);
+        }
+    }
+
+    /// One durable write of what waits.
     fn write(
         &mut self,
         handler: &mut StableClosureEventHandler,
-        writes: &mut Vec<DiskWrite>,
+        queue: &mut WriteQueue,
         out: &mut StableOutput,
     ) {
-        if writes.is_empty() {
-            return;
-        }
-        let batch = handler.on_batch(writes);
+        queue.take(self.max_write_bytes, &mut self.writes);
+        let batch = handler.on_batch(&mut self.writes);
         let result = if batch.is_empty() || handler.failed().is_some() {
             Ok(Vec::new())
         } else {

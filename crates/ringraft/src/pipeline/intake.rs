@@ -8,6 +8,7 @@ use ringraft_ring::{Consumer, ConsumerWaker, Producer, Wake, ring, ring_with_wak
 #[cfg(shuttle)]
 use crate::breakage::{Breakage, is};
 use crate::handler::LaneEvent;
+use crate::task_credit::TaskCredit;
 
 /// The rings of one lane, for whoever publishes.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct LaneRings {
     pub(crate) entries: Producer<LaneEvent>,
     /// Tasks and reads, by the state-machine worker of their group.
     pub(crate) tasks: Vec<Producer<LaneEvent>>,
+    /// Room of those rings, and of the groups' backlogs behind them, in bytes.
+    pub(crate) credit: Arc<TaskCredit>,
 }
 
 /// Least slots of a ring for tasks where the size of all of them allows it.
@@ -45,6 +48,7 @@ pub(crate) struct Intake {
     control: Consumer<LaneEvent>,
     entries: Bulk,
     tasks: Vec<Bulk>,
+    credit: Arc<TaskCredit>,
 }
 
 /// Ends the sleep of a lane on behalf of a ring for bulk.
@@ -56,11 +60,13 @@ impl Wake for Rouse {
     }
 }
 
-/// The rings of a lane: `size` slots for control, as many for entries, and as many for the tasks of all workers together. With
+/// The rings of a lane: `size` slots for control, as many for entries, and as many for the tasks of all workers together, which may have
+/// `queued_bytes` bytes. With
 /// `wake` the lane sleeps elsewhere, and that ends its sleep.
 pub(crate) fn lane_rings(
     size: usize,
     fsm_workers: usize,
+    queued_bytes: usize,
     wake: Option<Arc<dyn Wake>>,
 ) -> (LaneRings, Intake) {
     let (control, taken) = match wake {
@@ -74,8 +80,10 @@ pub(crate) fn lane_rings(
     let share = (size / fsm_workers.max(1)).max(2).next_power_of_two().max(LEAST_TASKS.min(size));
     let (entries, taken_entries) = bulk(size);
     let (tasks, taken_tasks) = (0..fsm_workers).map(|_| bulk(share)).unzip();
-    let intake = Intake { control: taken, entries: taken_entries, tasks: taken_tasks };
-    (LaneRings { control, entries, tasks }, intake)
+    let credit = Arc::new(TaskCredit::new(queued_bytes));
+    let intake =
+        Intake { control: taken, entries: taken_entries, tasks: taken_tasks, credit: Arc::clone(&credit) };
+    (LaneRings { control, entries, tasks, credit }, intake)
 }
 
 impl Intake {
@@ -104,9 +112,15 @@ impl Intake {
         self.tasks[worker].drain(max, into);
     }
 
+    /// Tasks that counted with so many bytes wait no more.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.credit.give_back(bytes);
+    }
+
     /// The lane ends: callers of [`Node::apply`](crate::Node::apply) and leaders are refused from now on.
     pub(crate) fn close_bulk(&mut self) {
         self.tasks.iter_mut().chain([&mut self.entries]).for_each(|bulk| bulk.ring.close());
+        self.credit.close();
     }
 
     /// Whether no bulk can come any more.

@@ -140,6 +140,8 @@ impl LaneLoop {
         }
         handler.on_tick(now, out);
         handler.end_turn(now, out);
+        parts.shared.board.set_starved(handler.is_starved());
+        parts.intake.give_back(handler.take_task_bytes());
         if self.turns.is_multiple_of(TURNS_PER_SAMPLE) {
             self.sample();
         }

@@ -294,3 +294,40 @@ fn a_start_waits_for_nobody_else() {
     assert_eq!(node.leader_id(), None);
     host.shutdown();
 }
+
+/// Shows rule R1: tasks of 16 MiB in all, and room for 1 MiB of them before the lane. Who asked to wait waits and loses none; who did
+/// not is told.
+#[test]
+fn large_tasks_wait_in_bounded_memory() {
+    let (network, ledger) = (Network::new(), Arc::new(Mutex::new(Vec::new())));
+    let mut options = memory_options(&network, "127.0.0.1:1");
+    (options.lanes, options.fuse_net, options.max_queued_bytes) = (1, false, 1 << 20);
+    let mut node_options = quick(&"127.0.0.1:1".parse().expect("conf"));
+    node_options.apply_task_mode = ringraft::ApplyTaskMode::Blocking;
+    let member = start_member(options, node_options);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let futures: Vec<_> = (0..16).map(|_| member.node.propose(vec![7; 256 << 10])).collect();
+                let mut batch: Vec<_> = (0..16)
+                    .map(|_| {
+                        let ledger = Arc::clone(&ledger);
+                        ringraft::Task::with_closure(vec![7; 256 << 10], move |outcome| {
+                            ledger.lock().push(outcome.is_ok());
+                        })
+                    })
+                    .collect();
+                assert_eq!(
+                    member.node.apply_batch(&mut batch),
+                    Ok(16),
+                    "they wait for room, and all are taken"
+                );
+                for mut future in futures {
+                    future.wait(LIMIT).expect("applied");
+                }
+            });
+        }
+    });
+    eventually("every task of the batches is done", || ({ ledger.lock().len() } == 32).then_some(()));
+    assert!(ledger.lock().iter().all(|done| *done));
+}

@@ -3,6 +3,7 @@
 use ringraft::handler::{LaneEvent, ResponseEvent, StableOutput};
 use ringraft_storage::{RefusedWrites, StorageError};
 
+use super::host::Process;
 use super::plan::MS;
 use super::turn::LaneOrDisk;
 use super::world::{Event, World, broken};
@@ -17,6 +18,13 @@ const BATCHES_PER_MAINTENANCE: u64 = 4;
 /// How long a write waits before it asks a full disk again.
 const ROOM_PAUSE: u64 = 50 * MS;
 
+impl Process {
+    /// Nothing waits for the disk.
+    pub(super) fn disk_is_idle(&self) -> bool {
+        self.disk_ring.is_empty() && self.disk_queue.is_empty()
+    }
+}
+
 impl World {
     /// The disk stage takes a batch and starts its write.
     pub(super) fn write(&mut self, host: usize, life: u32) -> Result<(), Violation> {
@@ -28,9 +36,13 @@ impl World {
         let (low, high) = self.plan.disk_delay;
         let delay = slow.unwrap_or_else(|| self.random.range(low, high));
         let Some(p) = &mut self.hosts[host].process else { return Ok(()) };
-        let mut writes = Vec::new();
         for _ in 0..self.plan.disk_batch {
-            writes.extend(p.disk_ring.pop_front().into_iter().flatten());
+            p.disk_queue.push(p.disk_ring.pop_front().unwrap_or_default());
+        }
+        let mut writes = Vec::new();
+        p.disk_queue.take(self.plan.write_bytes, &mut writes);
+        if !p.disk_queue.is_empty() {
+            *self.report.marks.entry("writes wait for the next durable one").or_default() += 1;
         }
         let batch = p.disk.on_batch(&mut writes);
         let mut failure = None;
@@ -102,7 +114,7 @@ impl World {
         self.start_stages(host);
         if let Some(p) = &self.hosts[host].process
             && p.writing.is_none()
-            && p.disk_ring.is_empty()
+            && p.disk_is_idle()
         {
             let batches = p.batches;
             self.after(VOUCH_AFTER, Event::Vouch(host, life, batches));
@@ -115,8 +127,7 @@ impl World {
         let paused = self.hosts[host].paused_until > self.now;
         let h = &mut self.hosts[host];
         let Some(p) = &mut h.process else { return Ok(()) };
-        let idle =
-            p.batches == batches && p.writing.is_none() && p.telling.is_none() && p.disk_ring.is_empty();
+        let idle = p.batches == batches && p.writing.is_none() && p.telling.is_none() && p.disk_is_idle();
         if h.life != life || paused || !idle || p.disk.failed().is_some() {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringraft::handler::{
     ApplyTaskHandler, Control, DiskWrite, FsmTask, GroupHandle, GroupProgress, LaneEvent, LaneOutput,
-    LogEntryAndClosureHandler, ProgressBoard, ReadTask, StableClosureEventHandler,
+    LogEntryAndClosureHandler, ProgressBoard, ReadTask, StableClosureEventHandler, WriteQueue,
 };
 use ringraft::rpc::{LaneSink, Outbox as Dispatcher, Processors, RoutingTable, UserProcessors};
 use ringraft_core::{CoreOptions, PeerId, RaftError, Status};
@@ -80,6 +80,8 @@ pub(super) struct Process {
     pub(super) store: Store,
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) disk_ring: VecDeque<Vec<DiskWrite>>,
+    /// What the disk stage has taken and not written.
+    pub(super) disk_queue: WriteQueue,
     /// The batch that is being written, and whether the store knows of it.
     pub(super) writing: Option<(WriteBatch, bool)>,
     /// The disk was full when it was submitted.
@@ -294,6 +296,7 @@ impl World {
         options.max_unstable_entries = plan.unstable_entries;
         options.max_unstable_bytes = plan.unstable_bytes();
         options.max_unapplied_entries = plan.unapplied_entries;
+        options.max_unapplied_bytes = plan.unapplied_bytes;
         options.max_tail_bytes = plan.tail_bytes;
         options
     }
@@ -331,6 +334,7 @@ impl World {
             store,
             reader,
             disk_ring: VecDeque::new(),
+            disk_queue: WriteQueue::new(),
             writing: None,
             waits_for_room: false,
             telling: None,
@@ -416,7 +420,7 @@ impl World {
             && process.out.is_empty()
             && process.control.is_empty()
             && process.tasks.iter().all(VecDeque::is_empty)
-            && process.disk_ring.is_empty()
+            && process.disk_is_idle()
             && process.writing.is_none()
             && process.telling.is_none()
             && process.workers.iter().all(|worker| worker.ring.is_empty() && !worker.busy)

@@ -211,7 +211,7 @@ impl World {
             let held = !p.out.is_empty() || p.lane.holds_back() || waiting > 0 || !p.failed.is_empty();
             // Heartbeats go on: what is just on its way is no leak.
             let applying = p.workers.iter().map(|worker| worker.ring.len()).sum::<usize>();
-            let queued = p.disk_ring.len() + applying + p.read_ring.len();
+            let queued = p.disk_ring.len() + p.disk_queue.len() + applying + p.read_ring.len();
             let fsm_busy = p.workers.iter().any(|worker| worker.busy);
             let busy = held || queued > 0 || p.writing.is_some() || fsm_busy || p.read_busy;
             if busy || p.board.is_marked() {

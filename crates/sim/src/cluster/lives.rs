@@ -349,5 +349,6 @@ fn is_on_its_way(p: &Process, group: usize) -> bool {
     let of_group = |handle| p.by_handle.get(&handle) == Some(&group);
     let runs = |handle: &ringraft::handler::GroupHandle| of_group(*handle) && p.lane.node(*handle).is_some();
     let mut writes = p.out.disk.iter().chain(p.disk_ring.iter().flatten());
-    p.by_handle.keys().any(runs) || writes.any(|write| of_group(write.handle))
+    // What the disk stage has taken in and not written is not looked into.
+    p.by_handle.keys().any(runs) || !p.disk_queue.is_empty() || writes.any(|write| of_group(write.handle))
 }

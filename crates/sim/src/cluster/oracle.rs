@@ -206,6 +206,7 @@ impl Oracle {
             unstable_entries: node.unstable_entries(),
             tail_bytes: node.tail_bytes(),
             unapplied_entries: log.delivered.saturating_sub(node.applied_index()),
+            unapplied_bytes: node.unapplied_bytes(),
         };
         says("bounded memory", self.bounds.check(&load))
     }

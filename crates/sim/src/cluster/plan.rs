@@ -12,6 +12,31 @@ use super::{Length, Profile, SimOptions};
 /// Microseconds in a millisecond.
 pub(super) const MS: u64 = 1000;
 
+/// The largest chunk of entries in memory, generously.
+const LARGEST_PIECE: usize = 16 << 10;
+
+/// Bounds in bytes, from a sequence of their own.
+struct Memory {
+    unapplied_bytes: usize,
+    worker_bytes: usize,
+    write_bytes: usize,
+    tail_bytes: usize,
+}
+
+impl Memory {
+    /// Each is tight in half of the seeds.
+    fn draw(seed: u64) -> Memory {
+        let mut r = Random::new(seed).fork(0xB17E5);
+        let mut bound = |least, most| if r.chance(500) { r.sized(least, most) as usize } else { 1 << 30 };
+        Memory {
+            unapplied_bytes: bound(1, 8 << 10),
+            worker_bytes: bound(64, 32 << 10),
+            write_bytes: bound(64, 16 << 10),
+            tail_bytes: bound(64, 32 << 10),
+        }
+    }
+}
+
 /// Where the logs live.
 #[derive(Clone, Debug)]
 pub(super) enum StoreKind {
@@ -49,6 +74,7 @@ pub(super) struct Plan {
     pub(super) read_ring: usize,
     pub(super) turn_events: usize,
     pub(super) disk_batch: usize,
+    pub(super) write_bytes: usize,
     pub(super) disk_delay: (u64, u64),
     pub(super) stage_delay: u64,
     pub(super) store: StoreKind,
@@ -64,6 +90,7 @@ pub(super) struct Plan {
     pub(super) rpc_timeout_ms: u64,
     pub(super) unstable_entries: u64,
     pub(super) unapplied_entries: u64,
+    pub(super) unapplied_bytes: usize,
     pub(super) tail_bytes: usize,
     pub(super) clock_ppm: u64,
     pub(super) clients: usize,
@@ -103,7 +130,14 @@ impl Plan {
             unstable_entries: self.unstable_entries + request + 2,
             tail_bytes: self.unstable_bytes().max(self.tail_bytes) + 2 * self.body_size + (64 << 10),
             unapplied_entries: self.unapplied_entries,
+            unapplied_bytes: self.unapplied_bytes + LARGEST_PIECE,
         }
+    }
+
+    /// What all groups of a worker together may have handed on and not applied: each crosses the bound by a piece at most, when a read
+    /// of the store that was counted brings a large entry.
+    pub(super) fn worker_bytes(&self) -> usize {
+        self.limits.worker_bytes + self.groups.len() * LARGEST_PIECE
     }
 
     pub(super) fn draw(options: &SimOptions) -> Plan {
@@ -201,6 +235,7 @@ impl Plan {
                 faults.push(FaultKind::LeaderMuffled);
             }
         }
+        let memory = Memory::draw(options.seed);
         let limits = LaneLimits {
             chunk_entries: r.sized(1, 64) as usize,
             chunk_bytes: r.sized(64, 4096) as usize,
@@ -208,6 +243,9 @@ impl Plan {
             group_turn_tasks: r.sized(1, 64) as usize,
             group_backlog: r.sized(1, 64) as usize,
             // Every group may campaign well within an election time-out.
+            worker_bytes: memory.worker_bytes,
+            write_bytes: memory.write_bytes / 4,
+            tail_bytes: memory.tail_bytes,
             campaigns_a_second: 1 + r.range(10, 100) * group_count as u64 * 1000 / election_timeout_ms,
         };
         // Faults in several acts take their time, and what they are about comes between them.
@@ -282,6 +320,8 @@ impl Plan {
             rpc_timeout_ms: election_timeout_ms * r.range(2, 6),
             unstable_entries: entries_size as u64 + r.sized(1, 256),
             unapplied_entries: entries_size as u64 + r.sized(1, 1024),
+            unapplied_bytes: memory.unapplied_bytes,
+            write_bytes: memory.write_bytes,
             tail_bytes: r.sized(1, 16 << 10) as usize,
             clock_ppm: if r.chance(500) || all { r.sized(1, 10_000) } else { 0 },
             clients: r.sized(1, 12) as usize,

@@ -85,6 +85,19 @@ impl World {
         }
         lane.on_tick(host_now, out);
         lane.end_turn(host_now, out);
+        p.board.set_starved(lane.is_starved());
+        for worker in 0..WORKERS {
+            let (held, bound) = (lane.unapplied_bytes(worker as u16), self.plan.worker_bytes());
+            if held > bound {
+                let what = format!(
+                    "worker {worker} of host {host} holds {held} bytes that are not applied, {bound} are allowed"
+                );
+                return Err(broken("bounded memory", what));
+            }
+            if lane.is_starved() {
+                *self.report.marks.entry("groups stand in line for a worker's bytes").or_default() += 1;
+            }
+        }
         self.scratch_events = events;
         // Each step of a node counts, and the turn as one call more, unless it found nothing to do.
         self.report.events += std::mem::take(&mut p.out.steps);
@@ -297,7 +310,7 @@ impl World {
         let pause = self.hosts[host].paused_until.saturating_sub(self.now);
         let still = self.hosts[host].still_until.map(|until| until.saturating_sub(self.now));
         let Some(p) = &mut self.hosts[host].process else { return };
-        let disk = p.writing.is_none() && p.telling.is_none() && !p.disk_ring.is_empty();
+        let disk = p.writing.is_none() && p.telling.is_none() && !p.disk_is_idle();
         let read = !p.read_busy && !p.read_ring.is_empty();
         let start = |worker: &mut Worker| {
             let starts = !worker.busy && !worker.ring.is_empty();

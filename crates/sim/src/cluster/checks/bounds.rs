@@ -9,6 +9,8 @@ pub(in crate::cluster) struct Bounds {
     pub(in crate::cluster) tail_bytes: usize,
     /// Entries that were handed to a state machine and are not applied.
     pub(in crate::cluster) unapplied_entries: u64,
+    /// Their bytes.
+    pub(in crate::cluster) unapplied_bytes: usize,
 }
 
 /// What one node holds.
@@ -17,6 +19,7 @@ pub(in crate::cluster) struct Load {
     pub(in crate::cluster) unstable_entries: u64,
     pub(in crate::cluster) tail_bytes: usize,
     pub(in crate::cluster) unapplied_entries: u64,
+    pub(in crate::cluster) unapplied_bytes: usize,
 }
 
 impl Bounds {
@@ -27,6 +30,7 @@ impl Bounds {
             ("entries wait for the disk", load.unstable_entries, self.unstable_entries),
             ("bytes of log in memory", load.tail_bytes as u64, self.tail_bytes as u64),
             ("entries wait to be applied", load.unapplied_entries, self.unapplied_entries),
+            ("bytes wait to be applied", load.unapplied_bytes as u64, self.unapplied_bytes as u64),
         ];
         match over.into_iter().find(|(_, held, bound)| held > bound) {
             Some((what, held, bound)) => Err(format!("{held} {what}, {bound} are allowed")),
@@ -41,11 +45,13 @@ mod tests {
 
     #[test]
     fn each_bound_is_kept() {
-        let bounds = Bounds { unstable_entries: 4, tail_bytes: 100, unapplied_entries: 8 };
-        let fits = Load { unstable_entries: 4, tail_bytes: 100, unapplied_entries: 8 };
+        let bounds =
+            Bounds { unstable_entries: 4, tail_bytes: 100, unapplied_entries: 8, unapplied_bytes: 200 };
+        let fits = Load { unstable_entries: 4, tail_bytes: 100, unapplied_entries: 8, unapplied_bytes: 200 };
         assert_eq!(bounds.check(&fits), Ok(()));
         assert!(bounds.check(&Load { unstable_entries: 5, ..fits }).unwrap_err().contains("disk"));
         assert!(bounds.check(&Load { tail_bytes: 101, ..fits }).unwrap_err().contains("memory"));
         assert!(bounds.check(&Load { unapplied_entries: 9, ..fits }).unwrap_err().contains("applied"));
+        assert!(bounds.check(&Load { unapplied_bytes: 201, ..fits }).unwrap_err().contains("applied"));
     }
 }

@@ -43,6 +43,7 @@ fn set_options(s: &mut CoreOptions, pairs: &mut Pairs<'_>) -> Result<()> {
         "max-unstable-entries" => max_unstable_entries,
         "max-unstable-bytes" => max_unstable_bytes,
         "max-unapplied-entries" => max_unapplied_entries,
+        "max-unapplied-bytes" => max_unapplied_bytes,
         "max-tail-bytes" => max_tail_bytes,
     }
     if let Some(lag) = key(pairs, "max-read-index-lag")? {

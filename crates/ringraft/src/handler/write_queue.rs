@@ -1,0 +1,205 @@
+//! Which writes share the next durable one.
+//!
+//! What one durable write takes is a bound on how long everybody else waits for the disk: an answer to a vote must not wait until
+//! hundreds of MiB of other groups are written. So a batch is capped, and groups whose write holds a term or a vote go first.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use ringraft_core::{LogOp, Mutant};
+use ringraft_storage::GroupNumber;
+use rustc_hash::FxHashSet;
+
+use crate::handler::DiskWrite;
+
+/// Writes that wait for the disk. Between groups their order is that of [`take`](WriteQueue::take); within a group it is the one in
+/// which they came.
+#[derive(Default)]
+pub struct WriteQueue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+struct Waiting {
+    write: DiskWrite,
+    /// It holds a term or a vote.
+    votes: bool,
+}
+
+impl WriteQueue {
+    /// Nothing waits.
+    pub fn new() -> WriteQueue {
+        WriteQueue::default()
+    }
+
+    /// Adds the writes of a turn of a lane, oldest first.
+    pub fn push(&mut self, writes: Vec<DiskWrite>) {
+        for write in writes {
+            self.bytes += write.bytes;
+            let votes = write.ops.iter().any(|op| matches!(op, LogOp::HardState(_)));
+            self.waiting.push_back(Waiting { write, votes });
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How many writes wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes what the next durable write shall hold: everything, when that has at most `max_bytes`. Else first the writes with a
+    /// term or a vote, as far as each is the first of its group and together they have half of `max_bytes` at most; then the others, oldest
+    /// first, until the next would not fit. The oldest is always taken, so that nobody waits for ever and a large one passes.
+    pub fn take(&mut self, max_bytes: usize, into: &mut Vec<DiskWrite>) {
+        if self.bytes <= max_bytes {
+            self.bytes = 0;
+            into.extend(self.waiting.drain(..).map(|waiting| waiting.write));
+            return;
+        }
+        let mut bytes = self.take_votes(max_bytes / 2, into);
+        let mut oldest = true;
+        while let Some(next) =
+            self.waiting.pop_front_if(|next| oldest || bytes + next.write.bytes <= max_bytes)
+        {
+            bytes += next.write.bytes;
+            oldest = false;
+            into.push(next.write);
+        }
+        self.bytes -= bytes;
+    }
+
+    /// Takes writes with a term or a vote, and says how many bytes they have.
+    fn take_votes(&mut self, max_bytes: usize, into: &mut Vec<DiskWrite>) -> usize {
+        if !self.waiting.iter().any(|waiting| waiting.votes) {
+            return 0;
+        }
+        let mut seen: FxHashSet<GroupNumber> = FxHashSet::default();
+        let mut bytes = 0;
+        for waiting in std::mem::take(&mut self.waiting) {
+            let first = seen.insert(waiting.write.key.number);
+            if may_go_first(waiting.votes, first) && bytes + waiting.write.bytes <= max_bytes {
+                bytes += waiting.write.bytes;
+                into.push(waiting.write);
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+        bytes
+    }
+}
+
+/// Rule P1: a term or a vote is replayed behind the entries that were accepted before it, and its completion vouches for them. It
+/// overtakes other groups, never its own.
+fn may_go_first(votes: bool, first_of_its_group: bool) -> bool {
+    votes && (first_of_its_group || Mutant::J1VoteOvertakesItsGroup.is_active())
+}
+
+impl fmt::Debug for WriteQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteQueue").field("writes", &self.waiting.len()).field("bytes", &self.bytes).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use ringraft_core::{HardState, Vote};
+    use ringraft_storage::{GroupKey, Incarnation};
+
+    use super::*;
+    use crate::handler::GroupHandle;
+
+    fn write(group: u32, sequence: u64, bytes: usize, votes: bool) -> DiskWrite {
+        let vote = LogOp::HardState(HardState { term: sequence, vote: Vote::None });
+        DiskWrite {
+            handle: GroupHandle { lane: 0, slot: group, generation: 1 },
+            key: GroupKey { number: GroupNumber(group), incarnation: Incarnation(1) },
+            progress: Arc::default(),
+            sequence,
+            ops: if votes { vec![vote] } else { Vec::new() },
+            bytes,
+            sends: Vec::new(),
+            replies: Vec::new(),
+        }
+    }
+
+    fn taken(queue: &mut WriteQueue, max_bytes: usize) -> Vec<(u32, u64)> {
+        let mut into = Vec::new();
+        queue.take(max_bytes, &mut into);
+        into.iter().map(|write| (write.key.number.0, write.sequence)).collect()
+    }
+
+    #[test]
+    fn what_fits_goes_at_once_and_in_its_order() {
+        let mut queue = WriteQueue::new();
+        queue.push(vec![write(1, 1, 40, false), write(2, 1, 20, true), write(1, 2, 40, false)]);
+        assert_eq!(taken(&mut queue, 100), [(1, 1), (2, 1), (1, 2)]);
+        assert!(queue.is_empty());
+    }
+
+    /// Shows rule P1: a vote overtakes other groups and not its own.
+    #[test]
+    fn votes_go_first_but_not_before_their_own_group() {
+        let mut queue = WriteQueue::new();
+        queue.push(vec![write(1, 1, 60, false), write(2, 1, 60, false), write(1, 2, 1, true)]);
+        queue.push(vec![write(3, 1, 1, true), write(3, 2, 1, true)]);
+        assert_eq!(taken(&mut queue, 100), [(3, 1), (1, 1)]);
+        assert_eq!(taken(&mut queue, 61), [(1, 2), (3, 2), (2, 1)], "its group is first now");
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_large_write_passes_alone_and_the_oldest_is_never_passed_over_twice() {
+        let mut queue = WriteQueue::new();
+        queue.push(vec![write(1, 1, 10, false), write(2, 1, 1000, false), write(3, 1, 10, false)]);
+        assert_eq!(taken(&mut queue, 100), [(1, 1)]);
+        queue.push(vec![write(4, 1, 60, true), write(5, 1, 40, true)]);
+        assert_eq!(taken(&mut queue, 100), [(5, 1), (2, 1)], "votes have half of the write");
+        assert_eq!(taken(&mut queue, 100), [(3, 1), (4, 1)]);
+    }
+
+    /// Whatever comes and whatever the cap: each write leaves once, those of a group in their order, and a batch keeps to the cap but for
+    /// its last write.
+    #[test]
+    fn order_within_groups_and_the_cap_hold_for_any_sequence() {
+        let mut state = 7_u64;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        for _ in 0..300 {
+            let (mut queue, cap) = (WriteQueue::new(), 1 + below(300) as usize);
+            let (mut pushed, mut left) = (BTreeMap::<u32, u64>::new(), BTreeMap::<u32, u64>::new());
+            for round in 0..20 {
+                if round < 10 {
+                    let turn = (0..below(12)).map(|_| {
+                        let group = below(5) as u32;
+                        let sequence = pushed.entry(group).or_default();
+                        *sequence += 1;
+                        write(group, *sequence, below(80) as usize, below(4) == 0)
+                    });
+                    queue.push(turn.collect());
+                }
+                let waits = !queue.is_empty();
+                let mut batch = Vec::new();
+                queue.take(if round == 19 { usize::MAX } else { cap }, &mut batch);
+                assert_eq!(waits, !batch.is_empty(), "every batch gets on");
+                let before_last: usize = batch.iter().rev().skip(1).map(|write| write.bytes).sum();
+                assert!(round == 19 || before_last <= cap, "{before_last} of {cap}");
+                for write in batch {
+                    let last = left.entry(write.key.number.0).or_default();
+                    assert_eq!(write.sequence, *last + 1, "group {}", write.key.number.0);
+                    *last = write.sequence;
+                }
+            }
+            assert_eq!((queue.len(), queue.bytes), (0, 0));
+            assert_eq!(pushed, left);
+        }
+    }
+}
