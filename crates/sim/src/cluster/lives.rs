@@ -233,11 +233,11 @@ impl World {
             return Ok(false);
         }
         match removed {
-            Ok(()) => {
+            Ok(buried) => {
                 let h = &mut self.hosts[host];
                 h.proof.synced(&h.disk);
                 // Its registers stay: a worker that stood still answers reads that were confirmed before the end.
-                self.lives.renewals[number].stages[host] = Stage::Removed { buried: true };
+                self.lives.renewals[number].stages[host] = Stage::Removed { buried };
                 self.mark("group removed");
                 Ok(true)
             }
@@ -327,21 +327,21 @@ impl World {
                 continue;
             }
             let name = self.lives.group_id(*earlier);
-            remove(store, &name)?;
-            self.lives.renewals[number].stages[host] = Stage::Removed { buried: true };
+            let buried = remove(store, &name)?;
+            self.lives.renewals[number].stages[host] = Stage::Removed { buried };
             self.mark("removal cut short by a crash");
         }
         Ok(())
     }
 }
 
-/// Removes the group of this name, if it is there.
-fn remove(store: &mut dyn LogStorage, name: &GroupId) -> Result<(), StorageError> {
-    let found = store.stored_groups().into_iter().find(|stored| stored.group == *name);
-    match found.and_then(|stored| stored.key) {
-        Some(key) => store.remove_group(key),
-        None => Ok(()),
-    }
+/// Removes the group of this name, if it is there or was. Says whether the store knows of it now: one whose disk was lost may never have
+/// heard of the name.
+fn remove(store: &mut dyn LogStorage, name: &GroupId) -> Result<bool, StorageError> {
+    let Some(stored) = store.stored_groups().into_iter().find(|stored| stored.group == *name) else {
+        return Ok(false);
+    };
+    stored.key.map_or(Ok(()), |key| store.remove_group(key)).map(|()| true)
 }
 
 /// Whether the group still runs, or writes of it wait for the disk.
