@@ -165,7 +165,7 @@ impl LogEntryAndClosureHandler {
     /// Gives the groups that stand in line their share of what is left, each once, as far as it goes. Who wants more stands at the end.
     fn deliver_held(&mut self, now: Time, worker: u16, out: &mut LaneOutput) {
         if Mutant::K3HeldEntriesStay.is_active() {
-            return;
+            return self.rooms.worker(worker).held.clear();
         }
         for _ in 0..self.rooms.worker(worker).held.len() {
             let share = self.share_of(worker);
