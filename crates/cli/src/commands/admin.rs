@@ -278,6 +278,11 @@ fn rejoin(
     let mut others = conf.clone();
     others.peers.retain(|other| other.endpoint() != peer.endpoint());
     let leader = cli.get_leader(group, &others)?;
+    if leader.endpoint() == peer.endpoint() {
+        // A follower names the leader that it had until it misses it.
+        let reasons = format!("the others still name {peer}, whose log is to be dropped");
+        return Err(CliError::NoLeader { group: group.to_owned(), reasons });
+    }
     ask(peer)?;
     let text = format!("{peer} has dropped its log and rejoins {leader}");
     Ok(Outcome { text, json: json!({ "peer": peer.to_string(), "leader": leader.to_string() }) })

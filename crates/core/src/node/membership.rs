@@ -148,7 +148,6 @@ impl NodeImpl {
     ) {
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, %old, %new, "changes members");
         let deadline = now.after_millis(self.options.election_timeout_ms);
-        let lacked = self.log.last_id().index;
         let newcomers =
             new.peers.iter().filter(|peer| !old.contains(peer) && **peer != self.options.server_id);
         let catching_up = newcomers
@@ -156,7 +155,8 @@ impl NodeImpl {
                 peer: peer.clone(),
                 deadline,
                 held: 0,
-                lacked,
+                // Of the first round nothing is asked: the log may grow a lot in it.
+                lacked: LogIndex::MAX,
                 rounds_without_progress: 0,
                 was_near: false,
             })

@@ -54,12 +54,20 @@ struct WaitingWrite {
 pub struct StableClosureEventHandler {
     waiting: VecDeque<Waiting>,
     failed: Option<Status>,
+    /// One for each group whose writes were refused. A later batch may hold an answer of it that only waits for that write, and of which the
+    /// store knows nothing.
+    refused: Vec<RefusedWrites>,
 }
 
 impl StableClosureEventHandler {
     /// A stage with nothing to do.
     pub fn new() -> StableClosureEventHandler {
         StableClosureEventHandler::default()
+    }
+
+    /// The group begins anew in the store: what was refused before concerns it no more.
+    pub fn opened(&mut self, group: GroupKey) {
+        self.refused.retain(|refused| refused.group != group);
     }
 
     /// Why the store has failed.
@@ -114,8 +122,14 @@ impl StableClosureEventHandler {
             debug_assert!(false, "a write was completed that was never begun");
             return;
         };
-        let refused = match result {
-            Ok(refused) => refused,
+        match result {
+            Ok(refused) => {
+                for one in refused {
+                    if self.refused.iter().all(|known| known.group != one.group) {
+                        self.refused.push(one);
+                    }
+                }
+            }
             Err(error) => {
                 // Rule P6: a later success would vouch for what this failure has lost.
                 if self.failed.is_none() {
@@ -124,18 +138,17 @@ impl StableClosureEventHandler {
                     self.failed = Some(status.clone());
                     out.failed = Some(status);
                 }
-                Vec::new()
             }
-        };
+        }
         let failed = self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active());
         match failed {
-            None if refused.is_empty() => {
+            None if self.refused.is_empty() => {
                 out.sends.extend(waiting.sends);
                 out.replies.extend(waiting.replies);
                 let stored = waiting.writes.into_iter().filter(|write| write.stored);
                 out.stable.extend(stored.map(|write| (write.handle, write.progress, write.sequence)));
             }
-            None => waiting.release_but(&refused, out),
+            None => waiting.release_but(&self.refused, out),
             Some(status) => {
                 out.replies.extend(waiting.replies.into_iter().map(|reply| refuse(reply, status)))
             }
@@ -287,6 +300,29 @@ mod tests {
         let [(handle, _, status)] = &out.refused[..] else { panic!("{:?}", out.refused) };
         assert!(handle.slot == 2 && status.message.contains("a gap"), "{status}");
         assert!(out.failed.is_none() && stage.failed().is_none());
+    }
+
+    /// Shows rule P7: a later batch may hold an answer that only waited for the write that was refused.
+    #[test]
+    fn a_group_that_was_refused_answers_nothing_in_later_batches() {
+        let (mut stage, mut out) = (StableClosureEventHandler::new(), StableOutput::default());
+        let group = write(2, 7).key;
+        let mut waits = write(2, 8);
+        waits.ops.clear();
+        stage.on_batch(&mut vec![write(2, 7)]);
+        stage.on_batch(&mut vec![waits, write(3, 9)]);
+        let reason = StorageError::Invalid { group, what: "a gap".into() };
+        stage.on_synced(Ok(vec![RefusedWrites { group, reason }]), &mut out);
+        stage.on_synced(Ok(Vec::new()), &mut out);
+        let granted = |reply: &OutReply| !matches!(reply.response, RaftResponse::Error(_));
+        let told: Vec<_> =
+            out.replies.iter().map(|reply| (reply.handle.connection, granted(reply))).collect();
+        assert_eq!(told, [(2, false), (2, false), (3, true)]);
+        stage.opened(group);
+        stage.on_batch(&mut vec![write(2, 1)]);
+        out.replies.clear();
+        stage.on_synced(Ok(Vec::new()), &mut out);
+        assert!(granted(&out.replies[0]), "it begins anew");
     }
 
     /// Shows rule P6.

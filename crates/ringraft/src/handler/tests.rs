@@ -1,6 +1,7 @@
 //! The three handlers driven by hand, as a simulator does it: no thread, no clock, no socket, no file.
 
 mod budget;
+mod lease_reads;
 mod log_lines;
 mod reads_in_time;
 
@@ -121,6 +122,7 @@ struct World {
     learner: Option<PeerId>,
     /// How often the disk had to.
     disk_wakes: u32,
+    lease_reads: bool,
 }
 
 const PEER: &str = "a:1";
@@ -152,6 +154,7 @@ impl World {
             wakes: 0,
             learner: None,
             disk_wakes: 0,
+            lease_reads: false,
         }
     }
 
@@ -176,6 +179,7 @@ impl World {
         conf.learners.extend(self.learner.clone());
         let mut options = CoreOptions::new(group, peer, conf);
         options.max_unapplied_entries = self.max_unapplied_entries;
+        options.lease_reads = self.lease_reads;
         let open = OpenGroup {
             names,
             key,
@@ -224,6 +228,7 @@ impl World {
         let mut stable = StableOutput::default();
         self.disk.on_synced(result, &mut stable);
         self.replies.append(&mut stable.replies);
+        self.out.sends.append(&mut stable.sends);
         for (handle, progress, sequence) in stable.stable {
             self.disk_wakes += u32::from(self.board.stable(handle, &progress, sequence));
         }

@@ -164,23 +164,8 @@ impl RaftHost {
         if on_host_thread() {
             return Err(StartError::OwnThread);
         }
-        let inner = &*self.0;
-        let mut closing = Vec::new();
-        for group_id in groups {
-            let Some(node) = inner.routes.node(group_id.as_str()) else { continue };
-            // Where another caller has stopped it, he may have started it again.
-            if inner.routes.remove_life(group_id, node.handle()) {
-                let handle = node.handle();
-                let answer = inner.control(handle.lane, |answer| Control::Close { handle, answer });
-                closing.push((group_id, answer));
-            }
-        }
-        let mut stopped = 0;
-        for (group_id, answer) in closing {
-            stopped += usize::from(answer.and_then(|answer| answer.wait(None)).unwrap_or(false));
-            inner.groups.lock().by_id.remove(group_id);
-        }
-        Ok(stopped)
+        let begun: Vec<_> = groups.iter().filter_map(|group| self.0.begin_stop(group, By::Anybody)).collect();
+        Ok(begun.into_iter().filter(|stop| self.0.stopped(stop) == Stopped::Gone).count())
     }
 
     /// Removes a group from this host for good: stops it if it runs, forgets what it stored, durably, and gives the space back. `creation`
@@ -215,7 +200,7 @@ impl RaftHost {
             let error = StorageError::OtherLife { group: group_id.clone(), asked: creation, known, removed };
             return Err(StartError::of_store(error));
         }
-        self.stop_group(group_id)?;
+        inner.stop_for_good(group_id)?;
         let removed =
             inner.on_disk(|answer| DiskEvent::Remove { group: group_id.clone(), creation, answer })?;
         let removed = removed.map_err(StartError::of_store)?;
@@ -242,7 +227,7 @@ impl RaftHost {
         }
         let inner = &*self.0;
         inner.begin_removal(group_id)?;
-        let dropped = self.stop_group(group_id).and_then(|_| {
+        let dropped = inner.stop_for_good(group_id).and_then(|()| {
             let dropped = inner.on_disk(|answer| DiskEvent::Rejoin { group: group_id.clone(), answer })?;
             dropped.map_err(StartError::of_store)
         });
@@ -277,6 +262,32 @@ fn same(error: &StartError) -> StartError {
         StartError::Net(reason) => StartError::Net(reason.clone()),
         other => StartError::Net(other.to_string()),
     }
+}
+
+/// On whose behalf a group is stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Anybody,
+    /// Whoever holds the place in [`Groups::removing`](super::Groups).
+    Remover,
+}
+
+/// A replica that its lane closes.
+struct Stop {
+    group_id: GroupId,
+    handle: GroupHandle,
+    answer: Option<Waiter<bool>>,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// It is closed, and all that it wrote is with the disk.
+    Gone,
+    /// A panic had ended it before.
+    WasGone,
+    /// The host ends, and with it the replica.
+    WithTheHost,
 }
 
 impl Inner {
@@ -325,6 +336,66 @@ impl Inner {
         match groups.removing.insert(group_id.clone()) {
             true => Ok(()),
             false => Err(StartError::BeingRemoved { group: group_id.clone() }),
+        }
+    }
+
+    /// Has a replica closed by its lane; nothing where none runs, or somebody else removes it.
+    fn begin_stop(&self, group_id: &GroupId, by: By) -> Option<Stop> {
+        // Under the lock: who removes a group must see that it is being stopped, or keep others from stopping it.
+        let groups = self.groups.lock();
+        if by == By::Anybody && groups.removing.contains(group_id) {
+            return None;
+        }
+        let node = self.routes.node(group_id.as_str())?;
+        let handle = node.handle();
+        // Where another caller has stopped it, he may have started it again.
+        if !self.routes.remove_life(group_id, handle) {
+            return None;
+        }
+        drop(groups);
+        let answer = self.control(handle.lane, |answer| Control::Close { handle, answer });
+        Some(Stop { group_id: group_id.clone(), handle, answer })
+    }
+
+    /// Waits until a replica is closed. Its name is free only then.
+    fn stopped(&self, stop: &Stop) -> Stopped {
+        let closed = stop.answer.as_ref().and_then(|answer| answer.wait(None));
+        let mut groups = self.groups.lock();
+        match closed {
+            Some(true) => {
+                groups.by_id.remove(&stop.group_id);
+                Stopped::Gone
+            }
+            Some(false) if !groups.closing => {
+                // A replica that a panic has ended is not there to be closed.
+                groups.by_id.remove(&stop.group_id);
+                Stopped::WasGone
+            }
+            _ => Stopped::WithTheHost,
+        }
+    }
+
+    /// Stops a group before its log is touched: nothing of it may be on its way to the disk then. A write that comes after it would stand over
+    /// what was written there, as a vote over the mark that the vote is withheld.
+    fn stop_for_good(&self, group_id: &GroupId) -> Result<(), StartError> {
+        let Some(stop) = self.begin_stop(group_id, By::Remover) else {
+            let groups = self.groups.lock();
+            return match groups.by_id.get(group_id) {
+                Some(server) => {
+                    Err(StartError::OneReplica { group: group_id.clone(), server: server.clone() })
+                }
+                None => Ok(()),
+            };
+        };
+        match self.stopped(&stop) {
+            Stopped::Gone => Ok(()),
+            Stopped::WasGone => {
+                // The turn in which it ended may be this one, and what it wrote before leaves at the turn's end: another turn is waited for.
+                let handle = stop.handle;
+                let answer = self.control(handle.lane, |answer| Control::Close { handle, answer });
+                answer.and_then(|answer| answer.wait(None)).map(|_| ()).ok_or(StartError::HostStopped)
+            }
+            Stopped::WithTheHost => Err(StartError::HostStopped),
         }
     }
 
@@ -457,5 +528,59 @@ impl Inner {
         self.routes.insert_node(node.clone());
         self.routes.unopened().remove(node.group_id());
         Ok(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringraft_net::inproc::Network;
+
+    use super::*;
+    use crate::{HostOptions, Iterator, StartMode, StoreOptions, TransportOptions};
+
+    struct Nothing;
+
+    impl StateMachine for Nothing {
+        fn on_apply(&mut self, iter: &mut Iterator<'_>) {
+            while iter.next().is_some() {}
+        }
+    }
+
+    fn host() -> RaftHost {
+        let mut options = HostOptions::new("127.0.0.1:1", StoreOptions::Memory);
+        options.transport = TransportOptions::Inproc(Network::new());
+        options.start_mode = StartMode::Bootstrap;
+        options.bootstrap_ask_ms = 0;
+        RaftHost::start(options).unwrap()
+    }
+
+    fn start(host: &RaftHost, group: &GroupId) -> Result<Node, StartError> {
+        let options = NodeOptions { initial_conf: "127.0.0.1:1".parse().unwrap(), ..NodeOptions::default() };
+        host.start_group(group.clone(), "127.0.0.1:1".parse().unwrap(), options, Box::new(Nothing))
+    }
+
+    /// Whoever drops a log must be the one who has stopped the group: of a replica that is still being closed for somebody else a vote may
+    /// be on its way to the disk, and stand over the mark that the vote is withheld.
+    #[test]
+    fn a_log_is_dropped_by_who_has_stopped_the_group() {
+        let (host, group) = (host(), "g".parse().unwrap());
+        start(&host, &group).unwrap();
+        host.0.begin_removal(&group).unwrap();
+        assert!(!host.stop_group(&group).unwrap(), "it is left to who removes it");
+        assert!(host.node(&group).is_some());
+        host.0.stop_for_good(&group).unwrap();
+        host.0.groups.lock().removing.clear();
+        start(&host, &group).unwrap();
+        // Somebody stops it, and has not heard yet that it is closed.
+        let stop = host.0.begin_stop(&group, By::Anybody).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(host.rejoin_group(&group), Err(StartError::OneReplica { .. })));
+            assert!(matches!(host.remove_group(&group, 0), Err(StartError::OneReplica { .. })));
+            assert!(matches!(start(&host, &group), Err(StartError::OneReplica { .. })));
+        }
+        assert!(host.0.stopped(&stop) == Stopped::Gone);
+        assert!(host.rejoin_group(&group).unwrap());
+        host.shutdown();
+        assert!(matches!(host.rejoin_group(&group), Err(StartError::HostStopped)));
     }
 }

@@ -115,6 +115,8 @@ impl DiskLoop {
                         // Writes of an earlier life of a group come first.
                         self.write_all(&mut handler, &mut queue, &mut out);
                         let opened = self.storage.open_groups(&groups);
+                        let keys = opened.iter().flatten().flatten().map(|opened| opened.key);
+                        keys.for_each(|key| handler.opened(key));
                         answer.fulfil(self.unless_final(opened, &mut handler, &mut out));
                         quiet_calls = QUIET_CALLS;
                     }
@@ -239,7 +241,8 @@ impl DiskLoop {
             return Err(StorageError::Poisoned(status.message.clone()));
         }
         let batch = WriteBatch { writes: vec![GroupWrite { group, ops }] };
-        let written = self.submit(&batch).and_then(|()| self.storage.complete());
+        // It does not wait for space: whoever asked is told that there is none.
+        let written = self.storage.submit(&batch).and_then(|()| self.storage.complete());
         let written = written.and_then(|refused| match refused.into_iter().next() {
             Some(refused) => Err(refused.reason),
             None => Ok(()),

@@ -134,10 +134,11 @@ impl LaneLoop {
         for worker in 0..parts.fsm.len() {
             let room = if self.stopping { usize::MAX } else { handler.task_room(worker as u16).min(share) };
             parts.intake.drain_tasks(worker, room, &mut self.tasks);
-            // The clock is read after the tasks are taken: a lease that ended before a read was asked must not answer it.
-            let at = crate::pipeline::clock::now();
-            handler.on_tasks(at, worker as u16, &mut self.tasks, out);
+            handler.on_tasks(now, worker as u16, &mut self.tasks, out);
         }
+        // Reads begin at the end of the turn. The clock is read again, after the last of them was taken: a lease that ended before a read
+        // was asked must not answer it.
+        let now = crate::pipeline::clock::now();
         handler.on_tick(now, out);
         handler.end_turn(now, out);
         parts.shared.board.set_starved(handler.is_starved());
