@@ -159,7 +159,7 @@ pub struct HostOptions {
     pub max_unapplied_bytes: usize,
     /// Bytes of tasks that wait before the lanes, in their apply rings and the backlogs of groups, in equal parts for the lanes: at least 1 MiB
     /// for each (256 MiB). Beyond it callers get [`Busy`](crate::ApplyError::Busy), or wait. Tasks below 1 KiB are not counted: the slots
-    /// of the rings bound them. One larger task passes alone.
+    /// of the rings bound them. One task crosses the bound.
     pub max_queued_bytes: usize,
     /// Bytes of log that all groups together keep in memory when it is durable already, for peers that lag and for state machines, in equal parts
     /// for the lanes: at least 1 MiB for each (256 MiB). Beyond it whoever has kept it for longest lets go, and reads it from the store
