@@ -1,4 +1,4 @@
-//! How many bytes of tasks may wait before a lane.
+//! How many bytes of tasks may wait before a lane for the groups of one state-machine worker.
 //!
 //! The slots of the rings bound how many tasks wait, whatever their size: 16,384 of 4 MiB are 64 GiB. So large tasks are counted in
 //! bytes as well, from when a caller hands them in until the lane has made a proposal of them or refused them; those that wait in a
