@@ -12,6 +12,11 @@ use rustc_hash::FxHashMap;
 
 use crate::handler::DiskWrite;
 
+/// How many durable writes may wait here, beside the ring: enough to choose from, and for the disk never to wait for a lane.
+const WRITES_AHEAD: usize = 4;
+/// Writes of lanes that may wait here, whatever they have in bytes.
+const MOST_WRITES: usize = 1 << 16;
+
 /// Writes that wait for the disk. Between groups their order is that of [`take`](WriteQueue::take); within a group it is the one in
 /// which they came.
 #[derive(Default)]
@@ -49,6 +54,12 @@ impl WriteQueue {
     /// How many writes wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether more shall be added, where a durable write takes `max_bytes`. Else it is left in the ring, which fills, so that lanes take
+    /// nothing more in: what waits for a slow disk is bounded in bytes. Rule R1.
+    pub fn has_room(&self, max_bytes: usize) -> bool {
+        self.bytes < max_bytes.saturating_mul(WRITES_AHEAD) && self.len() < MOST_WRITES
     }
 
     /// Takes what the next durable write shall hold: everything, when that has at most `max_bytes`. Else first the writes with a
@@ -196,6 +207,22 @@ mod tests {
         queue.push(vec![write(1, 3, 60, false), write(1, 4, 1, true), write(2, 1, 1, true)]);
         assert_eq!(taken(&mut queue, 100), [(1, 1), (1, 2), (2, 1), (9, 1)]);
         assert_eq!(taken(&mut queue, 100), [(1, 3), (1, 4)]);
+    }
+
+    /// Shows rule R1: a disk that is slower than its lanes holds them back, by bytes and by number, and until it has caught up.
+    #[test]
+    fn what_waits_for_a_slow_disk_is_bounded() {
+        let mut queue = WriteQueue::new();
+        queue.push(vec![write(1, 1, 200, false), write(2, 1, 199, false)]);
+        assert!(queue.has_room(100));
+        queue.push(vec![write(3, 1, 1, false)]);
+        assert!(!queue.has_room(100) && queue.has_room(101));
+        assert_eq!(taken(&mut queue, 100), [(1, 1)]);
+        assert!(queue.has_room(100), "what was written waits no more");
+        queue.push((0..MOST_WRITES as u32).map(|group| write(group, 2, 0, false)).collect());
+        assert!(!queue.has_room(100), "small ones need memory, too");
+        assert_eq!(taken(&mut queue, 1 << 20).len(), MOST_WRITES + 2);
+        assert!(queue.has_room(100));
     }
 
     #[test]
