@@ -273,7 +273,9 @@ fn a_replica_whose_log_is_damaged_rejoins_when_it_is_told_to() {
         whole(&ours) && ours["fsm_index"] == theirs["fsm_index"] && ours["fsm_hash"] == theirs["fsm_hash"]
     });
     assert_eq!(of_group(&cluster, 1, beside).unwrap()["term"], term_beside, "nobody beside it noticed");
-    // It counts: with another server gone the group needs it.
+    cluster
+        .wait_until("the replica counts again", |cluster| cluster.log(1).contains("votes and counts again"));
+    // With another server gone the group needs it.
     cluster.terminate(2);
     cluster.wait_until("a write with two of three", |cluster| {
         let output = cluster.client(&["inc", needle, "1"]);

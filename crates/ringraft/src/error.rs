@@ -47,15 +47,19 @@ pub enum HostOptionsError {
     /// Net loop and lane can share a thread only when there is one lane.
     #[error("fuse_net is on with {0} lanes; turn it off or use one lane")]
     FusedLanes(usize),
-    /// Lanes share the bound, and each needs a part of it.
-    #[error("{name} is {bytes}; it must be at least {least}, which is 1 MiB for each lane")]
+    /// Lanes share the bound, or the state-machine workers of each of them, and each needs a part of it.
+    #[error(
+        "{name} is {bytes}; it must be at least {least}, which is 1 MiB for each of {parts} that share it"
+    )]
     HostBytes {
         /// The field.
         name: &'static str,
         /// Its value.
         bytes: usize,
-        /// The least that it may be with so many lanes.
+        /// The least that it may be.
         least: usize,
+        /// Lanes, or lanes times state-machine workers.
+        parts: usize,
     },
     /// Out of range.
     #[error("max_task_bytes is {0}; it must be between 1 and 67108864")]

@@ -119,7 +119,7 @@ impl RaftHost {
                 true => Some(Arc::new(LoopWake(net_waker.clone()))),
                 false => None,
             };
-            let bytes = options.max_queued_bytes / options.lanes;
+            let bytes = options.max_queued_bytes / (options.lanes * options.fsm_workers);
             let (rings, intake) = lane_rings(options.apply_ring_size, options.fsm_workers, bytes, wake);
             lanes.push(Arc::new(LaneShared::new(intake.waker())));
             rings_of_lanes.push(rings);

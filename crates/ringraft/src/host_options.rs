@@ -22,8 +22,8 @@ pub(crate) const OWN_FACTS: &str = "ringraft.";
 /// What surrounds the largest task in a file of the log or in a frame, generously.
 const RECORD_ROOM: usize = 64 * 1024;
 
-/// Least part of a lane in a bound in bytes that all lanes of a host share.
-const LEAST_LANE_BYTES: usize = 1 << 20;
+/// Least part of a lane, or of a worker of a lane, in a bound in bytes that they share.
+const LEAST_PART: usize = 1 << 20;
 
 /// What a host may do with a store in which nothing was ever stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,9 +157,9 @@ pub struct HostOptions {
     /// the lanes: at least 1 MiB for each lane (128 MiB). What does not fit waits in the log; its groups get it in turn. It bounds what a
     /// start takes to apply the logs again.
     pub max_unapplied_bytes: usize,
-    /// Bytes of tasks that wait before the lanes, in their apply rings and the backlogs of groups, in equal parts for the lanes: at least 1 MiB
-    /// for each (256 MiB). Beyond it callers get [`Busy`](crate::ApplyError::Busy), or wait. Tasks below 1 KiB are not counted: the slots
-    /// of the rings bound them. One larger task passes alone.
+    /// Bytes of tasks that wait before the lanes, in their apply rings and the backlogs of groups, in equal parts for the state-machine workers
+    /// of each lane: at least 1 MiB for each (256 MiB, or that). Beyond its group's part callers get [`Busy`](crate::ApplyError::Busy), or wait. Tasks below 1 KiB are not counted: the slots
+    /// of the rings bound them. One task crosses the bound.
     pub max_queued_bytes: usize,
     /// Bytes of log that all groups together keep in memory when it is durable already, for peers that lag and for state machines, in equal parts
     /// for the lanes: at least 1 MiB for each (256 MiB). Beyond it whoever has kept it for longest lets go, and reads it from the store
@@ -203,7 +203,7 @@ impl HostOptions {
             slow_apply_ms: 1000,
             max_task_bytes: 4 << 20,
             max_unapplied_bytes: 128 << 20,
-            max_queued_bytes: 256 << 20,
+            max_queued_bytes: (half * half * LEAST_PART).max(256 << 20),
             max_tail_bytes: 256 << 20,
             max_write_bytes: 8 << 20,
             net: NetLoopOptions::default(),
@@ -286,14 +286,14 @@ impl HostOptions {
         if self.fuse_net && self.lanes != 1 {
             return Err(HostOptionsError::FusedLanes(self.lanes));
         }
-        for (name, bytes) in [
-            ("max_unapplied_bytes", self.max_unapplied_bytes),
-            ("max_queued_bytes", self.max_queued_bytes),
-            ("max_tail_bytes", self.max_tail_bytes),
+        for (name, bytes, parts) in [
+            ("max_unapplied_bytes", self.max_unapplied_bytes, self.lanes),
+            ("max_queued_bytes", self.max_queued_bytes, self.lanes * self.fsm_workers),
+            ("max_tail_bytes", self.max_tail_bytes, self.lanes),
         ] {
-            if bytes / self.lanes < LEAST_LANE_BYTES {
-                let least = self.lanes * LEAST_LANE_BYTES;
-                return Err(HostOptionsError::HostBytes { name, bytes, least });
+            if bytes / parts < LEAST_PART {
+                let least = parts * LEAST_PART;
+                return Err(HostOptionsError::HostBytes { name, bytes, least, parts });
             }
         }
         if !(64 << 10..=1 << 30).contains(&self.max_write_bytes) {
@@ -375,8 +375,15 @@ mod tests {
     #[test]
     fn every_lane_has_a_part_of_the_bytes() {
         let few = broken(|o| (o.lanes, o.fuse_net, o.max_unapplied_bytes) = (4, false, (4 << 20) - 1));
-        let least = 4 << 20;
-        assert_eq!(few, HostOptionsError::HostBytes { name: "max_unapplied_bytes", bytes: least - 1, least });
+        let (name, least) = ("max_unapplied_bytes", 4 << 20);
+        assert_eq!(few, HostOptionsError::HostBytes { name, bytes: least - 1, least, parts: 4 });
+        // A task waits for one worker of one lane.
+        let few = broken(|o| {
+            (o.lanes, o.fuse_net, o.fsm_workers) = (4, false, 3);
+            o.max_queued_bytes = (12 << 20) - 1;
+        });
+        let (name, least) = ("max_queued_bytes", 12 << 20);
+        assert_eq!(few, HostOptionsError::HostBytes { name, bytes: least - 1, least, parts: 12 });
     }
 
     #[test]

@@ -192,7 +192,7 @@ pub(crate) struct NodeShared {
     pub(crate) disable_cli: bool,
     pub(crate) read_index_timeout_ms: u64,
     pub(crate) status: Arc<NodeStatus>,
-    /// Room of the lane's rings in bytes.
+    /// Room in bytes of the lane's ring for tasks of this group's worker.
     pub(crate) credit: Arc<TaskCredit>,
     /// The lane's ring for control, which is drained whatever else waits.
     pub(crate) control: Producer<LaneEvent>,

@@ -1,10 +1,15 @@
-//! How many bytes of tasks may wait before a lane.
+//! How many bytes of tasks may wait before a lane for the groups of one state-machine worker.
 //!
 //! The slots of the rings bound how many tasks wait, whatever their size: 16,384 of 4 MiB are 64 GiB. So large tasks are counted in
 //! bytes as well, from when a caller hands them in until the lane has made a proposal of them or refused them; those that wait in a
 //! backlog of their group are still counted.
+//!
+//! Room is a question of what is taken already, not of what is asked for: a large task must get in as easily as a small one, or small ones
+//! that come all the time keep it out for ever. So whoever finds the bound not reached goes, and the one that crosses it is the last.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence};
 
@@ -21,15 +26,15 @@ pub(crate) fn cost(bytes: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
 
-/// Bytes of tasks that one lane's rings and backlogs may hold; one larger task passes alone.
+/// Bytes of tasks that a ring and the backlogs behind it may hold: `max`, which one task crosses.
 pub(crate) struct TaskCredit {
     max: usize,
     taken: AtomicUsize,
-    /// Callers that wait for room.
+    /// Callers that stand in line. While there are any, nobody gets room beside the line.
     waiting: AtomicUsize,
     closed: AtomicBool,
-    lock: Mutex<()>,
-    freed: Condvar,
+    /// Where each of them sleeps; who came first is first.
+    line: Mutex<VecDeque<Arc<Condvar>>>,
 }
 
 impl TaskCredit {
@@ -40,30 +45,36 @@ impl TaskCredit {
             taken: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            lock: Mutex::new(()),
-            freed: Condvar::new(),
+            line: Mutex::new(VecDeque::new()),
         }
     }
 
-    /// Takes `bytes` for one task, if there is room or nothing else waits. Rule R1.
+    /// Takes `bytes` for one task, if there is room and nobody waits for it. Rule R1.
     #[inline]
     pub(crate) fn try_take(&self, bytes: usize) -> bool {
-        bytes == 0 || self.take_if(|taken| taken == 0 || taken.saturating_add(bytes) <= self.max, bytes)
+        bytes == 0 || !self.has_line() && self.take_below(self.max, bytes)
     }
 
-    /// Takes `bytes` for several tasks, if there is room for all of them.
+    /// Takes `bytes` for several tasks, if none of them crosses the bound and nobody waits.
     pub(crate) fn try_take_all(&self, bytes: usize) -> bool {
-        bytes == 0 || self.take_if(|taken| taken.saturating_add(bytes) <= self.max, bytes)
+        bytes == 0 || !self.has_line() && bytes <= self.max && self.take_below(self.max - bytes + 1, bytes)
     }
 
-    /// Nothing is added that does not fit, not for a moment: another caller who sees it would wait, and nobody would wake it.
-    fn take_if(&self, fits: impl Fn(usize) -> bool, bytes: usize) -> bool {
+    /// Whether others wait. Who has just missed one that joins overtakes it once, and no more.
+    #[inline]
+    fn has_line(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes `bytes` where less than `limit` is taken; so one at a time crosses the bound. Nothing is added that does not go, not for a
+    /// moment: another caller who sees it would wait, and nobody would wake it.
+    fn take_below(&self, limit: usize, bytes: usize) -> bool {
         // The tasks travel through the ring, which orders them; this is a number.
-        let add = |taken| fits(taken).then(|| taken + bytes);
+        let add = |taken| (taken < limit).then(|| taken + bytes);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 
-    /// Takes `bytes` for one task, and waits for room.
+    /// Takes `bytes` for one task, and waits for room, behind those who wait already.
     ///
     /// # Errors
     /// The lane has ended.
@@ -71,7 +82,9 @@ impl TaskCredit {
         if self.try_take(bytes) {
             return Ok(());
         }
-        let mut guard = self.lock.lock();
+        let place = Arc::new(Condvar::new());
+        let mut line = self.line.lock();
+        line.push_back(Arc::clone(&place));
         self.waiting.fetch_add(1, Ordering::SeqCst);
         // Together with the fence of `give_back`: either we see what was given back, or the giver sees us and waits for the lock.
         fence(Ordering::SeqCst);
@@ -79,12 +92,18 @@ impl TaskCredit {
             if self.closed.load(Ordering::Acquire) {
                 break Err(Closed);
             }
-            if self.try_take(bytes) {
+            let first = line.front().is_some_and(|first| Arc::ptr_eq(first, &place));
+            if first && self.take_below(self.max, bytes) {
                 break Ok(());
             }
-            self.freed.wait(&mut guard);
+            place.wait(&mut line);
         };
+        line.retain(|other| !Arc::ptr_eq(other, &place));
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+        // There may be room for the next as well, and whoever gave it back woke us alone.
+        if let Some(next) = line.front() {
+            next.notify_one();
+        }
         outcome
     }
 
@@ -104,13 +123,16 @@ impl TaskCredit {
     /// The lane ends: whoever waits is told so.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.wake();
+        for place in self.line.lock().iter() {
+            place.notify_one();
+        }
     }
 
+    /// Has the first in line look again. Whoever has seen no room is asleep once we have the lock.
     fn wake(&self) {
-        // Whoever has seen no room is asleep once we have had the lock.
-        drop(self.lock.lock());
-        self.freed.notify_all();
+        if let Some(first) = self.line.lock().front() {
+            first.notify_one();
+        }
     }
 }
 
@@ -133,19 +155,69 @@ mod tests {
         let credit = TaskCredit::new(10_000);
         assert_eq!((cost(1023), cost(1024)), (0, 1024));
         assert!(credit.try_take(6000) && credit.try_take(0) && credit.try_take(4000));
-        assert!(!credit.try_take(1024), "10,000 are taken");
+        assert!(!credit.try_take(1024) && credit.try_take(0), "10,000 are taken");
         credit.give_back(6000);
         assert!(!credit.try_take_all(6001) && credit.try_take_all(6000));
     }
 
     #[test]
-    fn a_task_larger_than_the_bound_passes_alone() {
+    fn one_task_crosses_the_bound_whatever_its_size() {
         let credit = TaskCredit::new(10_000);
         assert!(!credit.try_take_all(20_000), "several do not");
-        assert!(credit.try_take(20_000));
-        assert!(!credit.try_take(20_000));
+        assert!(credit.try_take(9_999) && credit.try_take(20_000));
+        assert!(!credit.try_take(1024), "the bound is crossed");
+        credit.give_back(9_999);
+        assert!(!credit.try_take(1024), "it still is");
         credit.give_back(20_000);
-        assert!(credit.try_take(20_000));
+        assert!(credit.try_take(1024));
+    }
+
+    /// Small tasks that leave no more room than a small one needs: a large one, even one above the bound, gets in all the same.
+    #[test]
+    fn small_tasks_do_not_keep_a_large_one_out() {
+        let credit = TaskCredit::new(1 << 20);
+        assert!(credit.try_take(512 << 10) && credit.try_take(512 << 10));
+        credit.give_back(512 << 10);
+        assert!(credit.try_take(2 << 20));
+        assert!(!credit.try_take(512 << 10));
+    }
+
+    /// Who waits is not overtaken: not by who comes later and does not wait, and not by who waits behind it.
+    #[test]
+    fn who_waits_is_first() {
+        let credit = TaskCredit::new(2048);
+        assert!(credit.try_take(2048));
+        let until = |waiting| {
+            while credit.waiting.load(Ordering::SeqCst) != waiting {
+                std::thread::yield_now();
+            }
+        };
+        let order = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for bytes in [4096, 2048] {
+                let before = credit.waiting.load(Ordering::SeqCst);
+                let (credit, order) = (&credit, &order);
+                scope.spawn(move || {
+                    credit.take(bytes).unwrap();
+                    order.lock().push(bytes);
+                });
+                until(before + 1);
+            }
+            // As if somebody had given back and the first in line had not run yet: without the lock it cannot.
+            let line = credit.line.lock();
+            credit.taken.store(0, Ordering::SeqCst);
+            assert!(!credit.try_take(1024) && !credit.try_take_all(1024), "others wait");
+            credit.taken.store(2048, Ordering::SeqCst);
+            drop(line);
+            credit.give_back(2048);
+            until(1);
+            while order.lock().is_empty() {
+                std::thread::yield_now();
+            }
+            credit.give_back(4096);
+        });
+        assert_eq!(*order.lock(), [4096, 2048]);
+        assert_eq!(credit.taken.load(Ordering::SeqCst), 2048);
     }
 
     /// Callers that wait get what others give back, and nobody sleeps for ever: each of them must give back before the next can take.

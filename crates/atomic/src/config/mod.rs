@@ -226,6 +226,9 @@ impl AtomicConfig {
         if let Some(workers) = self.fsm_workers {
             options.fsm_workers = workers;
         }
+        // Many lanes and workers, which share it, need more than the default.
+        let least = options.lanes * options.fsm_workers * (1 << 20);
+        options.max_queued_bytes = options.max_queued_bytes.max(least);
         options
     }
 

@@ -18,6 +18,7 @@ pub(super) struct CatchUp {
     pub(super) held: LogIndex,
     /// How many entries it lacked at the end of its best round.
     pub(super) lacked: LogIndex,
+    pub(super) is_first_round: bool,
     pub(super) rounds_without_progress: u32,
     /// It was near enough at some time in this round.
     pub(super) was_near: bool,

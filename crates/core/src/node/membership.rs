@@ -155,8 +155,8 @@ impl NodeImpl {
                 peer: peer.clone(),
                 deadline,
                 held: 0,
-                // Of the first round nothing is asked: the log may grow a lot in it.
-                lacked: LogIndex::MAX,
+                lacked: self.log.last_id().index,
+                is_first_round: true,
                 rounds_without_progress: 0,
                 was_near: false,
             })
@@ -258,7 +258,8 @@ impl NodeImpl {
             // Measured by what it lacks: who copies more slowly than others write holds more each round, and never arrives.
             let lacks = last_index.saturating_sub(r.match_index);
             let comes_nearer = rules::membership::comes_nearer(lacks, c.lacked) || has_caught_up(r);
-            c.lacked = c.lacked.min(lacks);
+            // In the first round the log may grow by a lot that it was never sent.
+            c.lacked = if std::mem::take(&mut c.is_first_round) { lacks } else { c.lacked.min(lacks) };
             c.rounds_without_progress = if comes_nearer { 0 } else { c.rounds_without_progress + 1 };
             (c.held, c.deadline) = (r.match_index, now.after_millis(patience));
             if !answers || c.rounds_without_progress >= ROUNDS_WITHOUT_PROGRESS {

@@ -106,7 +106,8 @@ impl LogEntryAndClosureHandler {
             let (worker, held) = (group.worker, std::mem::take(&mut group.backlog));
             if !held.is_empty() {
                 self.rooms.backlog_ends(worker, held.len());
-                self.task_bytes += held.iter().map(|task| cost(task.data.len())).sum::<usize>();
+                let bytes = held.iter().map(|task| cost(task.data.len())).sum();
+                self.rooms.count_task(worker, bytes);
                 fail(
                     out,
                     worker,

@@ -116,8 +116,6 @@ pub struct LogEntryAndClosureHandler {
     /// Why the log store takes nothing any more.
     pub(super) store_failed: Option<Status>,
     pub(super) stopping: bool,
-    /// What the tasks counted with that were taken into proposals, or refused, since somebody last asked.
-    pub(super) task_bytes: usize,
 }
 
 impl LogEntryAndClosureHandler {
@@ -143,7 +141,6 @@ impl LogEntryAndClosureHandler {
             fx: Effects::new(),
             store_failed: None,
             stopping: false,
-            task_bytes: 0,
         }
     }
 
@@ -241,10 +238,10 @@ impl LogEntryAndClosureHandler {
         std::mem::swap(&mut self.touched, &mut self.touched_before);
     }
 
-    /// The bytes, as tasks count with them before a lane, that need no more room there: their tasks were taken into proposals or refused
-    /// since this was last asked. Ask at the end of a turn.
-    pub(crate) fn take_task_bytes(&mut self) -> usize {
-        std::mem::take(&mut self.task_bytes)
+    /// The bytes, as tasks of a worker's groups count with them before a lane, that need no more room there: their tasks were taken into
+    /// proposals or refused since this was last asked. Ask at the end of a turn.
+    pub(crate) fn take_task_bytes(&mut self, worker: u16) -> usize {
+        self.rooms.take_task_bytes(worker)
     }
 
     /// Slots of the groups that something happened to in the turn that has ended, each once; for simulations.
@@ -270,14 +267,14 @@ impl LogEntryAndClosureHandler {
         }
     }
 
-    /// A task; `worker` tells its caller when the group is gone.
+    /// A task from the ring of `worker`, which is its group's. It tells the caller when the group is gone.
     #[inline]
     pub(super) fn on_apply(&mut self, now: Time, worker: u16, task: ApplyEvent, out: &mut LaneOutput) {
         let handle = task.handle;
         let limits = self.limits;
         let Some(group) = self.group(handle) else {
             // No worker knows the group any more: any that has room can say so.
-            self.task_bytes += cost(task.data.len());
+            self.rooms.count_task(worker, cost(task.data.len()));
             fail(out, worker, handle, vec![task.done], ApplyError::Shutdown);
             return;
         };
@@ -285,7 +282,7 @@ impl LogEntryAndClosureHandler {
             let error =
                 ApplyError::TermMismatch { expected: task.expected_term, actual: group.node().term() };
             let worker = group.worker;
-            self.task_bytes += cost(task.data.len());
+            self.rooms.count_task(worker, cost(task.data.len()));
             fail(out, worker, handle, vec![task.done], error);
             return;
         }
@@ -294,10 +291,11 @@ impl LogEntryAndClosureHandler {
             return;
         }
         group.turn_tasks += 1;
+        let worker = group.worker;
         if !group.asked && !group.node().is_leader() {
             self.note_asked(handle);
         }
-        self.task_bytes += cost(task.data.len());
+        self.rooms.count_task(worker, cost(task.data.len()));
         let Some(group) = self.group(handle) else { return };
         let (size, alone) = (task.data.len(), task.data.len() >= limits.alone_bytes);
         let pending = &group.tasks;

@@ -35,6 +35,8 @@ struct Worker {
     backlogged: Vec<GroupHandle>,
     /// Those tasks.
     backlog: usize,
+    /// What tasks counted with that were taken into proposals, or refused, since somebody last asked.
+    task_bytes: usize,
 }
 
 /// Room of every worker.
@@ -67,6 +69,19 @@ impl Rooms {
         let worker = self.worker(worker);
         debug_assert!(worker.unapplied >= before, "each group gives back what it was counted with");
         worker.unapplied = worker.unapplied + after - before;
+    }
+
+    /// Tasks of the worker's groups that count with so many bytes were taken into proposals, or refused.
+    #[inline]
+    pub(super) fn count_task(&mut self, worker: u16, bytes: usize) {
+        if bytes > 0 {
+            self.worker(worker).task_bytes += bytes;
+        }
+    }
+
+    /// What [`count_task`](Self::count_task) was told since this was last asked.
+    pub(super) fn take_task_bytes(&mut self, worker: u16) -> usize {
+        self.workers.get_mut(usize::from(worker)).map_or(0, |worker| std::mem::take(&mut worker.task_bytes))
     }
 
     /// Tasks of a group that ends are answered: they wait no more.
@@ -188,7 +203,7 @@ impl LogEntryAndClosureHandler {
         let worker = group.worker;
         if group.backlog.len() >= limit {
             debug_assert!(false, "more tasks were given than there is room for");
-            self.task_bytes += cost(task.data.len());
+            self.rooms.count_task(worker, cost(task.data.len()));
             fail(out, worker, handle, vec![task.done], ApplyError::Busy);
             return;
         }

@@ -8,9 +8,14 @@ use std::fmt;
 
 use ringraft_core::{LogOp, Mutant};
 use ringraft_storage::GroupNumber;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 
 use crate::handler::DiskWrite;
+
+/// How many durable writes may wait here, beside the ring: enough to choose from, and for the disk never to wait for a lane.
+const WRITES_AHEAD: usize = 4;
+/// Writes of lanes that may wait here, whatever they have in bytes.
+const MOST_WRITES: usize = 1 << 16;
 
 /// Writes that wait for the disk. Between groups their order is that of [`take`](WriteQueue::take); within a group it is the one in
 /// which they came.
@@ -51,9 +56,15 @@ impl WriteQueue {
         self.waiting.len()
     }
 
+    /// Whether more shall be added, where a durable write takes `max_bytes`. Else it is left in the ring, which fills, so that lanes take
+    /// nothing more in: what waits for a slow disk is bounded in bytes. Rule R1.
+    pub fn has_room(&self, max_bytes: usize) -> bool {
+        self.bytes < max_bytes.saturating_mul(WRITES_AHEAD) && self.len() < MOST_WRITES
+    }
+
     /// Takes what the next durable write shall hold: everything, when that has at most `max_bytes`. Else first the writes with a
-    /// term or a vote, as far as each is the first of its group and together they have half of `max_bytes` at most; then the others, oldest
-    /// first, until the next would not fit. The oldest is always taken, so that nobody waits for ever and a large one passes.
+    /// term or a vote, each with all that its group has waiting before it, as far as together they have half of `max_bytes` at most;
+    /// then the others, oldest first, until the next would not fit. The oldest is always taken, so that nobody waits for ever and a large one passes.
     pub fn take(&mut self, max_bytes: usize, into: &mut Vec<DiskWrite>) {
         if self.bytes <= max_bytes {
             self.bytes = 0;
@@ -72,16 +83,17 @@ impl WriteQueue {
         self.bytes -= bytes;
     }
 
-    /// Takes writes with a term or a vote, and says how many bytes they have.
+    /// Takes writes with a term or a vote and what their groups wrote before, and says how many bytes all that has. A vote that does not
+    /// fit stays where it is, with what waits behind the last one of its group that did.
     fn take_votes(&mut self, max_bytes: usize, into: &mut Vec<DiskWrite>) -> usize {
-        if !self.waiting.iter().any(|waiting| waiting.votes) {
+        let up_to = self.votes_within(max_bytes);
+        if up_to.is_empty() {
             return 0;
         }
-        let mut seen: FxHashSet<GroupNumber> = FxHashSet::default();
         let mut bytes = 0;
-        for waiting in std::mem::take(&mut self.waiting) {
-            let first = seen.insert(waiting.write.key.number);
-            if may_go_first(waiting.votes, first) && bytes + waiting.write.bytes <= max_bytes {
+        for (place, waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+            let vote = up_to.get(&waiting.write.key.number);
+            if vote.is_some_and(|vote| place <= *vote) && goes_along(waiting.votes) {
                 bytes += waiting.write.bytes;
                 into.push(waiting.write);
             } else {
@@ -90,12 +102,34 @@ impl WriteQueue {
         }
         bytes
     }
+
+    /// Of each group with a vote that may go first: the place of the last such write. Oldest votes first.
+    fn votes_within(&self, max_bytes: usize) -> FxHashMap<GroupNumber, usize> {
+        let (mut up_to, mut behind) = (FxHashMap::default(), FxHashMap::<GroupNumber, usize>::default());
+        let mut bytes = 0;
+        // Most batches hold no vote, and cost one look at a flag a write.
+        if !self.waiting.iter().any(|waiting| waiting.votes) {
+            return up_to;
+        }
+        for (place, waiting) in self.waiting.iter().enumerate() {
+            let group = waiting.write.key.number;
+            let behind = behind.entry(group).or_default();
+            if goes_along(waiting.votes) {
+                *behind += waiting.write.bytes;
+            }
+            if waiting.votes && bytes + *behind <= max_bytes {
+                bytes += std::mem::take(behind);
+                up_to.insert(group, place);
+            }
+        }
+        up_to
+    }
 }
 
 /// Rule P1: a term or a vote is replayed behind the entries that were accepted before it, and its completion vouches for them. It
-/// overtakes other groups, never its own.
-fn may_go_first(votes: bool, first_of_its_group: bool) -> bool {
-    votes && (first_of_its_group || Mutant::J1VoteOvertakesItsGroup.is_active())
+/// overtakes other groups; what its own group wrote before goes along, in its order.
+fn goes_along(votes: bool) -> bool {
+    votes || !Mutant::J1VoteOvertakesItsGroup.is_active()
 }
 
 impl fmt::Debug for WriteQueue {
@@ -149,9 +183,46 @@ mod tests {
         let mut queue = WriteQueue::new();
         queue.push(vec![write(1, 1, 60, false), write(2, 1, 60, false), write(1, 2, 1, true)]);
         queue.push(vec![write(3, 1, 1, true), write(3, 2, 1, true)]);
-        assert_eq!(taken(&mut queue, 100), [(3, 1), (1, 1)]);
-        assert_eq!(taken(&mut queue, 61), [(1, 2), (3, 2), (2, 1)], "its group is first now");
+        assert_eq!(taken(&mut queue, 100), [(3, 1), (3, 2), (1, 1)], "what its group wrote is too much");
+        assert_eq!(taken(&mut queue, 60), [(1, 2), (2, 1)], "its group is first now");
         assert!(queue.is_empty());
+    }
+
+    /// A vote behind a small entry of its own group is as quick as any other, whatever others have waiting.
+    #[test]
+    fn a_vote_takes_along_what_its_group_wrote_before() {
+        let mut queue = WriteQueue::new();
+        queue.push((0..1000).map(|group| write(group + 10, 1, 1 << 20, false)).collect());
+        queue.push(vec![write(1, 1, 200, false), write(1, 2, 40, true), write(2, 1, 5, false)]);
+        queue.push(vec![write(1, 3, 200, false), write(1, 4, 40, true), write(1, 5, 10, false)]);
+        assert_eq!(taken(&mut queue, 8 << 20)[..5], [(1, 1), (1, 2), (1, 3), (1, 4), (10, 1)]);
+        assert_eq!(queue.len(), 1006 - 11);
+    }
+
+    /// Of several votes of a group those go first that fit.
+    #[test]
+    fn a_vote_that_does_not_fit_keeps_no_earlier_one() {
+        let mut queue = WriteQueue::new();
+        queue.push(vec![write(9, 1, 60, false), write(1, 1, 10, false), write(1, 2, 1, true)]);
+        queue.push(vec![write(1, 3, 60, false), write(1, 4, 1, true), write(2, 1, 1, true)]);
+        assert_eq!(taken(&mut queue, 100), [(1, 1), (1, 2), (2, 1), (9, 1)]);
+        assert_eq!(taken(&mut queue, 100), [(1, 3), (1, 4)]);
+    }
+
+    /// Shows rule R1: a disk that is slower than its lanes holds them back, by bytes and by number, and until it has caught up.
+    #[test]
+    fn what_waits_for_a_slow_disk_is_bounded() {
+        let mut queue = WriteQueue::new();
+        queue.push(vec![write(1, 1, 200, false), write(2, 1, 199, false)]);
+        assert!(queue.has_room(100));
+        queue.push(vec![write(3, 1, 1, false)]);
+        assert!(!queue.has_room(100) && queue.has_room(101));
+        assert_eq!(taken(&mut queue, 100), [(1, 1)]);
+        assert!(queue.has_room(100), "what was written waits no more");
+        queue.push((0..MOST_WRITES as u32).map(|group| write(group, 2, 0, false)).collect());
+        assert!(!queue.has_room(100), "small ones need memory, too");
+        assert_eq!(taken(&mut queue, 1 << 20).len(), MOST_WRITES + 2);
+        assert!(queue.has_room(100));
     }
 
     #[test]

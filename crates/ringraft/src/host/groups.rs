@@ -521,7 +521,7 @@ impl Inner {
             disable_cli: options.disable_cli,
             read_index_timeout_ms: options.raft_options.read_index_timeout_ms,
             status,
-            credit: Arc::clone(&rings.credit),
+            credit: Arc::clone(&rings.credit[worker]),
             control: rings.control.clone(),
         };
         let node = Node::new(Arc::new(shared), rings.tasks[worker].clone());

@@ -54,10 +54,10 @@ impl fmt::Debug for DiskEvent {
     }
 }
 
-/// Events taken at once. Each may carry the writes of many groups.
+/// Events taken before the next durable write, at most. Each may carry the writes of many groups.
 const BATCH: usize = 1024;
-/// Writes that wait beside the ring at most: beyond it lanes find the ring full, and take in nothing more.
-const MOST_WRITES: usize = 1 << 16;
+/// Events taken at once, of those: by so many turns of lanes the bound of what waits here is crossed.
+const EVENTS: usize = 4;
 /// Batches after which the store gets time for housekeeping, idle or not.
 const BATCHES_PER_MAINTENANCE: u32 = 64;
 /// How long the ring must be quiet until housekeeping goes on.
@@ -104,41 +104,8 @@ impl DiskLoop {
                 }
                 WaitOutcome::Ready => {}
             }
-            if queue.len() < MOST_WRITES {
-                self.ring.drain(BATCH, &mut events);
-                self.lanes.iter().for_each(|lane| lane.room());
-            }
-            for event in events.drain(..) {
-                match event {
-                    DiskEvent::Writes(writes) => queue.push(writes),
-                    DiskEvent::Open { groups, answer } => {
-                        // Writes of an earlier life of a group come first.
-                        self.write_all(&mut handler, &mut queue, &mut out);
-                        let opened = self.storage.open_groups(&groups);
-                        let keys = opened.iter().flatten().flatten().map(|opened| opened.key);
-                        keys.for_each(|key| handler.opened(key));
-                        answer.fulfil(self.unless_final(opened, &mut handler, &mut out));
-                        quiet_calls = QUIET_CALLS;
-                    }
-                    DiskEvent::Remove { group, creation, answer } => {
-                        self.write_all(&mut handler, &mut queue, &mut out);
-                        let removed = remove(&mut *self.storage, &group, creation);
-                        answer.fulfil(self.unless_final(removed, &mut handler, &mut out));
-                        quiet_calls = QUIET_CALLS;
-                    }
-                    DiskEvent::Rejoin { group, answer } => {
-                        self.write_all(&mut handler, &mut queue, &mut out);
-                        answer.fulfil(self.rejoin(&group, &mut handler, &mut out));
-                        quiet_calls = QUIET_CALLS;
-                    }
-                    DiskEvent::Stored { answer } => answer.fulfil(self.storage.stored_groups()),
-                    DiskEvent::Withhold { group, answer } => {
-                        self.write_all(&mut handler, &mut queue, &mut out);
-                        answer.fulfil(self.withhold(group, &mut handler, &mut out));
-                        quiet_calls = QUIET_CALLS;
-                    }
-                    DiskEvent::Run(run) => run(),
-                }
+            if self.take_in(&mut handler, &mut events, &mut queue, &mut out) {
+                quiet_calls = QUIET_CALLS;
             }
             if !queue.is_empty() {
                 self.write(&mut handler, &mut queue, &mut out);
@@ -151,6 +118,69 @@ impl DiskLoop {
         }
         // What the next start cannot read is then known for damage, and not taken for a torn write.
         self.vouch(&mut handler, &mut out);
+    }
+
+    /// Takes events from the ring while there is room for what they bring. Says whether one of them changed the store at once.
+    fn take_in(
+        &mut self,
+        handler: &mut StableClosureEventHandler,
+        events: &mut Vec<DiskEvent>,
+        queue: &mut WriteQueue,
+        out: &mut StableOutput,
+    ) -> bool {
+        let mut changed = false;
+        for _ in 0..BATCH / EVENTS {
+            if !queue.has_room(self.max_write_bytes) {
+                break;
+            }
+            let drained = self.ring.drain(EVENTS, events);
+            self.lanes.iter().for_each(|lane| lane.room());
+            for event in events.drain(..) {
+                changed |= self.on_event(event, handler, queue, out);
+            }
+            if drained.end_of_batch {
+                break;
+            }
+        }
+        changed
+    }
+
+    /// Handles one event. Says whether the store was changed at once.
+    fn on_event(
+        &mut self,
+        event: DiskEvent,
+        handler: &mut StableClosureEventHandler,
+        queue: &mut WriteQueue,
+        out: &mut StableOutput,
+    ) -> bool {
+        let changes = !matches!(event, DiskEvent::Writes(_) | DiskEvent::Stored { .. } | DiskEvent::Run(_));
+        match event {
+            DiskEvent::Writes(writes) => queue.push(writes),
+            DiskEvent::Open { groups, answer } => {
+                // Writes of an earlier life of a group come first.
+                self.write_all(handler, queue, out);
+                let opened = self.storage.open_groups(&groups);
+                let keys = opened.iter().flatten().flatten().map(|opened| opened.key);
+                keys.for_each(|key| handler.opened(key));
+                answer.fulfil(self.unless_final(opened, handler, out));
+            }
+            DiskEvent::Remove { group, creation, answer } => {
+                self.write_all(handler, queue, out);
+                let removed = remove(&mut *self.storage, &group, creation);
+                answer.fulfil(self.unless_final(removed, handler, out));
+            }
+            DiskEvent::Rejoin { group, answer } => {
+                self.write_all(handler, queue, out);
+                answer.fulfil(self.rejoin(&group, handler, out));
+            }
+            DiskEvent::Stored { answer } => answer.fulfil(self.storage.stored_groups()),
+            DiskEvent::Withhold { group, answer } => {
+                self.write_all(handler, queue, out);
+                answer.fulfil(self.withhold(group, handler, out));
+            }
+            DiskEvent::Run(run) => run(),
+        }
+        changes
     }
 
     /// Lets the store vouch for what it wrote, when no batch waits.

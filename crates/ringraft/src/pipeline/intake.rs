@@ -19,8 +19,9 @@ pub(crate) struct LaneRings {
     pub(crate) entries: Producer<LaneEvent>,
     /// Tasks and reads, by the state-machine worker of their group.
     pub(crate) tasks: Vec<Producer<LaneEvent>>,
-    /// Room of those rings, and of the groups' backlogs behind them, in bytes.
-    pub(crate) credit: Arc<TaskCredit>,
+    /// Room of each of those rings, and of the groups' backlogs behind it, in bytes. Rule R2: a worker that stands still must not
+    /// take the room of others.
+    pub(crate) credit: Vec<Arc<TaskCredit>>,
 }
 
 /// Least slots of a ring for tasks where the size of all of them allows it.
@@ -48,7 +49,8 @@ pub(crate) struct Intake {
     control: Consumer<LaneEvent>,
     entries: Bulk,
     tasks: Vec<Bulk>,
-    credit: Arc<TaskCredit>,
+    /// One for each of those.
+    credit: Vec<Arc<TaskCredit>>,
 }
 
 /// Ends the sleep of a lane on behalf of a ring for bulk.
@@ -60,13 +62,12 @@ impl Wake for Rouse {
     }
 }
 
-/// The rings of a lane: `size` slots for control, as many for entries, and as many for the tasks of all workers together, which may have
-/// `queued_bytes` bytes. With
-/// `wake` the lane sleeps elsewhere, and that ends its sleep.
+/// The rings of a lane: `size` slots for control, as many for entries, and as many for the tasks of all workers together. Those of
+/// one worker may have `worker_bytes` bytes. With `wake` the lane sleeps elsewhere, and that ends its sleep.
 pub(crate) fn lane_rings(
     size: usize,
     fsm_workers: usize,
-    queued_bytes: usize,
+    worker_bytes: usize,
     wake: Option<Arc<dyn Wake>>,
 ) -> (LaneRings, Intake) {
     let (control, taken) = match wake {
@@ -80,9 +81,9 @@ pub(crate) fn lane_rings(
     let share = (size / fsm_workers.max(1)).max(2).next_power_of_two().max(LEAST_TASKS.min(size));
     let (entries, taken_entries) = bulk(size);
     let (tasks, taken_tasks) = (0..fsm_workers).map(|_| bulk(share)).unzip();
-    let credit = Arc::new(TaskCredit::new(queued_bytes));
+    let credit: Vec<_> = (0..fsm_workers).map(|_| Arc::new(TaskCredit::new(worker_bytes))).collect();
     let intake =
-        Intake { control: taken, entries: taken_entries, tasks: taken_tasks, credit: Arc::clone(&credit) };
+        Intake { control: taken, entries: taken_entries, tasks: taken_tasks, credit: credit.clone() };
     (LaneRings { control, entries, tasks, credit }, intake)
 }
 
@@ -112,15 +113,15 @@ impl Intake {
         self.tasks[worker].drain(max, into);
     }
 
-    /// Tasks that counted with so many bytes wait no more.
-    pub(crate) fn give_back(&self, bytes: usize) {
-        self.credit.give_back(bytes);
+    /// Tasks of groups of a worker that counted with so many bytes wait no more.
+    pub(crate) fn give_back(&self, worker: usize, bytes: usize) {
+        self.credit[worker].give_back(bytes);
     }
 
     /// The lane ends: callers of [`Node::apply`](crate::Node::apply) and leaders are refused from now on.
     pub(crate) fn close_bulk(&mut self) {
         self.tasks.iter_mut().chain([&mut self.entries]).for_each(|bulk| bulk.ring.close());
-        self.credit.close();
+        self.credit.iter().for_each(|credit| credit.close());
     }
 
     /// Whether no bulk can come any more.

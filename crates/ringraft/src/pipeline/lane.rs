@@ -142,7 +142,9 @@ impl LaneLoop {
         handler.on_tick(now, out);
         handler.end_turn(now, out);
         parts.shared.board.set_starved(handler.is_starved());
-        parts.intake.give_back(handler.take_task_bytes());
+        for worker in 0..parts.fsm.len() {
+            parts.intake.give_back(worker, handler.take_task_bytes(worker as u16));
+        }
         if self.turns.is_multiple_of(TURNS_PER_SAMPLE) {
             self.sample();
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringraft::inproc::Network;
 use ringraft::{
-    ApplyError, CallFailure, CliService, Configuration, HostOptions, Iterator, MembershipChange, Node,
-    PeerId, RaftError, RaftGroupService, RaftHost, ReadOnlyOption, StartMode, StateMachine, Status,
-    StoreOptions, TransportOptions,
+    ApplyError, CallFailure, CliService, Completion, Configuration, HostOptions, Iterator, MembershipChange,
+    Node, PeerId, RaftError, RaftGroupService, RaftHost, ReadOnlyOption, StartMode, StateMachine, Status,
+    StoreOptions, Task, TransportOptions,
 };
 
 use crate::cli_service::service;
@@ -301,7 +301,8 @@ fn a_start_waits_for_nobody_else() {
 fn large_tasks_wait_in_bounded_memory() {
     let (network, ledger) = (Network::new(), Arc::new(Mutex::new(Vec::new())));
     let mut options = memory_options(&network, "127.0.0.1:1");
-    (options.lanes, options.fuse_net, options.max_queued_bytes) = (1, false, 1 << 20);
+    (options.lanes, options.fsm_workers, options.fuse_net) = (1, 1, false);
+    options.max_queued_bytes = 1 << 20;
     let mut node_options = quick(&"127.0.0.1:1".parse().expect("conf"));
     node_options.apply_task_mode = ringraft::ApplyTaskMode::Blocking;
     let member = start_member(options, node_options);
@@ -330,4 +331,40 @@ fn large_tasks_wait_in_bounded_memory() {
     });
     eventually("every task of the batches is done", || ({ ledger.lock().len() } == 32).then_some(()));
     assert!(ledger.lock().iter().all(|done| *done));
+}
+
+/// Shows rule R2: a state machine that stands still, whose callers have taken all the room in bytes that its worker has. A group of
+/// another worker on the same lane has its own, for large tasks as well.
+#[test]
+fn a_worker_that_stands_still_takes_the_bytes_of_no_other() {
+    let network = Network::new();
+    let mut options = memory_options(&network, "127.0.0.1:1");
+    (options.lanes, options.fsm_workers, options.fuse_net) = (1, 2, false);
+    (options.fsm_ring_size, options.max_queued_bytes) = (2, 2 << 20);
+    let host = RaftHost::start(options).expect("starts");
+    let conf: Configuration = "127.0.0.1:1".parse().expect("conf");
+    let gate = Arc::new(Mutex::new(()));
+    let slow = RaftGroupService::new("slow", conf.peers[0].clone(), quick(&conf), Held(Arc::clone(&gate)));
+    let slow = slow.start(&host).expect("starts");
+    let other = Journal(Arc::default());
+    let other = RaftGroupService::new("other", conf.peers[0].clone(), quick(&conf), other);
+    let other = other.start(&host).expect("starts");
+    for node in [&slow, &other] {
+        eventually("it leads", || node.propose("x").wait(LIMIT).ok());
+    }
+    let held = gate.lock();
+    // Until nothing more is taken: the lane leaves its ring alone, and the room behind it is used up.
+    eventually("there is no room", || {
+        let refused =
+            || slow.apply(Task::new(vec![1; 64 << 10], Completion::none())) == Err(ApplyError::Busy);
+        let full = (0..64).filter(|_| refused()).count() == 64;
+        std::thread::sleep(Duration::from_millis(20));
+        (full && refused()).then_some(())
+    });
+    for _ in 0..8 {
+        other.propose(vec![2; 900 << 10]).wait(LIMIT).expect("it has room of its own");
+    }
+    drop(held);
+    eventually("the slow group goes on", || slow.propose(vec![1; 900 << 10]).wait(LIMIT).ok());
+    host.shutdown();
 }

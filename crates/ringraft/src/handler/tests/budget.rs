@@ -121,19 +121,24 @@ fn tasks_count_until_the_lane_has_taken_or_refused_them() {
     };
     world.turn(vec![task(handle, None, 5000), task(handle, None, 1023), task(handle, None, 3000)]);
     assert_eq!(
-        world.lane.take_task_bytes(),
+        world.lane.take_task_bytes(0),
         5000,
         "the small one does not count, the last is over the share of the turn"
     );
     world.settle();
-    assert_eq!(world.lane.take_task_bytes(), 3000);
+    assert_eq!(world.lane.take_task_bytes(0), 3000);
+    let other = world.open_at("other", 1);
+    world.settle();
+    world.turn(vec![task(other, None, 7000)]);
+    let of_both = (world.lane.take_task_bytes(0), world.lane.take_task_bytes(1));
+    assert_eq!(of_both, (0, 7000), "each counts for the worker of its group");
     let gone = GroupHandle { generation: handle.generation + 2, ..handle };
     world.turn(vec![task(handle, Some(99), 2000), task(gone, None, 4000)]);
-    assert_eq!(world.lane.take_task_bytes(), 6000, "refusals");
+    assert_eq!(world.lane.take_task_bytes(0), 6000, "refusals");
     world.settle();
     world.turn((0..4).map(|_| task(handle, None, 2000)).collect());
     world.turn(vec![LaneEvent::Control(Box::new(Control::Stop))]);
-    assert_eq!(world.lane.take_task_bytes(), 8000, "the backlog of a group that ends is refused");
+    assert_eq!(world.lane.take_task_bytes(0), 8000, "the backlog of a group that ends is refused");
 }
 
 /// A peer that is never heard of lags in every group; what is kept for it is bounded for all of them together, and the oldest goes first.

@@ -97,7 +97,7 @@ fn start_by_hand(host: &RaftHost, name: &str, ledger: &Arc<Ledger>) -> (Node, Ar
         disable_cli: options.disable_cli,
         read_index_timeout_ms: 2000,
         status,
-        credit: Arc::clone(&inner.lanes[0].0.credit),
+        credit: Arc::clone(&inner.lanes[0].0.credit[0]),
         control: inner.lanes[0].0.control.clone(),
     };
     leads.pass();
