@@ -268,6 +268,8 @@ struct Failing {
     fail: Arc<AtomicBool>,
     /// The disk is full.
     full: Arc<AtomicBool>,
+    /// Writes for which there is space all the same.
+    spared: Arc<AtomicU64>,
     /// Writes that were turned away because of that.
     turned_away: Arc<AtomicU64>,
     /// The writes of group `g` break a rule.
@@ -294,7 +296,9 @@ impl LogStorage for Failing {
         if self.fail.load(Ordering::SeqCst) {
             return Err(StorageError::Poisoned("the disk is gone".into()));
         }
-        if self.full.load(Ordering::SeqCst) {
+        let spare = |left: u64| left.checked_sub(1);
+        let spared = || self.spared.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spare).is_ok();
+        if self.full.load(Ordering::SeqCst) && !spared() {
             self.turned_away.fetch_add(1, Ordering::SeqCst);
             return Err(StorageError::NoRoom("for a while".into()));
         }
@@ -413,6 +417,47 @@ fn a_write_that_finds_the_disk_full_is_done_when_there_is_space() {
         member.host.shutdown();
         assert_eq!(member.applied.entries.lock().len(), if shut_down { 1 } else { 3 });
     }
+}
+
+/// Shows rule R1: a disk that is much slower than its lane. However long that lasts, what was taken and has no outcome stays bounded: a
+/// write makes room for about as much as it held.
+#[test]
+fn a_slow_disk_holds_back_what_is_taken_in() {
+    let (full, spared) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut options = memory_options(&Network::new(), "127.0.0.1:1");
+    let storage = Box::new(Failing { full: full.clone(), spared: spared.clone(), ..Failing::default() });
+    options.store = StoreOptions::Custom { storage, blank: true };
+    (options.lanes, options.fsm_workers, options.fuse_net, options.disk_ring_size) = (1, 1, false, 16);
+    (options.max_queued_bytes, options.max_write_bytes) = (1 << 20, 64 << 10);
+    let mut node_options = quick(&"127.0.0.1:1".parse().expect("conf"));
+    node_options.disk_stall_timeout_ms = 3_600_000;
+    let member = start_member(options, node_options);
+    eventually("leads", || member.node.is_leader().then_some(()));
+    member.node.propose("fine").wait(LIMIT).expect("applied");
+    full.store(true, Ordering::SeqCst);
+    let (done, mut taken) = (Arc::new(AtomicU64::new(0)), 0);
+    for _ in 0..24 {
+        spared.store(1, Ordering::SeqCst);
+        eventually("nothing more is taken", || {
+            let before = taken;
+            for _ in 0..64 {
+                let of_task = Arc::clone(&done);
+                let task = Task::with_closure(vec![1; 64 << 10], move |outcome| {
+                    of_task.fetch_add(u64::from(outcome.is_ok()), Ordering::SeqCst);
+                });
+                taken += u64::from(member.node.apply(task).is_ok());
+                let open = taken - done.load(Ordering::SeqCst);
+                assert!(
+                    open <= 384,
+                    "the turns in the ring and a few more; {open} of {taken} tasks are open"
+                );
+            }
+            (taken == before && spared.load(Ordering::SeqCst) == 0).then_some(())
+        });
+    }
+    full.store(false, Ordering::SeqCst);
+    eventually("all are applied", || (done.load(Ordering::SeqCst) == taken).then_some(()));
+    member.host.shutdown();
 }
 
 #[test]
