@@ -51,6 +51,8 @@ pub fn connect(server: usize, child: &mut Child) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(5));
     }
     let link = link(server);
+    // The system takes away the network of a process that has ended in its own time; that of an earlier attack may still be there.
+    let _ = ip(&["link", "del", &link]);
     ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
     ip(&["link", "set", &link, "master", BRIDGE, "up"])?;
     let stdin = child.stdin.as_mut().ok_or("a server without stdin")?;
