@@ -19,7 +19,7 @@ use ringraft_proto::{class, protobuf};
 use ringraft_storage::GroupOpening;
 
 use crate::error::StartError;
-use crate::host_options::TransportOptions;
+use crate::host::options::TransportOptions;
 use crate::rpc::client::{RpcClient, RpcClientOptions, RpcError, RpcResult};
 use crate::rpc::group_state::MAX_GROUPS;
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence};
+use crate::thread::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, fence};
 
 /// Tasks below this are bounded by the slots of the rings, and cost callers no atomic here: 16 MiB in 16,384 slots.
 const COUNTED_FROM: usize = 1024;

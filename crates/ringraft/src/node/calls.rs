@@ -13,11 +13,11 @@ use ringraft_core::{
 };
 use ringraft_ring::TryPublishError;
 
-use crate::completion::{Applied, ApplyError, ApplyResult, Completion};
-use crate::future::{Promise, Waiter, promise};
 use crate::handler::{CallResult, Control, LaneEvent, NodeCall, ReadEvent};
 use crate::node::Node;
-use crate::pipeline::on_host_thread;
+use crate::task::completion::{Applied, ApplyError, ApplyResult, Completion};
+use crate::task::promise::{Promise, Waiter, promise};
+use crate::thread::on_host_thread;
 
 /// How long a call waits for room in the owner's ring for control before it is refused as busy.
 const CONTROL_WAIT: Duration = Duration::from_secs(1);

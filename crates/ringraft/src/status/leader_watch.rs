@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringraft_core::{PeerId, RaftError, Status};
 
-use crate::future::{Promise, Waiter, promise};
+use crate::task::promise::{Promise, Waiter, promise};
 
 /// The leader, or why the node will never know one.
 pub(crate) type KnownLeader = Result<PeerId, Status>;

@@ -6,7 +6,7 @@
 use std::io;
 
 use crate::error::StartError;
-use crate::host_options::{HostOptions, StoreOptions, TransportOptions};
+use crate::host::options::{HostOptions, StoreOptions, TransportOptions};
 
 /// Descriptors for whatever else is open: peers, the loops' own, the directory and its lock, standard streams, and what the
 /// program around the host has open.

@@ -1,5 +1,19 @@
 //! The owner of a lane's groups (SOFAJRaft's `LogEntryAndClosureHandler`, and everything that runs under its node lock).
 
+mod calls;
+mod campaigns;
+mod effects;
+mod group;
+mod inspect;
+mod life;
+mod peer_table;
+mod reply_table;
+mod room;
+mod silent_peers;
+mod tails;
+mod timer_queue;
+mod waiting_calls;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,20 +25,19 @@ use ringraft_net::{Endpoint, RequestContext, Transport};
 use ringraft_storage::StorageError;
 use rustc_hash::FxHashSet;
 
-use crate::completion::ApplyError;
-use crate::handler::campaigns::{Campaigns, Gap};
-use crate::handler::effects::fail;
-use crate::handler::group::Group;
-use crate::handler::peer_table::{PeerTable, unpack};
-use crate::handler::reply_table::{ReplyTable, Waiting};
-use crate::handler::room::Rooms;
-use crate::handler::silent_peers::SilentPeers;
-use crate::handler::tails::Tails;
-use crate::handler::timer_queue::TimerQueue;
+use crate::handler::log_entry_and_closure::campaigns::{Campaigns, Gap};
+use crate::handler::log_entry_and_closure::group::Group;
+use crate::handler::log_entry_and_closure::peer_table::{PeerTable, unpack};
+use crate::handler::log_entry_and_closure::reply_table::{ReplyTable, Waiting};
+use crate::handler::log_entry_and_closure::room::Rooms;
+use crate::handler::log_entry_and_closure::silent_peers::SilentPeers;
+use crate::handler::log_entry_and_closure::tails::Tails;
+use crate::handler::log_entry_and_closure::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
 };
-use crate::task_credit::cost;
+use crate::task::completion::ApplyError;
+use crate::task::credit::cost;
 
 /// Bounds of one lane's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +91,9 @@ impl LaneLimits {
 }
 
 #[derive(Default)]
-pub(super) struct Slot {
-    pub(super) generation: u32,
-    pub(super) group: Option<Box<Group>>,
+struct Slot {
+    generation: u32,
+    group: Option<Box<Group>>,
 }
 
 /// Owns every node of one lane. The loop (or the simulator) gives it events, progress and ticks, and carries out its
@@ -89,33 +102,33 @@ pub(super) struct Slot {
 /// A turn begins with [`begin_turn`](LogEntryAndClosureHandler::begin_turn). After any of its inputs, call [`end_turn`](LogEntryAndClosureHandler::end_turn) once, then hand the output on in this order:
 /// replies and sends, flush, then disk, state-machine tasks and reads.
 pub struct LogEntryAndClosureHandler {
-    pub(super) lane: u16,
-    pub(super) limits: LaneLimits,
-    pub(super) transport: Arc<dyn Transport>,
+    lane: u16,
+    limits: LaneLimits,
+    transport: Arc<dyn Transport>,
     /// Rule O1: nobody else reaches these nodes, so that no lock stands between a question and the step that follows from it.
-    pub(super) slots: Vec<Slot>,
-    pub(super) free: Vec<u32>,
-    pub(super) peers: PeerTable,
-    pub(super) replies: ReplyTable,
-    pub(super) silent_peers: SilentPeers,
-    pub(super) timers: TimerQueue,
-    pub(super) campaigns: Campaigns,
-    pub(super) gap: Gap,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    peers: PeerTable,
+    replies: ReplyTable,
+    silent_peers: SilentPeers,
+    timers: TimerQueue,
+    campaigns: Campaigns,
+    gap: Gap,
     /// Groups and peers (by number) whose entries wait for room on the link to a host.
-    pub(super) waiting_for_links: FxHashSet<(GroupHandle, u16)>,
+    waiting_for_links: FxHashSet<(GroupHandle, u16)>,
     /// Slots of groups that something happened to in this turn, each once.
-    pub(super) touched: Vec<u32>,
+    touched: Vec<u32>,
     /// Those of the turn before.
-    pub(super) touched_before: Vec<u32>,
+    touched_before: Vec<u32>,
     /// Room of the workers, and what waits for it.
-    pub(super) rooms: Rooms,
+    rooms: Rooms,
     /// What the groups keep of their logs in memory.
-    pub(super) tails: Tails,
+    tails: Tails,
     /// The effects of one step; reused.
-    pub(super) fx: Effects,
+    fx: Effects,
     /// Why the log store takes nothing any more.
-    pub(super) store_failed: Option<Status>,
-    pub(super) stopping: bool,
+    store_failed: Option<Status>,
+    stopping: bool,
 }
 
 impl LogEntryAndClosureHandler {
@@ -269,13 +282,13 @@ impl LogEntryAndClosureHandler {
 
     /// A task from the ring of `worker`, which is its group's. It tells the caller when the group is gone.
     #[inline]
-    pub(super) fn on_apply(&mut self, now: Time, worker: u16, task: ApplyEvent, out: &mut LaneOutput) {
+    fn on_apply(&mut self, now: Time, worker: u16, task: ApplyEvent, out: &mut LaneOutput) {
         let handle = task.handle;
         let limits = self.limits;
         let Some(group) = self.group(handle) else {
             // No worker knows the group any more: any that has room can say so.
             self.rooms.count_task(worker, cost(task.data.len()));
-            fail(out, worker, handle, vec![task.done], ApplyError::Shutdown);
+            out.fail(worker, handle, vec![task.done], ApplyError::Shutdown);
             return;
         };
         if task.expected_term != 0 && task.expected_term != group.node().term() {
@@ -283,7 +296,7 @@ impl LogEntryAndClosureHandler {
                 ApplyError::TermMismatch { expected: task.expected_term, actual: group.node().term() };
             let worker = group.worker;
             self.rooms.count_task(worker, cost(task.data.len()));
-            fail(out, worker, handle, vec![task.done], error);
+            out.fail(worker, handle, vec![task.done], error);
             return;
         }
         if group.turn_tasks >= limits.group_turn_tasks {
@@ -384,7 +397,7 @@ impl LogEntryAndClosureHandler {
     // --- slots ---
 
     #[inline]
-    pub(super) fn group(&mut self, handle: GroupHandle) -> Option<&mut Group> {
+    fn group(&mut self, handle: GroupHandle) -> Option<&mut Group> {
         let slot = self.slots.get_mut(handle.slot as usize)?;
         // Rule O2: what was meant for an earlier life of the slot finds no group; it would speak of another log.
         if slot.generation != handle.generation || handle.lane != self.lane {
@@ -398,12 +411,12 @@ impl LogEntryAndClosureHandler {
         entry.group.as_ref().map(|group| group.handle)
     }
 
-    pub(super) fn handles(&self) -> Vec<GroupHandle> {
+    fn handles(&self) -> Vec<GroupHandle> {
         self.slots.iter().filter_map(|slot| slot.group.as_ref().map(|group| group.handle)).collect()
     }
 
     #[inline]
-    pub(super) fn touch(&mut self, handle: GroupHandle) {
+    fn touch(&mut self, handle: GroupHandle) {
         if let Some(group) = self.slots[handle.slot as usize].group.as_deref_mut()
             && !group.touched
         {

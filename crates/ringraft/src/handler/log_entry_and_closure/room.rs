@@ -13,10 +13,9 @@ use std::collections::VecDeque;
 
 use ringraft_core::{Input, Mutant, Time};
 
-use crate::completion::ApplyError;
-use crate::handler::effects::fail;
 use crate::handler::{ApplyEvent, GroupHandle, LaneOutput, LogEntryAndClosureHandler};
-use crate::task_credit::cost;
+use crate::task::completion::ApplyError;
+use crate::task::credit::cost;
 
 /// How many steps it takes at least to use up the bytes of a worker. More than one: a group that has much to apply leaves some to those
 /// who come next.
@@ -204,7 +203,7 @@ impl LogEntryAndClosureHandler {
         if group.backlog.len() >= limit {
             debug_assert!(false, "more tasks were given than there is room for");
             self.rooms.count_task(worker, cost(task.data.len()));
-            fail(out, worker, handle, vec![task.done], ApplyError::Busy);
+            out.fail(worker, handle, vec![task.done], ApplyError::Busy);
             return;
         }
         group.backlog.push_back(task);

@@ -1,183 +1,27 @@
 //! The handle through which callers use one replica (SOFAJRaft's `Node`).
 
+pub(crate) mod calls;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
 use ringraft_core::{
     ConfigurationEntry, GroupId, LogIndex, NodeDescription, NodeState, PeerId, RaftError, Status, Term,
 };
 use ringraft_ring::{Producer, TryPublishError};
 
-use crate::completion::{ApplyError, ApplyResult, Completion, Deliveries};
-use crate::future::{Expiry, ProposeFuture, promise};
 use crate::handler::{ApplyEvent, Control, GroupHandle, LaneEvent};
-use crate::leader_watch::{KnownLeader, LeaderFuture, LeaderWatch};
 use crate::options::ApplyTaskMode;
-use crate::pipeline::{now, on_host_thread};
-use crate::read_deadlines::ReadDeadlines;
+use crate::status::NodeStatus;
+use crate::status::leader_watch::LeaderFuture;
 use crate::task::Task;
-use crate::task_credit::{Closed, TaskCredit, cost};
-
-const STATES: [NodeState; 7] = [
-    NodeState::Leader,
-    NodeState::Transferring,
-    NodeState::Candidate,
-    NodeState::Follower,
-    NodeState::Error,
-    NodeState::Uninitialized,
-    NodeState::Shutdown,
-];
-
-fn state_from_byte(byte: u8) -> NodeState {
-    STATES.get(usize::from(byte)).copied().unwrap_or(NodeState::Error)
-}
-
-fn state_to_byte(state: NodeState) -> u8 {
-    STATES.iter().position(|known| *known == state).map_or(u8::MAX, |position| position as u8)
-}
-
-/// What the owner of a group last said about it. Written by the owner at the end of a turn (`applied` by the state-machine
-/// worker), read by anybody: values may be a turn old, and need not belong to the same moment.
-#[derive(Debug)]
-pub struct NodeStatus {
-    state: AtomicU8,
-    term: AtomicU64,
-    last_log: AtomicU64,
-    stable: AtomicU64,
-    committed: AtomicU64,
-    applied: AtomicU64,
-    /// Index of the configuration that removed the node, as it knows; 0 for none.
-    removed: AtomicU64,
-    has_leader: AtomicBool,
-    leader: RwLock<Option<PeerId>>,
-    leader_watch: LeaderWatch,
-    configuration: RwLock<ConfigurationEntry>,
-    error: RwLock<Option<Status>>,
-    read_deadlines: ReadDeadlines,
-}
-
-/// The numbers of a [`NodeStatus`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StatusNumbers {
-    pub(crate) state: NodeState,
-    pub(crate) term: Term,
-    pub(crate) last_log: LogIndex,
-    pub(crate) stable: LogIndex,
-    pub(crate) committed: LogIndex,
-    pub(crate) removed: LogIndex,
-}
-
-impl Default for NodeStatus {
-    fn default() -> NodeStatus {
-        NodeStatus {
-            state: AtomicU8::new(state_to_byte(NodeState::Uninitialized)),
-            term: AtomicU64::new(0),
-            last_log: AtomicU64::new(0),
-            stable: AtomicU64::new(0),
-            committed: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
-            removed: AtomicU64::new(0),
-            has_leader: AtomicBool::new(false),
-            leader: RwLock::new(None),
-            leader_watch: LeaderWatch::default(),
-            configuration: RwLock::default(),
-            error: RwLock::new(None),
-            read_deadlines: ReadDeadlines::default(),
-        }
-    }
-}
-
-impl NodeStatus {
-    pub(crate) fn publish(
-        &self,
-        numbers: StatusNumbers,
-        leader: Option<&PeerId>,
-        configuration: &ConfigurationEntry,
-    ) {
-        self.term.store(numbers.term, Ordering::Relaxed);
-        self.last_log.store(numbers.last_log, Ordering::Relaxed);
-        self.stable.store(numbers.stable, Ordering::Relaxed);
-        self.committed.store(numbers.committed, Ordering::Relaxed);
-        self.removed.store(numbers.removed, Ordering::Relaxed);
-        // Only the owner writes, so that it may compare without the lock of writers.
-        if *self.configuration.read() != *configuration {
-            *self.configuration.write() = configuration.clone();
-        }
-        let new_leader = self.leader.read().as_ref() != leader;
-        if new_leader {
-            *self.leader.write() = leader.cloned();
-            self.has_leader.store(leader.is_some(), Ordering::Relaxed);
-        }
-        // Last: who sees the new state sees the term that belongs to it.
-        let before = self.swap_state(numbers.state);
-        if new_leader || before != numbers.state {
-            self.tell_watch();
-        }
-    }
-
-    pub(crate) fn set_state(&self, state: NodeState) {
-        if self.swap_state(state) != state {
-            self.tell_watch();
-        }
-    }
-
-    fn swap_state(&self, state: NodeState) -> NodeState {
-        let before = self.state();
-        self.state.store(state_to_byte(state), Ordering::Release);
-        before
-    }
-
-    /// Tells those who wait for a leader, when there is something to tell.
-    fn tell_watch(&self) {
-        if let Some(outcome) = self.known_leader() {
-            self.leader_watch.tell(&outcome);
-        }
-    }
-
-    /// The leader that the node knows, or why it will never know one; `None` while it may yet.
-    fn known_leader(&self) -> Option<KnownLeader> {
-        match self.state() {
-            NodeState::Shutdown => Some(Err(Status::new(RaftError::NodeShutdown, "the node has stopped"))),
-            NodeState::Error => {
-                let unknown = || Status::new(RaftError::BadNode, "the node has failed");
-                Some(Err(self.error().unwrap_or_else(unknown)))
-            }
-            _ => self.leader().map(Ok),
-        }
-    }
-
-    pub(crate) fn set_applied(&self, index: LogIndex) {
-        self.applied.store(index, Ordering::Release);
-    }
-
-    /// Remembers the first error.
-    pub(crate) fn set_error(&self, status: &Status) {
-        self.error.write().get_or_insert_with(|| status.clone());
-    }
-
-    /// Reads that futures wait for.
-    pub(crate) fn read_deadlines(&self) -> &ReadDeadlines {
-        &self.read_deadlines
-    }
-
-    pub(crate) fn state(&self) -> NodeState {
-        state_from_byte(self.state.load(Ordering::Acquire))
-    }
-
-    pub(crate) fn leader(&self) -> Option<PeerId> {
-        if !self.has_leader.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.leader.read().clone()
-    }
-
-    pub(crate) fn error(&self) -> Option<Status> {
-        self.error.read().clone()
-    }
-}
+use crate::task::completion::{ApplyError, ApplyResult, Completion, Deliveries};
+use crate::task::credit::{Closed, TaskCredit, cost};
+use crate::task::promise::{Expiry, promise};
+use crate::task::propose_future::ProposeFuture;
+use crate::thread::clock::now;
+use crate::thread::on_host_thread;
 
 /// What stays the same for all handles of one node.
 #[derive(Debug)]
@@ -450,8 +294,7 @@ impl Node {
 
     /// As [`wait_for_leader`](Node::wait_for_leader), as a future and without a time-out of its own.
     pub fn leader_elected(&self) -> LeaderFuture {
-        let status = &self.shared.status;
-        LeaderFuture::new(status.leader_watch.wait(|| status.known_leader()))
+        self.shared.status.leader_elected()
     }
 
     /// Whether it asks nobody for votes, because nobody else has one, and will lead as soon as its own is durable.
@@ -468,39 +311,39 @@ impl Node {
     /// one it is the initial configuration at 0/0; members that were forced upon this replica stand at the end of its log as it was
     /// then.
     pub fn configuration(&self) -> ConfigurationEntry {
-        self.shared.status.configuration.read().clone()
+        self.shared.status.configuration()
     }
 
     /// Index of the committed configuration that no longer names this replica, when it knows that it was removed. It campaigns and
     /// asks for votes no more, also after a restart, until a newer configuration names it: stop it with
     /// [`RaftHost::stop_group`](crate::RaftHost::stop_group), or add it again.
     pub fn removed_at(&self) -> Option<LogIndex> {
-        Some(self.shared.status.removed.load(Ordering::Relaxed)).filter(|index| *index > 0)
+        self.shared.status.removed_at()
     }
 
     /// The latest term that this node has seen.
     pub fn term(&self) -> Term {
-        self.shared.status.term.load(Ordering::Relaxed)
+        self.shared.status.term()
     }
 
     /// Index of the last entry of the log, durable or not.
     pub fn last_log_index(&self) -> LogIndex {
-        self.shared.status.last_log.load(Ordering::Relaxed)
+        self.shared.status.last_log()
     }
 
     /// Index of the last durable entry.
     pub fn last_stable_index(&self) -> LogIndex {
-        self.shared.status.stable.load(Ordering::Relaxed)
+        self.shared.status.stable()
     }
 
     /// Index of the last entry known to be committed.
     pub fn last_committed_index(&self) -> LogIndex {
-        self.shared.status.committed.load(Ordering::Relaxed)
+        self.shared.status.committed()
     }
 
     /// Index of the last applied entry.
     pub fn last_applied_index(&self) -> LogIndex {
-        self.shared.status.applied.load(Ordering::Acquire)
+        self.shared.status.applied()
     }
 
     /// Why the node is in error state; `None` when it is not.

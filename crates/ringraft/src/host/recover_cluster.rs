@@ -10,8 +10,8 @@ use ringraft_core::{
 use ringraft_storage::{GroupWrite, StorageError, WriteBatch};
 
 use crate::error::StartError;
-use crate::host_options::{HostOptions, StartMode, StoreOptions};
-use crate::store;
+use crate::host::options::{HostOptions, StartMode, StoreOptions};
+use crate::host::store;
 
 /// Terms that a recovered group leaps ahead at most.
 const LEAP: u64 = 1 << 16;

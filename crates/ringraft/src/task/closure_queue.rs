@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ringraft_core::{LogIndex, Mutant, Term};
 
-use crate::completion::Completion;
+use crate::task::completion::Completion;
 
 /// Completions of consecutive entries.
 #[derive(Debug)]
@@ -82,11 +82,11 @@ impl ClosureQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::completion::SinkId;
+    use crate::task::completion::SinkId;
     use std::sync::Arc;
 
     struct Nobody;
-    impl crate::completion::CompletionSink for Nobody {
+    impl crate::task::completion::CompletionSink for Nobody {
         fn complete(&self, _: u64, _: Result<&crate::Applied, &crate::ApplyError>) {}
     }
 

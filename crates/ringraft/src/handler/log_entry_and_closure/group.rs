@@ -5,16 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ringraft_core::{
-    ChunkBuilder, Effects, Input, Mutant, NodeImpl, NodeState, ProposeError, Proposed, RaftError, Status,
-    Term, Time,
+    CallOutcome, ChunkBuilder, Effects, Input, Mutant, NodeImpl, NodeState, ProposeError, Proposed,
+    RaftError, Status, Term, Time,
 };
 use ringraft_storage::GroupKey;
 
-use crate::closure_queue::ClosureQueue;
-use crate::completion::Completion;
-use crate::handler::calls::Calls;
-use crate::handler::{ApplyEvent, GroupHandle, GroupProgress, SharedNames};
-use crate::node::{NodeStatus, StatusNumbers};
+use crate::handler::log_entry_and_closure::waiting_calls::WaitingCalls;
+use crate::handler::{ApplyEvent, FsmTask, GroupHandle, GroupProgress, SharedNames};
+use crate::status::{NodeStatus, StatusNumbers};
+use crate::task::closure_queue::ClosureQueue;
+use crate::task::completion::Completion;
+use crate::thread::panic_text;
 
 /// A group in its lane.
 pub(super) struct Group {
@@ -30,7 +31,7 @@ pub(super) struct Group {
     /// The state machine was told of the panic.
     panic_reported: bool,
     pub(super) closures: ClosureQueue,
-    pub(super) calls: Calls,
+    pub(super) calls: WaitingCalls,
     /// Tasks of this turn, on their way into one proposal.
     pub(super) tasks: PendingTasks,
     /// Tasks that this turn has taken.
@@ -120,7 +121,7 @@ impl Group {
             panicked: None,
             panic_reported: false,
             closures: ClosureQueue::default(),
-            calls: Calls::default(),
+            calls: WaitingCalls::default(),
             tasks: PendingTasks::default(),
             turn_tasks: 0,
             backlog: VecDeque::new(),
@@ -259,6 +260,15 @@ impl Group {
         }
     }
 
+    /// Ends calls as the node says.
+    pub(super) fn end_outcomes(
+        &mut self,
+        outcomes: impl Iterator<Item = CallOutcome>,
+        tasks: &mut Vec<FsmTask>,
+    ) {
+        self.calls.end(self.handle, self.node.leader_id(), outcomes, tasks);
+    }
+
     /// Tells the node how far disk and state machine are. Calls back after each input that the node took.
     pub(super) fn take_progress(&mut self) -> (Option<Input>, Option<Input>) {
         let (stable, applied) = self.progress.values();
@@ -319,13 +329,4 @@ impl Group {
         self.status.set_state(NodeState::Shutdown);
         self.status.read_deadlines().close();
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
 }

@@ -9,13 +9,12 @@ use ringraft_core::{
 use ringraft_net::RequestContext;
 use ringraft_proto::RequestKind;
 
-use crate::completion::{ApplyError, Completion};
-use crate::handler::calls::end_outcomes;
-use crate::handler::group::Group;
-use crate::handler::peer_table::pack;
+use crate::handler::log_entry_and_closure::group::Group;
+use crate::handler::log_entry_and_closure::peer_table::pack;
 use crate::handler::{
     DiskWrite, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OutReply, OutSend, ReadTask,
 };
+use crate::task::completion::ApplyError;
 
 impl LogEntryAndClosureHandler {
     pub(super) fn step(&mut self, now: Time, handle: GroupHandle, input: Input, out: &mut LaneOutput) {
@@ -78,7 +77,7 @@ impl LogEntryAndClosureHandler {
                 metrics::counter!("apply-task-overload-times").increment(completions.len() as u64);
             }
             let worker = group.worker;
-            fail(out, worker, handle, completions, error);
+            out.fail(worker, handle, completions, error);
         }
         self.absorb(handle, &mut fx, out);
         self.fx = fx;
@@ -195,7 +194,7 @@ impl LogEntryAndClosureHandler {
                 event => FsmTask::Event { handle, event },
             });
         }
-        end_outcomes(group, handle, fx.calls.drain(..), tasks);
+        group.end_outcomes(fx.calls.drain(..), tasks);
         if let Some(status) = fx.abandoned.take() {
             let stay = Mutant::D23ClosuresOutliveLeadership.is_active();
             let completions = if stay { Vec::new() } else { group.closures.take_all() };
@@ -223,32 +222,11 @@ impl LogEntryAndClosureHandler {
             out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
         }
         if !completions.is_empty() {
-            fail(out, worker, handle, completions, ApplyError::Unknown(status.clone()));
+            out.fail(worker, handle, completions, ApplyError::Unknown(status.clone()));
         }
         if group.report_panic() {
             out.fsm[usize::from(worker)].push(FsmTask::Event { handle, event: FsmEvent::Error(status) });
         }
-    }
-}
-
-/// Completes tasks with an error, on their worker.
-pub(super) fn fail(
-    out: &mut LaneOutput,
-    worker: u16,
-    handle: GroupHandle,
-    completions: Vec<Completion>,
-    error: ApplyError,
-) {
-    if let Some(tasks) = out.fsm.get_mut(usize::from(worker)) {
-        // Refusals of one turn often come in a row.
-        if let Some(FsmTask::Fail { handle: last, completions: before, error: same }) = tasks.last_mut()
-            && *last == handle
-            && *same == error
-        {
-            before.extend(completions);
-            return;
-        }
-        tasks.push(FsmTask::Fail { handle, completions, error });
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringraft_core::{ChunkKind, EntryChunk, LogIndex, RaftError, Status, Term};
 
-use crate::closure_queue::ClosureBatch;
+use crate::task::closure_queue::ClosureBatch;
 
 /// One committed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ pub(crate) fn now() -> Time {
 }
 
 /// From now until `at`.
-pub(super) fn until(at: Time) -> Duration {
+pub(crate) fn until(at: Time) -> Duration {
     Duration::from_micros(at.since(now()))
 }
 

@@ -2,15 +2,14 @@
 
 use ringraft_core::{Input, NodeImpl, NodeState, RaftError, RaftResponse, Status, Time};
 
-use crate::completion::ApplyError;
-use crate::future::Promise;
-use crate::handler::effects::fail;
-use crate::handler::group::Group;
 use crate::handler::log_entry_and_closure::Slot;
+use crate::handler::log_entry_and_closure::group::Group;
 use crate::handler::{
     Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup, OutReply,
 };
-use crate::task_credit::cost;
+use crate::task::completion::ApplyError;
+use crate::task::credit::cost;
+use crate::task::promise::Promise;
 
 impl LogEntryAndClosureHandler {
     pub(super) fn on_control(&mut self, now: Time, control: Control, out: &mut LaneOutput) {
@@ -108,8 +107,7 @@ impl LogEntryAndClosureHandler {
                 self.rooms.backlog_ends(worker, held.len());
                 let bytes = held.iter().map(|task| cost(task.data.len())).sum();
                 self.rooms.count_task(worker, bytes);
-                fail(
-                    out,
+                out.fail(
                     worker,
                     handle,
                     held.into_iter().map(|task| task.done).collect(),
@@ -133,7 +131,7 @@ impl LogEntryAndClosureHandler {
             let left = group.closures.take_all();
             if !left.is_empty() {
                 let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
-                fail(out, group.worker, handle, left, ApplyError::Unknown(status));
+                out.fail(group.worker, handle, left, ApplyError::Unknown(status));
             }
             group.publish_shutdown();
             out.fsm[usize::from(group.worker)].push(FsmTask::Close { handle, answer });

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use ringraft_core::{LogIndex, PeerId, RaftError, Status, Term};
 
-use crate::future::Promise;
+use crate::task::promise::Promise;
 
 /// A task was committed and applied by the state machine of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! What users implement (SOFAJRaft's `StateMachine`).
 
+pub(crate) mod iterator;
+
 use ringraft_core::{ConfigurationEntry, PeerId, Status, Term};
 
-use crate::iterator::Iterator;
+use crate::state_machine::iterator::Iterator;
 
 /// Whom this node follows or followed, and why (SOFAJRaft's `LeaderChangeContext`).
 #[derive(Clone, Debug, PartialEq, Eq)]

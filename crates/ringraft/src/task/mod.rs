@@ -1,9 +1,15 @@
-//! What callers hand to a group (SOFAJRaft's `Task`).
+//! What callers hand to a group (SOFAJRaft's `Task`), and how they hear what became of it.
+
+pub(crate) mod closure_queue;
+pub(crate) mod completion;
+pub(crate) mod credit;
+pub(crate) mod promise;
+pub(crate) mod propose_future;
 
 use bytes::Bytes;
 use ringraft_core::Term;
 
-use crate::completion::{ApplyResult, Completion};
+use crate::task::completion::{ApplyResult, Completion};
 
 /// A command for the state machines of a group, and where its outcome goes.
 #[derive(Debug)]

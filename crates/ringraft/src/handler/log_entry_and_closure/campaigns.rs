@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use ringraft_core::{Input, Time};
 
-use crate::handler::group::Group;
+use crate::handler::log_entry_and_closure::group::Group;
 use crate::handler::{GroupHandle, LaneOutput, LogEntryAndClosureHandler};
 
 /// A campaign that finds no turn is due again after so many election time-outs, at the end of the line.

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use ringraft_core::{RaftError, Status, Time};
 
-use crate::completion::{ApplyError, ApplyResult};
-use crate::future::Expiry;
+use crate::task::completion::{ApplyError, ApplyResult};
+use crate::task::promise::Expiry;
 
 /// No read waits.
 const NEVER: u64 = u64::MAX;
@@ -123,8 +123,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::completion::Applied;
-    use crate::future::{Promise, Waiter, promise};
+    use crate::task::completion::Applied;
+    use crate::task::promise::{Promise, Waiter, promise};
 
     fn add(reads: &ReadDeadlines, clock: fn() -> Time) -> (bool, Promise<ApplyResult>, Waiter<ApplyResult>) {
         let (promise, waiter) = promise();

@@ -1,10 +1,16 @@
 //! The host: a fixed set of threads that runs any number of groups.
 
 mod blank;
+mod bootstrap_question;
+pub(crate) mod descriptors;
 mod groups;
 mod network;
+pub(crate) mod options;
+pub(crate) mod recover_cluster;
+pub(crate) mod service;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,24 +22,24 @@ use ringraft_core::{GroupId, NodeDescription, PeerId, Status};
 use ringraft_net::Transport;
 use ringraft_ring::{Consumer, Producer, Wake, ring};
 
-use crate::bootstrap_question::BootstrapQuestion;
-use crate::cluster_gate::ClusterGate;
-use crate::completion::{CompletionSink, SinkId};
-use crate::descriptors;
 use crate::error::StartError;
-use crate::future::{Waiter, promise};
 use crate::handler::{Control, LaneEvent, LogEntryAndClosureHandler};
+use crate::host::bootstrap_question::BootstrapQuestion;
 use crate::host::network::{check_listening, open_network};
-use crate::host_options::{HostOptions, StoreOptions};
+use crate::host::options::{HostOptions, StoreOptions};
+use crate::host::store::Opened;
+use crate::identity::cluster_gate::ClusterGate;
 use crate::node::Node;
 use crate::pipeline::{
     DiskEvent, DiskLoop, FsmLoop, LaneLoop, LaneParts, LaneRings, LaneShared, NetThread, NetWaker, ReadLoop,
-    Running, StoreWatch, Threads, lane_rings, on_host_thread,
+    Running, StoreWatch, Threads, lane_rings,
 };
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, SinkRings, UserProcessors};
-use crate::store::{self, Opened};
-use crate::sync::{Mutex, Ordering};
+use crate::task::completion::{CompletionSink, SinkId};
+use crate::task::promise::{Waiter, promise};
+use crate::thread::on_host_thread;
+use crate::thread::sync::{Mutex, Ordering};
 use blank::remember_on_disk;
 pub use groups::GroupStart;
 
@@ -351,7 +357,7 @@ impl Inner {
     fn control<T>(
         &self,
         lane: u16,
-        make: impl FnOnce(crate::future::Promise<T>) -> Control,
+        make: impl FnOnce(crate::task::promise::Promise<T>) -> Control,
     ) -> Option<Waiter<T>> {
         let (answer, waiter) = promise();
         let event = LaneEvent::Control(Box::new(make(answer)));

@@ -10,7 +10,7 @@ use ringraft_storage::{
 };
 
 use crate::error::{StartError, os_error};
-use crate::host_options::{HostOptions, StartMode, StoreOptions};
+use crate::host::options::{HostOptions, StartMode, StoreOptions};
 
 /// A store, and how it began.
 pub(crate) struct Opened {
