@@ -1,92 +1,29 @@
 //! `ringraft bench`: starts the nodes, loads them, adds up.
 
+mod args;
+mod load;
+pub mod node;
+mod reads;
+mod remote;
+mod stages;
+
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
 use ringraft::{HostOptions, PeerId, RaftHost, TransportOptions};
 use ringraft_net::inproc::Network;
 use serde_json::{Value, json};
 
-use super::bench_node::{
-    Store, Times, measure_load, measure_reads, start_groups, start_host, store_options, wait_for_leaders,
+use self::args::{Client, Transport, summary};
+use self::load::Work;
+use self::node::{
+    Times, measure_load, measure_reads, start_groups, start_host, store_options, wait_for_leaders,
 };
-use super::bench_reads;
-use super::bench_remote;
-use super::load::{Reads, Work};
-use super::stages;
 use crate::demo::cluster::free_ports;
 use crate::exit::Exit;
 
-/// How the nodes reach each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Transport {
-    /// A process for each node, TCP on loopback
-    #[default]
-    Tcp,
-    /// All nodes in this process, frames through memory
-    Inproc,
-}
-
-/// Where the load comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Client {
-    /// The leader's own process proposes
-    #[default]
-    Embedded,
-    /// This process sends SETs to three AtomicServers through the routing client
-    Remote,
-}
-
-const EXAMPLE: &str = "Examples:
-  ringraft bench --window 1024                 throughput of one group, three processes, every commit fsynced
-  ringraft bench --window 1                    latency of one write at a time
-  ringraft bench --groups 512 --window 16      many groups on the same threads
-  ringraft bench --store memory --transport inproc   what the pipeline costs without disk and sockets
-  ringraft bench --reads log,quorum,lease,follower --window 1000   reads without an entry beside reads through the log
-
-writes_per_s and CPU add up all nodes; the percentiles are those of the busiest one.";
-
-/// Measures writes a second, latency and CPU of a cluster on this machine
-#[derive(Args, Debug, Clone)]
-#[command(after_help = EXAMPLE)]
-pub struct BenchArgs {
-    /// Raft groups
-    #[arg(long, default_value_t = 1)]
-    pub groups: usize,
-    /// Bytes of each write (with --client remote the size of a SET)
-    #[arg(long, default_value_t = 16)]
-    pub payload: usize,
-    /// Writes in flight a group
-    #[arg(long, default_value_t = 1024)]
-    pub window: usize,
-    /// Seconds of measuring
-    #[arg(long, default_value_t = 5.0)]
-    pub seconds: f64,
-    /// Seconds before measuring
-    #[arg(long, default_value_t = 2.0)]
-    pub warmup: f64,
-    /// Log store
-    #[arg(long, value_enum, default_value_t)]
-    pub store: Store,
-    /// Transport between the nodes
-    #[arg(long, value_enum, default_value_t)]
-    pub transport: Transport,
-    /// Replicas of each group, 1 to 7
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
-    pub nodes: u64,
-    /// Where the load comes from
-    #[arg(long, value_enum, default_value_t)]
-    pub client: Client,
-    /// Read instead of writing: these kinds, one after the other on the same cluster (window: reads in flight a group, and at
-    /// each follower)
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
-    pub reads: Vec<Reads>,
-    /// Print one JSON object as the last line
-    #[arg(long)]
-    pub json: bool,
-}
+pub use self::args::BenchArgs;
 
 /// Runs the bench and prints what came out.
 pub fn run(args: &BenchArgs) -> Exit {
@@ -100,13 +37,13 @@ pub fn run(args: &BenchArgs) -> Exit {
         return Exit::Usage.say("--reads needs a --window of at least 1");
     }
     let result = match (args.client, args.transport) {
-        (Client::Remote, _) => bench_remote::measure(args),
+        (Client::Remote, _) => remote::measure(args),
         (Client::Embedded, Transport::Tcp) => processes(args),
         (Client::Embedded, Transport::Inproc) => in_process(args),
     };
     match result {
         Ok(summary) if args.reads.is_empty() => print(args, &summary),
-        Ok(summary) => bench_reads::print(args, &summary),
+        Ok(summary) => reads::print(args, &summary),
         Err(error) => Exit::Failed.say(&error.to_string()),
     }
 }
@@ -122,17 +59,6 @@ fn print(args: &BenchArgs, summary: &Value) -> Exit {
     }
     let idle = args.window > 0 && summary["writes_per_s"].as_f64().unwrap_or(0.0) == 0.0;
     if idle { Exit::Failed.say("no write was done; see the errors above") } else { Exit::Fine }
-}
-
-/// The keys that every kind of run has in common.
-pub fn summary(args: &BenchArgs, system: &str, parts: Value) -> Value {
-    let mut all = json!({
-        "system": system, "groups": args.groups, "payload": args.payload, "window": args.window,
-    });
-    if let (Some(all), Value::Object(parts)) = (all.as_object_mut(), parts) {
-        all.extend(parts);
-    }
-    all
 }
 
 /// Kills what is left of the processes, whatever happens.
@@ -175,7 +101,7 @@ fn processes(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
         let line = output.lines().rfind(|l| l.starts_with('{')).ok_or("a node ended without a result")?;
         rows.push(serde_json::from_str::<Value>(line)?);
     }
-    Ok(if args.reads.is_empty() { add_up(args, &rows) } else { bench_reads::add_up(args, &rows) })
+    Ok(if args.reads.is_empty() { add_up(args, &rows) } else { reads::add_up(args, &rows) })
 }
 
 /// One summary of the lines of all nodes.
@@ -227,7 +153,7 @@ fn in_process(args: &BenchArgs) -> Result<Value, Box<dyn std::error::Error>> {
         add_up(args, &[row])
     } else {
         let phases = measure_reads(&nodes, args.window, args.payload, &args.reads, times);
-        bench_reads::add_up(args, &[json!({ "system": system, "phases": phases })])
+        reads::add_up(args, &[json!({ "system": system, "phases": phases })])
     };
     hosts.iter().for_each(RaftHost::shutdown);
     Ok(summary)

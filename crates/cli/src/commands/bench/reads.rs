@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::bench::{BenchArgs, summary};
+use super::args::{BenchArgs, summary};
 use crate::exit::Exit;
 
 /// One summary of the lines of all nodes, with one object for each kind of read.

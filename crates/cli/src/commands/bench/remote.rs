@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use ringraft_atomic::{AtomicClient, ClientOptions, Command, ReadMode};
 use serde_json::{Value, json};
 
-use super::bench::{BenchArgs, summary};
-use super::bench_node::cpu_seconds;
+use super::args::{BenchArgs, summary};
+use super::node::cpu_seconds;
 use crate::demo::cluster::{Cluster, ClusterOptions, SERVERS};
 use crate::signals::Interrupted;
 
