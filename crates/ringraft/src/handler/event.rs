@@ -13,12 +13,12 @@ use ringraft_core::{
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
 use ringraft_storage::{GroupKey, StorageError};
 
-use crate::closure_queue::ClosureBatch;
-use crate::completion::{ApplyError, Completion};
-use crate::future::Promise;
 use crate::handler::{FsmGroup, GroupHandle, GroupProgress, SharedNames};
-use crate::node::NodeStatus;
+use crate::status::NodeStatus;
 use crate::task::Task;
+use crate::task::closure_queue::ClosureBatch;
+use crate::task::completion::{ApplyError, Completion};
+use crate::task::promise::Promise;
 
 /// A task on its way to its owner.
 #[derive(Debug)]
@@ -399,6 +399,26 @@ impl LaneOutput {
     /// Whether a state-machine worker has taken all that it was given, and the disk too, which comes first.
     pub fn worker_has_room(&self, worker: usize) -> bool {
         self.disk_has_room() && self.fsm.get(worker).is_none_or(Vec::is_empty)
+    }
+
+    /// Completes tasks with an error, on their worker.
+    pub(crate) fn fail(
+        &mut self,
+        worker: u16,
+        handle: GroupHandle,
+        completions: Vec<Completion>,
+        error: ApplyError,
+    ) {
+        let Some(tasks) = self.fsm.get_mut(usize::from(worker)) else { return };
+        // Refusals of one turn often come in a row.
+        if let Some(FsmTask::Fail { handle: last, completions: before, error: same }) = tasks.last_mut()
+            && *last == handle
+            && *same == error
+        {
+            before.extend(completions);
+            return;
+        }
+        tasks.push(FsmTask::Fail { handle, completions, error });
     }
 
     /// Whether everything was handed on.

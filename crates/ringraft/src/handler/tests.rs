@@ -19,10 +19,10 @@ use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContex
 use ringraft_proto::OutFrame;
 use ringraft_storage::{LogStorage, MemoryLogStorage, StorageError};
 
-use crate::completion::{Applied, ApplyError, Completion, CompletionSink, SinkId};
 use crate::handler::*;
-use crate::iterator::Iterator;
 use crate::state_machine::StateMachine;
+use crate::state_machine::iterator::Iterator;
+use crate::task::completion::{Applied, ApplyError, Completion, CompletionSink, SinkId};
 
 /// Gives out links and sends nothing. Keeps what it is told of others.
 #[derive(Default)]
