@@ -101,3 +101,4 @@ impl GroupNames {
 pub type SharedNames = Arc<GroupNames>;
 
 pub(crate) use group::panic_text;
+pub(crate) use log_entry_and_closure::damage_of;

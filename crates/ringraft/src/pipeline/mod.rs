@@ -1,6 +1,7 @@
 //! The threads of a host and the thin loops that they run: ring → handler → next ring.
 
 mod clock;
+mod damage;
 mod disk;
 mod fsm;
 mod intake;
