@@ -230,6 +230,13 @@ pub enum Control {
         /// Which group.
         handle: GroupHandle,
     },
+    /// The store has met a record of a group that it cannot read back. Whoever asks learns it from the group.
+    Damaged {
+        /// The group in the store.
+        key: GroupKey,
+        /// What is wrong.
+        status: Status,
+    },
     /// Stop every group and take nothing more.
     Stop,
 }
@@ -243,6 +250,7 @@ impl fmt::Debug for Control {
             Control::Members { .. } => "Members",
             Control::Call { .. } => "Call",
             Control::WatchReads { .. } => "WatchReads",
+            Control::Damaged { .. } => "Damaged",
             Control::Stop => "Stop",
         })
     }

@@ -1,6 +1,7 @@
 //! Groups that begin and end in a lane: the owner's answers to the host.
 
 use ringraft_core::{Input, NodeImpl, NodeState, RaftError, RaftResponse, Status, Time};
+use ringraft_storage::GroupKey;
 
 use crate::handler::log_entry_and_closure::Slot;
 use crate::handler::log_entry_and_closure::group::Group;
@@ -41,7 +42,18 @@ impl LogEntryAndClosureHandler {
             Control::Call { handle, call, answer } => self.on_call(now, handle, call, answer, out),
             // The end of the turn arms the timer.
             Control::WatchReads { handle } => self.touch(handle),
+            Control::Damaged { key, status } => self.on_damage(now, key, status, out),
             Control::Stop => self.stop(now, out),
+        }
+    }
+
+    /// Rule P7: what this replica may have acknowledged it cannot give to anybody, so that from now on it neither votes nor counts. The log
+    /// of a group that is not here is looked at when it is started.
+    fn on_damage(&mut self, now: Time, key: GroupKey, status: Status, out: &mut LaneOutput) {
+        let mut groups = self.slots.iter().filter_map(|slot| slot.group.as_deref());
+        let damaged = groups.find(|group| group.key == key).map(|group| group.handle);
+        if let Some(handle) = damaged {
+            self.step(now, handle, Input::Failed { status }, out);
         }
     }
 

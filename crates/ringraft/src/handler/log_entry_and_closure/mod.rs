@@ -22,6 +22,7 @@ use ringraft_core::{
     RaftResponse, Status, Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
+use ringraft_proto::RequestKind;
 use ringraft_storage::StorageError;
 use rustc_hash::FxHashSet;
 
@@ -111,6 +112,7 @@ pub struct LogEntryAndClosureHandler {
     peers: PeerTable,
     replies: ReplyTable,
     silent_peers: SilentPeers,
+    refusing_peers: SilentPeers,
     timers: TimerQueue,
     campaigns: Campaigns,
     gap: Gap,
@@ -143,6 +145,7 @@ impl LogEntryAndClosureHandler {
             peers: PeerTable::default(),
             replies: ReplyTable::default(),
             silent_peers: SilentPeers::default(),
+            refusing_peers: SilentPeers::default(),
             timers: TimerQueue::default(),
             campaigns: Campaigns::default(),
             gap: Gap::default(),
@@ -366,6 +369,13 @@ impl LogEntryAndClosureHandler {
         if let Ok(RaftResponse::AppendEntries(answer)) = &response.result {
             self.peers.announced(peer, answer.extensions != Extensions::NONE, &self.transport);
         }
+        if let Err(status) | Ok(RaftResponse::Error(status)) = &response.result
+            && status.error == RaftError::Invalid
+            && RequestKind::try_from(context.kind) == Ok(RequestKind::AppendEntries)
+            && let Some(group) = self.group(handle).map(|group| Arc::clone(&group.names))
+        {
+            self.refusing_peers.tell_refusal(now, &from.endpoint(), &group.group_id, status);
+        }
         let input = Input::Response { from, ticket: Ticket(ticket), result: response.result };
         self.step(now, handle, input, out);
     }
@@ -440,9 +450,21 @@ impl fmt::Debug for LogEntryAndClosureHandler {
 fn read_input(ticket: Ticket, result: Result<Vec<Arc<EntryChunk>>, StorageError>) -> Input {
     let status = |error: StorageError| Status::new(RaftError::Io, error.to_string());
     match result {
-        Err(error @ StorageError::Damaged { .. }) => Input::Failed { status: status(error) },
-        result => Input::LogRead { ticket, result: result.map_err(status) },
+        Err(error) => match damage_of(&error) {
+            Some(damage) => Input::Failed { status: damage },
+            None => Input::LogRead { ticket, result: Err(status(error)) },
+        },
+        Ok(entries) => Input::LogRead { ticket, result: Ok(entries) },
     }
+}
+
+/// Why a replica takes part no more when this is what became of a record of its log; `None` for what may pass.
+pub(crate) fn damage_of(error: &StorageError) -> Option<Status> {
+    let StorageError::Damaged { path, offset, what } = error else { return None };
+    let message = format!(
+        "{path} is damaged at byte {offset}: {what}; drop this replica's log and let it rejoin the group"
+    );
+    Some(Status::new(RaftError::Io, message))
 }
 
 fn is_member(entry: &ConfigurationEntry, peer: &ringraft_core::PeerId) -> bool {

@@ -1,6 +1,6 @@
-//! Peers that do not answer: one line in the log for each host, not one for each group that misses it.
+//! Peers that do not answer, or refuse what they are sent: one line in the log for each host, not one for each group that misses it.
 
-use ringraft_core::{NodeDescription, Time};
+use ringraft_core::{GroupId, NodeDescription, Status, Time};
 use rustc_hash::FxHashMap;
 
 /// Time between two lines about one host.
@@ -8,6 +8,9 @@ const PAUSE_MS: u64 = 30_000;
 
 /// Hosts remembered at most; beyond that, those of which nothing was told lately are forgotten.
 const HOSTS: usize = 1024;
+
+/// Characters of a refusal that are shown.
+const SHOWN: usize = 240;
 
 /// What was told of which host.
 #[derive(Debug, Default)]
@@ -32,7 +35,16 @@ impl SilentPeers {
         }
     }
 
-    /// Takes note of one more silence; how many were left out before it if it is to be told.
+    /// A host refused entries or a heartbeat of a group, and will go on doing so until somebody changes something there: its replica stays
+    /// behind. The words are its own, and could forge lines.
+    pub(super) fn tell_refusal(&mut self, now: Time, host: &str, group: &GroupId, status: &Status) {
+        if let Some(left_out) = self.is_due(now, host) {
+            let said: String = status.message.chars().take(SHOWN).collect();
+            tracing::warn!(%host, %group, ?said, left_out, "a peer refuses what it is sent; its replica stays behind until that is mended");
+        }
+    }
+
+    /// Takes note of one more silence or refusal; how many were left out before it if it is to be told.
     fn is_due(&mut self, now: Time, host: &str) -> Option<u64> {
         if let Some(told) = self.0.get_mut(host) {
             if now < told.at.after_millis(PAUSE_MS) {
