@@ -14,7 +14,7 @@ use crate::handler::calls::end_outcomes;
 use crate::handler::group::Group;
 use crate::handler::peer_table::pack;
 use crate::handler::{
-    DiskWrite, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OutReply, OutSend, ReadTask,
+    DiskWrite, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OutSend, ReadTask,
 };
 
 impl LogEntryAndClosureHandler {
@@ -119,7 +119,8 @@ impl LogEntryAndClosureHandler {
                 debug_assert!(false, "a request is answered once");
                 continue;
             };
-            let answer = OutReply { handle: waiting.handle, codec: waiting.codec, response: reply.response };
+            let creation = group.names.creation;
+            let answer = waiting.answer(creation, reply.response);
             match &mut write {
                 Some(write) if reply.after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active() => {
                     write.replies.push(answer);
@@ -220,7 +221,7 @@ impl LogEntryAndClosureHandler {
         let (worker, completions) = (group.worker, group.closures.take_all());
         for waiting in waiting {
             let response = RaftResponse::Error(status.clone());
-            out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
+            out.replies.push(waiting.answer(0, response));
         }
         if !completions.is_empty() {
             fail(out, worker, handle, completions, ApplyError::Unknown(status.clone()));

@@ -7,9 +7,7 @@ use crate::future::Promise;
 use crate::handler::effects::fail;
 use crate::handler::group::Group;
 use crate::handler::log_entry_and_closure::Slot;
-use crate::handler::{
-    Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup, OutReply,
-};
+use crate::handler::{Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup};
 use crate::task_credit::cost;
 
 impl LogEntryAndClosureHandler {
@@ -124,7 +122,7 @@ impl LogEntryAndClosureHandler {
         for waiting in self.replies.take_group(handle) {
             let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
             let response = RaftResponse::Error(status);
-            out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
+            out.replies.push(waiting.answer(0, response));
         }
         self.waiting_for_links.retain(|(waits, _)| *waits != handle);
         let slot = &mut self.slots[handle.slot as usize];
