@@ -11,6 +11,7 @@ use ringraft_core::{
     ReadOnlyOption, RecoveredState, Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
+use ringraft_proto::IncomingResponse;
 use ringraft_storage::{GroupKey, StorageError};
 
 use crate::handler::{FsmGroup, GroupHandle, GroupProgress, SharedNames};
@@ -103,8 +104,8 @@ pub struct RequestEvent {
 pub struct ResponseEvent {
     /// What the request was sent with.
     pub context: RequestContext,
-    /// The answer.
-    pub result: Result<RaftResponse, Status>,
+    /// The answer, as it came.
+    pub result: Result<IncomingResponse, Status>,
 }
 
 /// What an owner takes from its rings.
@@ -280,6 +281,8 @@ pub struct OutReply {
     pub handle: ReplyHandle,
     /// Codec byte to echo.
     pub codec: u8,
+    /// Creation number of the group that answers, which goes along; 0 for none.
+    pub creation: u64,
     /// The answer.
     pub response: RaftResponse,
 }

@@ -5,9 +5,7 @@ use ringraft_storage::GroupKey;
 
 use crate::handler::log_entry_and_closure::Slot;
 use crate::handler::log_entry_and_closure::group::Group;
-use crate::handler::{
-    Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup, OutReply,
-};
+use crate::handler::{Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup};
 use crate::task::completion::ApplyError;
 use crate::task::credit::cost;
 use crate::task::promise::Promise;
@@ -134,7 +132,7 @@ impl LogEntryAndClosureHandler {
         for waiting in self.replies.take_group(handle) {
             let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
             let response = RaftResponse::Error(status);
-            out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
+            out.replies.push(waiting.answer(0, response));
         }
         self.waiting_for_links.retain(|(waits, _)| *waits != handle);
         let slot = &mut self.slots[handle.slot as usize];
