@@ -10,15 +10,15 @@ use ringraft_storage::{
     GroupKey, GroupOpening, GroupWrite, LogStorage, OpenedGroup, StorageError, StoredGroup, WriteBatch,
 };
 
-use crate::future::Promise;
 use crate::handler::{
     DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput, WriteQueue,
 };
-use crate::pipeline::clock::now;
 use crate::pipeline::damage::DamageReports;
 use crate::pipeline::{LaneShared, StageGuard, StoreWatch};
 use crate::rpc::Outbox;
-use crate::sync::Ordering;
+use crate::task::promise::Promise;
+use crate::thread::clock::now;
+use crate::thread::sync::Ordering;
 
 /// What the disk stage takes from its ring.
 pub(crate) enum DiskEvent {

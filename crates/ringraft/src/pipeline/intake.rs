@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use ringraft_ring::{Consumer, ConsumerWaker, Producer, Wake, ring, ring_with_wake};
 
-#[cfg(shuttle)]
-use crate::breakage::{Breakage, is};
 use crate::handler::LaneEvent;
-use crate::task_credit::TaskCredit;
+use crate::task::credit::TaskCredit;
+#[cfg(shuttle)]
+use crate::thread::breakage::{Breakage, is};
 
 /// The rings of one lane, for whoever publishes.
 #[derive(Clone, Debug)]

@@ -17,8 +17,8 @@ use ringraft_proto::{
     decode_error_response, encode_raft_request, put_cluster_id,
 };
 
-use crate::cluster_gate::ClusterGate;
 use crate::handler::{GroupHandle, LaneEvent};
+use crate::identity::cluster_gate::ClusterGate;
 
 use super::user::{Responder, UserRequest};
 use super::{LaneSink, Place, Processors, RoutingTable, SinkRings, UserProcessors};

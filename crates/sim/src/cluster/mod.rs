@@ -25,6 +25,7 @@ mod replicas;
 mod run;
 mod standstill;
 mod strain;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod trace;
