@@ -52,6 +52,7 @@ mod cluster_id;
 mod completion;
 mod creation;
 mod descriptors;
+mod entry_room;
 mod error;
 mod future;
 pub mod handler;

@@ -79,7 +79,7 @@ impl GroupNames {
     }
 
     /// The names of a replica on a host of this cluster.
-    pub(crate) fn in_cluster(
+    pub fn in_cluster(
         group_id: GroupId,
         server_id: PeerId,
         creation: u64,

@@ -11,6 +11,7 @@ mod routing;
 pub(crate) mod user;
 mod worker;
 
+pub use crate::entry_room::EntryRoom;
 pub use outbox::Outbox;
 pub(crate) use processors::Place;
 pub use processors::{LaneSink, Processors, SinkRings, UserProcessors};

@@ -25,6 +25,7 @@ mod replicas;
 mod run;
 mod standstill;
 mod strain;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -155,6 +156,7 @@ const WORLD_MARKS: &[&str] = &[
     "leadership transferred",
     "read by read index",
     "a worker stood still",
+    "another cluster spoke",
 ];
 
 /// Names of everything that a full run must reach at least once: marks of the world, and branches of the core
