@@ -11,14 +11,15 @@ use ringraft_core::{
     ReadOnlyOption, RecoveredState, Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
+use ringraft_proto::IncomingResponse;
 use ringraft_storage::{GroupKey, StorageError};
 
-use crate::closure_queue::ClosureBatch;
-use crate::completion::{ApplyError, Completion};
-use crate::future::Promise;
 use crate::handler::{FsmGroup, GroupHandle, GroupProgress, SharedNames};
-use crate::node::NodeStatus;
+use crate::status::NodeStatus;
 use crate::task::Task;
+use crate::task::closure_queue::ClosureBatch;
+use crate::task::completion::{ApplyError, Completion};
+use crate::task::promise::Promise;
 
 /// A task on its way to its owner.
 #[derive(Debug)]
@@ -103,8 +104,8 @@ pub struct RequestEvent {
 pub struct ResponseEvent {
     /// What the request was sent with.
     pub context: RequestContext,
-    /// The answer.
-    pub result: Result<RaftResponse, Status>,
+    /// The answer, as it came.
+    pub result: Result<IncomingResponse, Status>,
 }
 
 /// What an owner takes from its rings.
@@ -241,6 +242,13 @@ pub enum Control {
         /// Which group.
         handle: GroupHandle,
     },
+    /// The store has met a record of a group that it cannot read back. Whoever asks learns it from the group.
+    Damaged {
+        /// The group in the store.
+        key: GroupKey,
+        /// What is wrong.
+        status: Status,
+    },
     /// Stop every group and take nothing more.
     Stop,
 }
@@ -254,6 +262,7 @@ impl fmt::Debug for Control {
             Control::Members { .. } => "Members",
             Control::Call { .. } => "Call",
             Control::WatchReads { .. } => "WatchReads",
+            Control::Damaged { .. } => "Damaged",
             Control::Stop => "Stop",
         })
     }
@@ -283,6 +292,8 @@ pub struct OutReply {
     pub handle: ReplyHandle,
     /// Codec byte to echo.
     pub codec: u8,
+    /// Creation number of the group that answers, which goes along; 0 for none.
+    pub creation: u64,
     /// The answer.
     pub response: RaftResponse,
 }
@@ -410,6 +421,26 @@ impl LaneOutput {
     /// Whether a state-machine worker has taken all that it was given, and the disk too, which comes first.
     pub fn worker_has_room(&self, worker: usize) -> bool {
         self.disk_has_room() && self.fsm.get(worker).is_none_or(Vec::is_empty)
+    }
+
+    /// Completes tasks with an error, on their worker.
+    pub(crate) fn fail(
+        &mut self,
+        worker: u16,
+        handle: GroupHandle,
+        completions: Vec<Completion>,
+        error: ApplyError,
+    ) {
+        let Some(tasks) = self.fsm.get_mut(usize::from(worker)) else { return };
+        // Refusals of one turn often come in a row.
+        if let Some(FsmTask::Fail { handle: last, completions: before, error: same }) = tasks.last_mut()
+            && *last == handle
+            && *same == error
+        {
+            before.extend(completions);
+            return;
+        }
+        tasks.push(FsmTask::Fail { handle, completions, error });
     }
 
     /// Whether everything was handed on.

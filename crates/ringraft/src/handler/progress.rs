@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringraft_core::{LogIndex, Mutant, Status};
 
 use crate::handler::GroupHandle;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence};
+use crate::thread::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence};
 
 /// How far the disk and the state machine are with one group.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl GroupProgress {
     pub(crate) fn set_urgent(&self, disk: bool, state_machine: bool) {
         #[cfg(shuttle)]
         let (disk, state_machine) = {
-            use crate::breakage::{Breakage, is};
+            use crate::thread::breakage::{Breakage, is};
             (disk && !is(Breakage::UrgentFlag), state_machine && !is(Breakage::AwaitsApplyFlag))
         };
         for (flag, value) in [(&self.urgent, disk), (&self.awaits_apply, state_machine)] {

@@ -2,6 +2,7 @@
 
 mod budget;
 mod lease_reads;
+mod lives;
 mod log_lines;
 mod reads_in_time;
 
@@ -19,10 +20,10 @@ use ringraft_net::{ConnectionClass, Endpoint, LinkId, ReplyHandle, RequestContex
 use ringraft_proto::OutFrame;
 use ringraft_storage::{LogStorage, MemoryLogStorage, StorageError};
 
-use crate::completion::{Applied, ApplyError, Completion, CompletionSink, SinkId};
 use crate::handler::*;
-use crate::iterator::Iterator;
 use crate::state_machine::StateMachine;
+use crate::state_machine::iterator::Iterator;
+use crate::task::completion::{Applied, ApplyError, Completion, CompletionSink, SinkId};
 
 /// Gives out links and sends nothing. Keeps what it is told of others.
 #[derive(Default)]
@@ -123,6 +124,8 @@ struct World {
     /// How often the disk had to.
     disk_wakes: u32,
     lease_reads: bool,
+    /// Creation number of groups that are opened from now on.
+    creation: u64,
 }
 
 const PEER: &str = "a:1";
@@ -155,6 +158,7 @@ impl World {
             learner: None,
             disk_wakes: 0,
             lease_reads: false,
+            creation: 0,
         }
     }
 
@@ -169,7 +173,7 @@ impl World {
     fn try_open(&mut self, name: &str, worker: u16) -> Result<GroupHandle, Status> {
         let (group, peer): (GroupId, PeerId) = (name.parse().unwrap(), PEER.parse().unwrap());
         let (key, recovered) = self.storage.open_group(&group).unwrap();
-        let names = GroupNames::new(group.clone(), peer.clone(), 0);
+        let names = GroupNames::new(group.clone(), peer.clone(), self.creation);
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         self.progress.push((group.clone(), progress.clone()));
         self.statuses.push(status.clone());
@@ -632,7 +636,7 @@ fn an_order_to_campaign_goes_behind_the_entries() {
                             rejoining: 0,
                             extensions: Extensions::NONE,
                         };
-                        let result = Ok(RaftResponse::AppendEntries(response));
+                        let result = Ok(RaftResponse::AppendEntries(response).into());
                         let event = ResponseEvent { context: send.context, result };
                         answers.push(LaneEvent::Response(Box::new(event)));
                     }
@@ -711,7 +715,7 @@ fn a_change_of_what_a_peer_announces_is_passed_on_once() {
             rejoining: 0,
             extensions,
         };
-        let result = Ok(RaftResponse::AppendEntries(answer));
+        let result = Ok(RaftResponse::AppendEntries(answer).into());
         world.turn(vec![LaneEvent::Response(Box::new(ResponseEvent { context, result }))]);
         std::mem::take(&mut *world.transport.announced.lock())
     };

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use ringraft_ring::{Consumer, ConsumerWaker, Producer, Wake, ring, ring_with_wake};
 
+use crate::handler::{EntryRoom, LaneEvent};
+use crate::task::credit::TaskCredit;
 #[cfg(shuttle)]
-use crate::breakage::{Breakage, is};
-use crate::entry_room::EntryRoom;
-use crate::handler::LaneEvent;
-use crate::task_credit::TaskCredit;
+use crate::thread::breakage::{Breakage, is};
 
 /// The rings of one lane, for whoever publishes.
 #[derive(Clone, Debug)]

@@ -8,15 +8,15 @@ use ringraft_core::Status;
 use ringraft_net::RequestContext;
 use ringraft_ring::{Producer, TryPublishError};
 
-#[cfg(shuttle)]
-use crate::breakage::{Breakage, is};
 use crate::handler::{Control, FsmTask, LaneEvent, LaneOutput, LogEntryAndClosureHandler, ReadTask};
-use crate::pipeline::clock::{now, until};
 use crate::pipeline::net::end;
 use crate::pipeline::{DiskEvent, HostLoop, Intake, LaneShared, Running, StageGuard};
 use crate::rpc::flush::{flush_now, gather_flushes};
 use crate::rpc::{Outbox, Processors};
-use crate::sync::Ordering;
+#[cfg(shuttle)]
+use crate::thread::breakage::{Breakage, is};
+use crate::thread::clock::{now, until};
+use crate::thread::sync::Ordering;
 
 /// What a lane works with.
 pub(crate) struct LaneParts {
@@ -139,7 +139,7 @@ impl LaneLoop {
         }
         // Reads begin at the end of the turn. The clock is read again, after the last of them was taken: a lease that ended before a read
         // was asked must not answer it.
-        let now = crate::pipeline::clock::now();
+        let now = crate::thread::clock::now();
         handler.on_tick(now, out);
         handler.end_turn(now, out);
         parts.shared.board.set_starved(handler.is_starved());
@@ -210,7 +210,7 @@ impl LaneLoop {
         }
         // One of the next stages is full. Once more, now that they know that we wait.
         #[cfg(shuttle)]
-        crate::breakage::let_others_make_room();
+        crate::thread::breakage::let_others_make_room();
         self.parts.shared.announce_blocked();
         #[cfg(shuttle)]
         if is(Breakage::SecondTry) {

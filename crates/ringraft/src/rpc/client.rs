@@ -23,8 +23,8 @@ use ringraft_proto::{
 use rustc_hash::FxHashMap;
 
 use crate::error::StartError;
-use crate::future::promise;
-use crate::handler::panic_text;
+use crate::task::promise::promise;
+use crate::thread::panic_text;
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ pub(crate) mod group_state;
 mod outbox;
 mod processors;
 mod routing;
+mod unopened_groups;
 pub(crate) mod user;
 mod worker;
 
-pub use crate::entry_room::EntryRoom;
 pub use outbox::Outbox;
 pub(crate) use processors::Place;
 pub use processors::{LaneSink, Processors, SinkRings, UserProcessors};

@@ -22,8 +22,7 @@ use ringraft_proto::{
 use ringraft_ring::{Producer, TryPublishError};
 use rustc_hash::FxHashMap;
 
-use crate::entry_room::EntryRoom;
-use crate::handler::{LaneEvent, RequestEvent, ResponseEvent};
+use crate::handler::{EntryRoom, LaneEvent, RequestEvent, ResponseEvent};
 use crate::rpc::cli;
 use crate::rpc::flush::flush_later;
 use crate::rpc::routing::RoutingTable;

@@ -17,11 +17,11 @@ use ringraft_proto::{
     decode_error_response, encode_raft_request, put_cluster_id,
 };
 
-use crate::cluster_gate::ClusterGate;
-use crate::handler::{GroupHandle, LaneEvent};
+use crate::handler::{EntryRoom, GroupHandle, LaneEvent};
+use crate::identity::cluster_gate::ClusterGate;
 
 use super::user::{Responder, UserRequest};
-use super::{EntryRoom, LaneSink, Place, Processors, RoutingTable, SinkRings, UserProcessors};
+use super::{LaneSink, Place, Processors, RoutingTable, SinkRings, UserProcessors};
 
 /// Keeps the answers.
 #[derive(Default)]

@@ -16,6 +16,7 @@ mod machine;
 mod network;
 mod operators;
 mod oracle;
+mod other_cluster;
 mod patience;
 mod plan;
 mod random;

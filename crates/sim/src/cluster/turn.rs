@@ -9,6 +9,7 @@ use super::host::{Process, WORKERS, Worker, worker_of};
 use super::network::Arrival;
 use super::oracle::unseen;
 use super::patience::heard_terms;
+use super::strangers;
 use super::world::{Event, World, broken};
 use crate::checkers::Violation;
 use crate::script::What;
@@ -59,8 +60,8 @@ impl World {
         p.processors.set_room(room);
         self.take_arrivals(host, p, &mut events, &mut entries);
         events.extend(p.control.drain(..));
-        let mut heard = heard_terms(p, &events, self.plan.operators.lease_reads);
-        heard.extend(heard_terms(p, &entries, self.plan.operators.lease_reads));
+        let mut heard = heard_terms(p, &events, &self.lives, self.plan.operators.lease_reads);
+        heard.extend(heard_terms(p, &entries, &self.lives, self.plan.operators.lease_reads));
         let mut progress = Vec::new();
         let store_failed = p.board.take(&mut progress);
         p.lane.begin_turn(host_now, &mut p.out);
@@ -138,6 +139,11 @@ impl World {
                     }
                     let handle = ReplyHandle { connection, generation: 1, request: frame.id };
                     reads -= 1;
+                    if strangers::answers(&self.lives, host, &p.transport, handle, &frame) {
+                        self.mark("answer without a creation number");
+                        self.frame_read(connection, 0);
+                        continue;
+                    }
                     if let Accept::Busy(frame) | Accept::Later(frame) = p.processors.on_request(handle, frame)
                     {
                         *self.report.marks.entry("request held back").or_default() += 1;

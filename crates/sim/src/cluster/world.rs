@@ -18,13 +18,13 @@ use super::machine::Outbox;
 use super::network::Network;
 use super::operators::Operators;
 use super::oracle::Oracle;
+use super::other_cluster::CLUSTER;
 use super::patience::{Quiet, Unwritten};
 use super::plan::{MS, Plan};
 use super::random::Random;
 use super::readers::Watch;
 use super::standstill::Standstill;
 use super::strain::Act;
-use super::strangers::CLUSTER;
 use super::trace::Trace;
 use super::transport::ConnectionId;
 use super::workload::Workload;
@@ -79,7 +79,7 @@ pub(super) enum Event {
     DiskRoom(usize),
     Operator,
     /// Somebody of another cluster speaks.
-    Stranger,
+    OtherCluster,
     /// A group is to be removed and made anew.
     Renew(usize),
     /// A host goes on with that.
@@ -204,7 +204,7 @@ impl World {
         world.start_operators();
         world.start_readers();
         world.start_renewals();
-        world.start_strangers();
+        world.start_other_cluster();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
         let chaos = world.plan.chaos;
@@ -351,7 +351,7 @@ impl World {
                 Ok(())
             }
             Event::Operator => self.operator(),
-            Event::Stranger => self.stranger_speaks(),
+            Event::OtherCluster => self.other_cluster_speaks(),
             Event::Renew(number) => {
                 self.renew(number);
                 Ok(())
