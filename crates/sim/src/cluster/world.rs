@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use ringraft::SinkId;
+use ringraft::{ClusterGate, SinkId};
 use ringraft_core::{Mark, Marks};
 use ringraft_net::{ConnectionClass, Endpoint, LinkId};
 use ringraft_proto::Frame;
@@ -18,6 +18,7 @@ use super::machine::Outbox;
 use super::network::Network;
 use super::operators::Operators;
 use super::oracle::Oracle;
+use super::other_cluster::CLUSTER;
 use super::patience::{Quiet, Unwritten};
 use super::plan::{MS, Plan};
 use super::random::Random;
@@ -77,6 +78,8 @@ pub(super) enum Event {
     Replace(usize, u32),
     DiskRoom(usize),
     Operator,
+    /// Somebody of another cluster speaks.
+    OtherCluster,
     /// A group is to be removed and made anew.
     Renew(usize),
     /// A host goes on with that.
@@ -103,6 +106,8 @@ pub(super) struct World {
     pub(super) workload: Workload,
     pub(super) operators: Operators,
     pub(super) lives: Lives,
+    /// The cluster of every host.
+    pub(super) gate: Arc<ClusterGate>,
     pub(super) watch: Watch,
     pub(super) outbox: Arc<Outbox>,
     pub(super) sink: SinkId,
@@ -164,6 +169,7 @@ impl World {
             workload: Workload::new(plan.clients, plan.groups.len()),
             operators: Operators::default(),
             lives,
+            gate: Arc::new(ClusterGate::new(CLUSTER, false)),
             watch: Watch::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
             outbox,
@@ -198,6 +204,7 @@ impl World {
         world.start_operators();
         world.start_readers();
         world.start_renewals();
+        world.start_other_cluster();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
         let chaos = world.plan.chaos;
@@ -344,6 +351,7 @@ impl World {
                 Ok(())
             }
             Event::Operator => self.operator(),
+            Event::OtherCluster => self.other_cluster_speaks(),
             Event::Renew(number) => {
                 self.renew(number);
                 Ok(())
