@@ -81,9 +81,7 @@ impl StableClosureEventHandler {
         let mut batch = WriteBatch { writes: Vec::with_capacity(writes.len()) };
         let mut waiting = Waiting::default();
         let (mut entries, mut bytes) = (0_usize, 0_usize);
-        if Mutant::J1BatchIsWrittenBackwards.is_active() {
-            writes.reverse();
-        }
+        keep_order(writes);
         for mut write in writes.drain(..) {
             for op in &write.ops {
                 if let LogOp::Append(chunk) = op {
@@ -140,7 +138,7 @@ impl StableClosureEventHandler {
                 }
             }
         }
-        let failed = self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active());
+        let failed = self.failed.as_ref().filter(|_| failure_reaches_who_waits());
         match failed {
             None if self.refused.is_empty() => {
                 out.sends.extend(waiting.sends);
@@ -153,6 +151,18 @@ impl StableClosureEventHandler {
                 out.replies.extend(waiting.replies.into_iter().map(|reply| refuse(reply, status)))
             }
         }
+    }
+}
+
+/// Whether who waits for a write that has failed is refused: what it says would be forgotten.
+fn failure_reaches_who_waits() -> bool {
+    !Mutant::H2FailedWriteIsAcknowledged.is_active()
+}
+
+/// Writes stay in the order in which they came: within a group a later one stands on those before.
+fn keep_order(writes: &mut [DiskWrite]) {
+    if Mutant::J1BatchIsWrittenBackwards.is_active() {
+        writes.reverse();
     }
 }
 

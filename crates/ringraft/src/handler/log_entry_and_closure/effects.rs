@@ -121,7 +121,7 @@ impl LogEntryAndClosureHandler {
             let creation = group.names.creation;
             let answer = waiting.answer(creation, reply.response);
             match &mut write {
-                Some(write) if reply.after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active() => {
+                Some(write) if answer_waits(reply.after_durable) => {
                     write.replies.push(answer);
                 }
                 _ => out.replies.push(answer),
@@ -165,7 +165,7 @@ impl LogEntryAndClosureHandler {
                 timeout_ms: send.timeout_ms,
             };
             match &mut write {
-                Some(write) if send.after_durable && !Mutant::H5RequestsLeaveBesideTheWrite.is_active() => {
+                Some(write) if request_waits(send.after_durable) => {
                     write.sends.push(request);
                 }
                 _ => out.sends.push(request),
@@ -197,14 +197,10 @@ impl LogEntryAndClosureHandler {
         }
         group.end_outcomes(fx.calls.drain(..), tasks);
         if let Some(status) = fx.abandoned.take() {
-            let stay = Mutant::D23ClosuresOutliveLeadership.is_active();
-            let completions = if stay { Vec::new() } else { group.closures.take_all() };
+            let completions =
+                if closures_end_with_leadership() { group.closures.take_all() } else { Vec::new() };
             if !completions.is_empty() {
-                let mut error = ApplyError::Unknown(status);
-                if Mutant::I2UnknownIsToldAsRefusal.is_active() {
-                    error = ApplyError::NotLeader { leader: None };
-                }
-                tasks.push(FsmTask::Fail { handle, completions, error });
+                tasks.push(FsmTask::Fail { handle, completions, error: outcome_of_abandoned(status) });
             }
         }
         fx.clear();
@@ -263,5 +259,30 @@ fn refusal(error: ProposeError) -> ApplyError {
         ProposeError::Busy | ProposeError::Transferring => ApplyError::Busy,
         ProposeError::Failed(status) => ApplyError::Failed(status),
         ProposeError::Stopped => ApplyError::Shutdown,
+    }
+}
+
+// --- rules of this stage ---
+
+/// Whether an answer leaves with the write of its step: what it says must not be forgotten.
+fn answer_waits(after_durable: bool) -> bool {
+    after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active()
+}
+
+/// Whether a request leaves with the write of its step: a vote that is asked for is durable.
+fn request_waits(after_durable: bool) -> bool {
+    after_durable && !Mutant::H5RequestsLeaveBesideTheWrite.is_active()
+}
+
+/// Whether callers hear when leadership ends: they do. What commits at their index later may be another's.
+fn closures_end_with_leadership() -> bool {
+    !Mutant::D23ClosuresOutliveLeadership.is_active()
+}
+
+/// What callers hear of entries that are in the log of a leader that leads no more: that nobody knows. The next leader may commit them.
+fn outcome_of_abandoned(status: Status) -> ApplyError {
+    match Mutant::I2UnknownIsToldAsRefusal.is_active() {
+        true => ApplyError::NotLeader { leader: None },
+        false => ApplyError::Unknown(status),
     }
 }

@@ -94,11 +94,7 @@ impl LogEntryAndClosureHandler {
     /// before all other inputs of the turn.
     pub fn begin_turn(&mut self, now: Time, out: &mut LaneOutput) {
         for worker in 0..out.fsm.len() {
-            let has_room = match Mutant::K3RoomIsCountedForTheLane.is_active() {
-                true => (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)),
-                false => out.worker_has_room(worker),
-            };
-            self.rooms.worker(worker as u16).has_room = has_room;
+            self.rooms.worker(worker as u16).has_room = has_room_of_its_own(out, worker);
         }
         for worker in 0..out.fsm.len() as u16 {
             if self.rooms.has_room(worker) {
@@ -230,5 +226,13 @@ impl LogEntryAndClosureHandler {
                 self.rooms.worker(worker).backlogged.push(handle);
             }
         }
+    }
+}
+
+/// Whether a worker has room: its own alone counts, so that one that stands still holds back nobody else's groups.
+fn has_room_of_its_own(out: &LaneOutput, worker: usize) -> bool {
+    match Mutant::K3RoomIsCountedForTheLane.is_active() {
+        true => (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)),
+        false => out.worker_has_room(worker),
     }
 }
