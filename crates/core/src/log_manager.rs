@@ -257,6 +257,10 @@ impl LogManager {
     /// Of the others it is remembered whether they named this node and whether it was alone in them: otherwise a removed member would
     /// take itself for one that was never added.
     pub(crate) fn forget_configurations(&mut self, applied: LogIndex, own: &PeerId) {
+        // Most groups have one for good, and this is asked after every batch that was applied.
+        if self.configurations.len() <= 1 {
+            return;
+        }
         let applied = self.configurations.partition_point(|entry| entry.id.index <= applied);
         for entry in self.configurations.drain(..applied.saturating_sub(1)) {
             self.forgotten.named_own |= entry.names(own);

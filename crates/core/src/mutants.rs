@@ -149,6 +149,7 @@ mutants! {
     I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";
     J1BatchIsWrittenBackwards = "j1_batch_is_written_backwards", "ringraft", "the disk stage merges writes in the wrong order";
     J1VoteOvertakesItsGroup = "j1_vote_overtakes_its_group", "ringraft", "a vote is written before entries that its group accepted earlier";
+    J2AnswerIsNotCompared = "j2_answer_is_not_compared", "ringraft", "votes and acknowledgements count whatever life of the group they are of";
     J2CreationIsNotCompared = "j2_creation_is_not_compared", "ringraft", "requests of an earlier life of a group are handed to the life that has its name now";
     K3WindowIsNeverGivenBack = "k3_window_is_never_given_back", "core", "answered requests stay in the count of bytes in flight";
     K3QuotaIsNeverGivenBack = "k3_quota_is_never_given_back", "core", "durable entries stay in the count of bytes that wait for the disk";

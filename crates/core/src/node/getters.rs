@@ -97,6 +97,11 @@ impl NodeImpl {
         self.log.configuration()
     }
 
+    /// Another number whenever [`configuration`](NodeImpl::configuration) may be another one: who keeps a copy compares this instead of members.
+    pub fn configuration_version(&self) -> u64 {
+        self.log.configuration_version()
+    }
+
     /// Why the node is in [`NodeState::Error`].
     pub fn last_error(&self) -> Option<&Status> {
         self.last_error.as_ref()
@@ -107,9 +112,16 @@ impl NodeImpl {
         if !self.state().is_active() {
             return None;
         }
-        let own = self.role.deadline();
         let peers = self.role.replicators().iter().filter_map(|r| self.replicator_deadline(r)).min();
         let calls = [self.read_deadline(), self.transfer_deadline(), self.change_deadline()];
-        own.into_iter().chain(peers).chain(calls.into_iter().flatten()).min()
+        calls.into_iter().fold(earlier(self.role.deadline(), peers), earlier)
+    }
+}
+
+/// The one of both that comes first.
+fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }

@@ -78,6 +78,8 @@ pub struct NodeImpl {
     random: Random,
     last_ticket: u64,
     last_error: Option<Status>,
+    /// When it was last told that somebody breaks the rules.
+    accused_at: Option<Time>,
 
     /// Tickets below this belong to earlier rounds of votes or pre-votes.
     vote_round: Ticket,
@@ -150,6 +152,7 @@ impl NodeImpl {
             random: Random::new(seed),
             last_ticket: 0,
             last_error: None,
+            accused_at: None,
             vote_round: Ticket(1),
             vote_write: None,
             hard_state_sequence: 0,

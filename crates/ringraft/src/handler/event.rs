@@ -11,6 +11,7 @@ use ringraft_core::{
     ReadOnlyOption, RecoveredState, Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
+use ringraft_proto::IncomingResponse;
 use ringraft_storage::{GroupKey, StorageError};
 
 use crate::handler::{FsmGroup, GroupHandle, GroupProgress, SharedNames};
@@ -103,8 +104,8 @@ pub struct RequestEvent {
 pub struct ResponseEvent {
     /// What the request was sent with.
     pub context: RequestContext,
-    /// The answer.
-    pub result: Result<RaftResponse, Status>,
+    /// The answer, as it came.
+    pub result: Result<IncomingResponse, Status>,
 }
 
 /// What an owner takes from its rings.
@@ -235,6 +236,13 @@ pub enum Control {
         /// Which group.
         handle: GroupHandle,
     },
+    /// The store has met a record of a group that it cannot read back. Whoever asks learns it from the group.
+    Damaged {
+        /// The group in the store.
+        key: GroupKey,
+        /// What is wrong.
+        status: Status,
+    },
     /// Stop every group and take nothing more.
     Stop,
 }
@@ -248,6 +256,7 @@ impl fmt::Debug for Control {
             Control::Members { .. } => "Members",
             Control::Call { .. } => "Call",
             Control::WatchReads { .. } => "WatchReads",
+            Control::Damaged { .. } => "Damaged",
             Control::Stop => "Stop",
         })
     }
@@ -277,6 +286,8 @@ pub struct OutReply {
     pub handle: ReplyHandle,
     /// Codec byte to echo.
     pub codec: u8,
+    /// Creation number of the group that answers, which goes along; 0 for none.
+    pub creation: u64,
     /// The answer.
     pub response: RaftResponse,
 }

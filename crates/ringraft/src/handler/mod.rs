@@ -90,3 +90,5 @@ impl GroupNames {
 
 /// Names, shared by whatever leaves in their name.
 pub type SharedNames = Arc<GroupNames>;
+
+pub(crate) use log_entry_and_closure::damage_of;

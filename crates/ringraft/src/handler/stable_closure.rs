@@ -231,6 +231,7 @@ mod tests {
             replies: vec![OutReply {
                 handle: ReplyHandle { connection: slot, generation: 1, request: sequence as u32 },
                 codec: 1,
+                creation: 0,
                 response: RaftResponse::RequestVote(RequestVoteResponse {
                     term: sequence,
                     granted: true,

@@ -3,11 +3,12 @@
 mod budget;
 mod campaigns;
 mod lease_reads;
-mod life;
+mod lives;
 mod log_lines;
 mod peers;
 mod reads_in_time;
 mod room;
+mod scope;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -127,6 +128,8 @@ struct World {
     /// How often the disk had to.
     disk_wakes: u32,
     lease_reads: bool,
+    /// Creation number of groups that are opened from now on.
+    creation: u64,
 }
 
 const PEER: &str = "a:1";
@@ -159,6 +162,7 @@ impl World {
             learner: None,
             disk_wakes: 0,
             lease_reads: false,
+            creation: 0,
         }
     }
 
@@ -173,7 +177,7 @@ impl World {
     fn try_open(&mut self, name: &str, worker: u16) -> Result<GroupHandle, Status> {
         let (group, peer): (GroupId, PeerId) = (name.parse().unwrap(), PEER.parse().unwrap());
         let (key, recovered) = self.storage.open_group(&group).unwrap();
-        let names = GroupNames::new(group.clone(), peer.clone(), 0);
+        let names = GroupNames::new(group.clone(), peer.clone(), self.creation);
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         self.progress.push((group.clone(), progress.clone()));
         self.statuses.push(status.clone());

@@ -1,5 +1,6 @@
 //! The threads of a host and the thin loops that they run: ring → handler → next ring.
 
+mod damage;
 mod disk;
 mod fsm;
 mod intake;

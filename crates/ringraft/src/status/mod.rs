@@ -45,6 +45,8 @@ pub struct NodeStatus {
     leader: RwLock<Option<PeerId>>,
     leader_watch: LeaderWatch,
     configuration: RwLock<ConfigurationEntry>,
+    /// Version of the configuration that was copied last, as the node counts them; at first none.
+    configuration_version: AtomicU64,
     error: RwLock<Option<Status>>,
     read_deadlines: ReadDeadlines,
 }
@@ -58,6 +60,8 @@ pub(crate) struct StatusNumbers {
     pub(crate) stable: LogIndex,
     pub(crate) committed: LogIndex,
     pub(crate) removed: LogIndex,
+    /// Another one whenever the configuration may be another one.
+    pub(crate) configuration_version: u64,
 }
 
 impl Default for NodeStatus {
@@ -74,6 +78,7 @@ impl Default for NodeStatus {
             leader: RwLock::new(None),
             leader_watch: LeaderWatch::default(),
             configuration: RwLock::default(),
+            configuration_version: AtomicU64::new(u64::MAX),
             error: RwLock::new(None),
             read_deadlines: ReadDeadlines::default(),
         }
@@ -92,10 +97,12 @@ impl NodeStatus {
         self.stable.store(numbers.stable, Ordering::Relaxed);
         self.committed.store(numbers.committed, Ordering::Relaxed);
         self.removed.store(numbers.removed, Ordering::Relaxed);
-        // Only the owner writes, so that it may compare without the lock of writers.
-        if *self.configuration.read() != *configuration {
+        // Only the owner writes, and a turn costs each group that it touched this: no members are compared here.
+        if self.configuration_version.load(Ordering::Relaxed) != numbers.configuration_version {
             *self.configuration.write() = configuration.clone();
+            self.configuration_version.store(numbers.configuration_version, Ordering::Relaxed);
         }
+        // Compared without the lock of writers, for the same reason.
         let new_leader = self.leader.read().as_ref() != leader;
         if new_leader {
             *self.leader.write() = leader.cloned();

@@ -12,7 +12,7 @@ use ringraft_proto::RequestKind;
 use crate::handler::log_entry_and_closure::group::Group;
 use crate::handler::log_entry_and_closure::peer_table::pack;
 use crate::handler::{
-    DiskWrite, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OutReply, OutSend, ReadTask,
+    DiskWrite, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OutSend, ReadTask,
 };
 use crate::task::completion::ApplyError;
 
@@ -118,7 +118,8 @@ impl LogEntryAndClosureHandler {
                 debug_assert!(false, "a request is answered once");
                 continue;
             };
-            let answer = OutReply { handle: waiting.handle, codec: waiting.codec, response: reply.response };
+            let creation = group.names.creation;
+            let answer = waiting.answer(creation, reply.response);
             match &mut write {
                 Some(write) if answer_waits(reply.after_durable) => {
                     write.replies.push(answer);
@@ -215,7 +216,7 @@ impl LogEntryAndClosureHandler {
         let (worker, completions) = (group.worker, group.closures.take_all());
         for waiting in waiting {
             let response = RaftResponse::Error(status.clone());
-            out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
+            out.replies.push(waiting.answer(0, response));
         }
         if !completions.is_empty() {
             out.fail(worker, handle, completions, ApplyError::Unknown(status.clone()));

@@ -301,6 +301,7 @@ impl Group {
             stable: node.stable_index(),
             committed: node.committed_index(),
             removed: node.removed_at().map_or(0, |at| at.index),
+            configuration_version: node.configuration_version(),
         };
         self.status.publish(numbers, node.leader_id(), node.configuration());
     }

@@ -1,12 +1,11 @@
 //! Groups that begin and end in a lane: the owner's answers to the host.
 
 use ringraft_core::{Input, NodeImpl, NodeState, RaftError, RaftResponse, Status, Time};
+use ringraft_storage::GroupKey;
 
 use crate::handler::log_entry_and_closure::Slot;
 use crate::handler::log_entry_and_closure::group::Group;
-use crate::handler::{
-    Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup, OutReply,
-};
+use crate::handler::{Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup};
 use crate::task::completion::ApplyError;
 use crate::task::credit::cost;
 use crate::task::promise::Promise;
@@ -41,7 +40,18 @@ impl LogEntryAndClosureHandler {
             Control::Call { handle, call, answer } => self.on_call(now, handle, call, answer, out),
             // The end of the turn arms the timer.
             Control::WatchReads { handle } => self.touch(handle),
+            Control::Damaged { key, status } => self.on_damage(now, key, status, out),
             Control::Stop => self.stop(now, out),
+        }
+    }
+
+    /// Rule P7: what this replica may have acknowledged it cannot give to anybody, so that from now on it neither votes nor counts. The log
+    /// of a group that is not here is looked at when it is started.
+    fn on_damage(&mut self, now: Time, key: GroupKey, status: Status, out: &mut LaneOutput) {
+        let mut groups = self.slots.iter().filter_map(|slot| slot.group.as_deref());
+        let damaged = groups.find(|group| group.key == key).map(|group| group.handle);
+        if let Some(handle) = damaged {
+            self.step(now, handle, Input::Failed { status }, out);
         }
     }
 
@@ -122,7 +132,7 @@ impl LogEntryAndClosureHandler {
         for waiting in self.replies.take_group(handle) {
             let status = Status::new(RaftError::NodeShutdown, "the node was shut down");
             let response = RaftResponse::Error(status);
-            out.replies.push(OutReply { handle: waiting.handle, codec: waiting.codec, response });
+            out.replies.push(waiting.answer(0, response));
         }
         self.waiting_for_links.retain(|(waits, _)| *waits != handle);
         let slot = &mut self.slots[handle.slot as usize];

@@ -18,10 +18,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringraft_core::{
-    AppendKind, ConfigurationEntry, Effects, EntryChunk, Extensions, Input, RaftError, RaftRequest,
+    AppendKind, ConfigurationEntry, Effects, EntryChunk, Extensions, Input, PeerId, RaftError, RaftRequest,
     RaftResponse, Status, Ticket, Time,
 };
 use ringraft_net::{Endpoint, RequestContext, Transport};
+use ringraft_proto::{IncomingResponse, RequestKind};
 use ringraft_storage::StorageError;
 use rustc_hash::FxHashSet;
 
@@ -36,6 +37,7 @@ use crate::handler::log_entry_and_closure::timer_queue::TimerQueue;
 use crate::handler::{
     ApplyEvent, GroupHandle, GroupProgress, LaneEvent, LaneOutput, OutReply, RequestEvent, ResponseEvent,
 };
+use crate::identity::creation;
 use crate::task::completion::ApplyError;
 use crate::task::credit::cost;
 
@@ -336,7 +338,8 @@ impl LogEntryAndClosureHandler {
             Some(group) => group.panicked().cloned(),
         };
         if let Some(status) = refused {
-            out.replies.push(OutReply { handle: reply, codec, response: RaftResponse::Error(status) });
+            let response = RaftResponse::Error(status);
+            out.replies.push(OutReply { handle: reply, codec, creation: 0, response });
             return;
         }
         let announced = match &request {
@@ -363,11 +366,38 @@ impl LogEntryAndClosureHandler {
         let handle = GroupHandle { lane: self.lane, slot: context.slot, generation: context.generation };
         let (peer, ticket) = unpack(context.ticket);
         let Some(from) = self.peers.get(peer).map(|peer| peer.id.clone()) else { return };
-        if let Ok(RaftResponse::AppendEntries(answer)) = &response.result {
+        let result = response.result.and_then(|answer| self.of_same_life(now, handle, &from, answer));
+        if let Ok(RaftResponse::AppendEntries(answer)) = &result {
             self.peers.announced(peer, answer.extensions != Extensions::NONE, &self.transport);
         }
-        let input = Input::Response { from, ticket: Ticket(ticket), result: response.result };
+        if let Err(status) | Ok(RaftResponse::Error(status)) = &result
+            && status.error == RaftError::Invalid
+            && RequestKind::try_from(context.kind) == Ok(RequestKind::AppendEntries)
+            && let Some(group) = self.group(handle).map(|group| Arc::clone(&group.names))
+        {
+            self.silent_peers.tell_refusal(now, &from.endpoint(), &group.group_id, status);
+        }
+        let input = Input::Response { from, ticket: Ticket(ticket), result };
         self.step(now, handle, input, out);
+    }
+
+    /// Lets an answer of the life that asked pass, before its term, its grant or its acknowledgement are looked at. To the node any other is
+    /// a request that has failed.
+    fn of_same_life(
+        &mut self,
+        now: Time,
+        handle: GroupHandle,
+        from: &PeerId,
+        answer: IncomingResponse,
+    ) -> Result<RaftResponse, Status> {
+        let Some(names) = self.group(handle).map(|group| Arc::clone(&group.names)) else {
+            return Ok(answer.response);
+        };
+        let checked = creation::check_answer(&names.group_id, from, &answer, names.creation);
+        if let Err(status) = &checked {
+            self.silent_peers.tell_of_another_life(now, from, &names.group_id, status);
+        }
+        checked.map(|()| answer.response)
     }
 
     fn on_connected(&mut self, now: Time, endpoint: &Endpoint, out: &mut LaneOutput) {
@@ -440,9 +470,21 @@ impl fmt::Debug for LogEntryAndClosureHandler {
 fn read_input(ticket: Ticket, result: Result<Vec<Arc<EntryChunk>>, StorageError>) -> Input {
     let status = |error: StorageError| Status::new(RaftError::Io, error.to_string());
     match result {
-        Err(error @ StorageError::Damaged { .. }) => Input::Failed { status: status(error) },
-        result => Input::LogRead { ticket, result: result.map_err(status) },
+        Err(error) => match damage_of(&error) {
+            Some(damage) => Input::Failed { status: damage },
+            None => Input::LogRead { ticket, result: Err(status(error)) },
+        },
+        Ok(entries) => Input::LogRead { ticket, result: Ok(entries) },
     }
+}
+
+/// Why a replica takes part no more when this is what became of a record of its log; `None` for what may pass.
+pub(crate) fn damage_of(error: &StorageError) -> Option<Status> {
+    let StorageError::Damaged { path, offset, what } = error else { return None };
+    let message = format!(
+        "{path} is damaged at byte {offset}: {what}; drop this replica's log and let it rejoin the group"
+    );
+    Some(Status::new(RaftError::Io, message))
 }
 
 fn is_member(entry: &ConfigurationEntry, peer: &ringraft_core::PeerId) -> bool {

@@ -1,9 +1,9 @@
 //! Requests of peers that a lane has not answered yet.
 
-use ringraft_core::ReplyToken;
+use ringraft_core::{RaftResponse, ReplyToken};
 use ringraft_net::ReplyHandle;
 
-use crate::handler::GroupHandle;
+use crate::handler::{GroupHandle, OutReply};
 
 /// Where an answer goes, and whose request it is.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +11,13 @@ pub(crate) struct Waiting {
     pub(crate) group: GroupHandle,
     pub(crate) handle: ReplyHandle,
     pub(crate) codec: u8,
+}
+
+impl Waiting {
+    /// The answer, from a group with this creation number.
+    pub(crate) fn answer(self, creation: u64, response: RaftResponse) -> OutReply {
+        OutReply { handle: self.handle, codec: self.codec, creation, response }
+    }
 }
 
 /// Gives each request a token and takes it back with the answer.

@@ -31,7 +31,7 @@ fn an_order_to_campaign_goes_behind_the_entries() {
                             rejoining: 0,
                             extensions: Extensions::NONE,
                         };
-                        let result = Ok(RaftResponse::AppendEntries(response));
+                        let result = Ok(RaftResponse::AppendEntries(response).into());
                         let event = ResponseEvent { context: send.context, result };
                         answers.push(LaneEvent::Response(Box::new(event)));
                     }
@@ -110,7 +110,7 @@ fn a_change_of_what_a_peer_announces_is_passed_on_once() {
             rejoining: 0,
             extensions,
         };
-        let result = Ok(RaftResponse::AppendEntries(answer));
+        let result = Ok(RaftResponse::AppendEntries(answer).into());
         world.turn(vec![LaneEvent::Response(Box::new(ResponseEvent { context, result }))]);
         std::mem::take(&mut *world.transport.announced.lock())
     };

@@ -11,7 +11,9 @@ mod tasks;
 pub(super) use acknowledged::kept;
 pub(super) use answers::{Answers, OpenRequest};
 pub(super) use bounds::{Bounds, Load};
-pub(super) use promises::{acknowledges, binds_itself, log_as_written, speaks_for, stable_mark, votes};
+pub(super) use promises::{
+    acknowledges, binds_itself, log_as_written, speaks_for, stable_mark, term_of_the_group, votes,
+};
 pub(super) use quotas::AtRest;
 pub(super) use tasks::{Call, Completed, Outcome, Tasks};
 

@@ -45,6 +45,8 @@ pub(super) struct Renewal {
     stages: Vec<Stage>,
     /// Somebody has given the number of the later life.
     begun: bool,
+    /// A host whose program knows no creation numbers until it has removed the earlier life ([`strangers`](super::strangers)).
+    stranger: Option<usize>,
 }
 
 /// Names and numbers of every group, and what becomes of them.
@@ -62,6 +64,7 @@ impl Lives {
     pub(super) fn draw(plan: &mut Plan, seed: u64) -> Lives {
         // A stream of its own: what else a seed draws does not depend on this.
         let mut r = Random::new(seed).fork(9);
+        let mut strangers = Random::new(seed).fork(19);
         let count = plan.groups.len();
         let mut lives =
             Lives { names: (0..count).collect(), creations: vec![0; count], given: 0, renewals: Vec::new() };
@@ -88,7 +91,10 @@ impl Lives {
             lives.names.push(earlier);
             lives.creations.push(0);
             let stages = vec![Stage::Earlier; plan.hosts];
-            lives.renewals.push(Renewal { earlier, later, members, stages, begun: false });
+            // Of two nobody is left to go on without it.
+            let stranger =
+                (members.len() > 2 && strangers.chance(500)).then(|| members[strangers.index(members.len())]);
+            lives.renewals.push(Renewal { earlier, later, members, stages, begun: false, stranger });
         }
         lives
     }
@@ -112,6 +118,17 @@ impl Lives {
             Stage::Earlier => group != renewal.later,
             Stage::Removing | Stage::Removed { .. } => group != renewal.later && group != renewal.earlier,
             Stage::Later => group != renewal.earlier,
+        })
+    }
+
+    /// Whether a host takes requests of this life of a group for some of the earlier one, which it has.
+    pub(super) fn is_stranger(&self, host: usize, group: &str, creation: u64) -> bool {
+        self.renewals.iter().any(|renewal| {
+            renewal.stranger == Some(host)
+                && renewal.begun
+                && matches!(renewal.stages[host], Stage::Earlier | Stage::Removing)
+                && self.creations[renewal.later] == creation
+                && self.group_id(renewal.later).as_str() == group
         })
     }
 
@@ -145,12 +162,13 @@ impl World {
         renewal.begun = true;
         self.lives.given += 1 + gap;
         self.lives.creations[renewal.later] = self.lives.given;
-        let (later, members) = (renewal.later, renewal.members.clone());
+        let (later, members, stranger) = (renewal.later, renewal.members.clone(), renewal.stranger);
         self.plan.groups[later].clone_from(&members);
         self.mark("group made anew");
         let patience = 4 * self.plan.election_timeout_ms * MS;
         for host in members {
-            let delay = self.random.sized(1, patience);
+            let late = if stranger == Some(host) { self.plan.chaos / 4 } else { 0 };
+            let delay = late + self.random.sized(1, patience);
             self.after(delay, Event::Move(number, host));
         }
     }

@@ -20,6 +20,7 @@ mod replicas;
 pub(super) mod run;
 mod standstill;
 mod strain;
+mod strangers;
 mod trace;
 mod turn;
 mod workload;

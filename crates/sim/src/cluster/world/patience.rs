@@ -5,6 +5,7 @@ use ringraft_core::{LogIndex, NodeImpl, NodeState, PeerId, RaftRequest, Term};
 
 use super::World;
 use super::event::Event;
+use super::lives::Lives;
 use crate::checkers::Violation;
 use crate::cluster::checks::broken;
 use crate::cluster::clock::MS;
@@ -22,13 +23,23 @@ pub(super) struct Quiet {
 pub(super) type Unwritten = Option<(Term, LogIndex, u64)>;
 
 /// Terms that a turn is told of by others, with the group: in answers, and in requests for votes, unless voters may keep their
-/// term for the sake of a `promise`.
-pub(super) fn heard_terms(p: &Process, events: &[LaneEvent], promise: bool) -> Vec<(usize, Term)> {
+/// term for the sake of a `promise`. What is said of another life of the group is not heard.
+pub(super) fn heard_terms(
+    p: &Process,
+    events: &[LaneEvent],
+    lives: &Lives,
+    promise: bool,
+) -> Vec<(usize, Term)> {
     let heard = |event: &LaneEvent| {
         let (handle, term) = match event {
             LaneEvent::Response(response) => {
                 let (slot, generation) = (response.context.slot, response.context.generation);
-                (GroupHandle { lane: 0, slot, generation }, response.result.as_ref().ok()?.term()?)
+                let (handle, answer) =
+                    (GroupHandle { lane: 0, slot, generation }, response.result.as_ref().ok()?);
+                if answer.creation != lives.creation(*p.by_handle.get(&handle)?) {
+                    return None;
+                }
+                (handle, answer.response.term()?)
             }
             LaneEvent::Request(request) => match &request.request {
                 RaftRequest::RequestVote(vote) if !vote.pre_vote && !promise => (request.handle, vote.term),

@@ -7,6 +7,7 @@ use ringraft_net::{Accept, Inbound, ReplyHandle};
 use super::World;
 use super::event::Event;
 use super::patience::heard_terms;
+use super::strangers;
 use crate::checkers::Violation;
 use crate::cluster::checks::OpenRequest;
 use crate::cluster::checks::broken;
@@ -61,8 +62,8 @@ impl World {
         p.processors.set_room(room);
         self.take_arrivals(host, p, &mut events, &mut entries);
         events.extend(p.control.drain(..));
-        let mut heard = heard_terms(p, &events, self.plan.operators.lease_reads);
-        heard.extend(heard_terms(p, &entries, self.plan.operators.lease_reads));
+        let mut heard = heard_terms(p, &events, &self.lives, self.plan.operators.lease_reads);
+        heard.extend(heard_terms(p, &entries, &self.lives, self.plan.operators.lease_reads));
         let mut progress = Vec::new();
         let store_failed = p.board.take(&mut progress);
         p.lane.begin_turn(host_now, &mut p.out);
@@ -140,6 +141,11 @@ impl World {
                     }
                     let handle = ReplyHandle { connection, generation: 1, request: frame.id };
                     reads -= 1;
+                    if strangers::answers(&self.lives, host, &p.transport, handle, &frame) {
+                        self.mark("answer without a creation number");
+                        self.frame_read(connection, 0);
+                        continue;
+                    }
                     if let Accept::Busy(frame) | Accept::Later(frame) = p.processors.on_request(handle, frame)
                     {
                         *self.report.marks.entry("request held back").or_default() += 1;
