@@ -148,6 +148,17 @@ impl LaneEvent {
         is_bulk(&event.request)
     }
 
+    /// Bytes of the entries that it brings.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        match self {
+            LaneEvent::Request(event) => match &event.request {
+                RaftRequest::AppendEntries(append) => append.payload_bytes(),
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
     /// The task that a caller gets back.
     pub(crate) fn into_task(self) -> Option<Task> {
         let LaneEvent::Apply(ApplyEvent { expected_term, data, done, .. }) = self else { return None };

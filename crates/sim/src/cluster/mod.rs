@@ -140,6 +140,7 @@ const WORLD_MARKS: &[&str] = &[
     "leadership transferred",
     "read by read index",
     "a worker stood still",
+    "another cluster spoke",
 ];
 
 /// Names of everything that a full run must reach at least once: marks of the world, and branches of the core

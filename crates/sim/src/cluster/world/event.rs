@@ -72,6 +72,8 @@ pub(super) enum Event {
     Replace(usize, u32),
     DiskRoom(usize),
     Operator,
+    /// Somebody of another cluster speaks.
+    OtherCluster,
     /// A group is to be removed and made anew.
     Renew(usize),
     /// A host goes on with that.

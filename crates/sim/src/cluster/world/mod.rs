@@ -13,6 +13,7 @@ mod liveness;
 mod lives;
 mod network;
 mod operators;
+mod other_cluster;
 mod patience;
 mod process;
 mod readers;
@@ -28,7 +29,7 @@ mod workload;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ringraft::SinkId;
+use ringraft::{ClusterGate, SinkId};
 use ringraft_core::{Mark, Marks};
 use rustc_hash::FxHashMap;
 
@@ -37,6 +38,7 @@ use self::last_calls::LastCalls;
 use self::lives::Lives;
 use self::network::Network;
 use self::operators::Operators;
+use self::other_cluster::CLUSTER;
 use self::patience::{Quiet, Unwritten};
 use self::readers::Watch;
 use self::standstill::Standstill;
@@ -66,6 +68,8 @@ struct World {
     workload: Workload,
     operators: Operators,
     lives: Lives,
+    /// The cluster of every host.
+    gate: Arc<ClusterGate>,
     watch: Watch,
     outbox: Arc<Outbox>,
     sink: SinkId,
@@ -119,6 +123,7 @@ impl World {
             workload: Workload::new(plan.clients, plan.groups.len()),
             operators: Operators::default(),
             lives,
+            gate: Arc::new(ClusterGate::new(CLUSTER, false)),
             watch: Watch::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
             outbox,
@@ -153,6 +158,7 @@ impl World {
         world.start_operators();
         world.start_readers();
         world.start_renewals();
+        world.start_other_cluster();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
         let chaos = world.plan.chaos;
@@ -288,6 +294,7 @@ impl World {
                 Ok(())
             }
             Event::Operator => self.operator(),
+            Event::OtherCluster => self.other_cluster_speaks(),
             Event::Renew(number) => {
                 self.renew(number);
                 Ok(())

@@ -191,7 +191,8 @@ impl World {
 
     /// A host has read a frame of a connection: there is room for another.
     pub(super) fn frame_read(&mut self, id: ConnectionId, direction: usize) {
-        let connection = &mut self.network.connections[id as usize];
+        // A stranger's is none of ours.
+        let Some(connection) = self.network.connections.get_mut(id as usize) else { return };
         connection.unread[direction] = connection.unread[direction].saturating_sub(1);
         let ends = [connection.client, connection.server];
         if !connection.held[direction].is_empty()

@@ -129,7 +129,7 @@ impl World {
     fn open_process(&mut self, host: usize, mut store: Store) -> Result<Result<(), Violation>, StorageError> {
         let transport = Arc::new(SimTransport::new(self.plan.net.outbox));
         transport.take_fresh(self.now);
-        let routes = Arc::new(RoutingTable::new());
+        let routes = Arc::new(RoutingTable::in_cluster(Arc::clone(&self.gate)));
         let sink = LaneSink::Local { control: Vec::new(), entries: Vec::new(), room: 0 };
         let dynamic: Arc<dyn ringraft_net::Transport> = Arc::clone(&transport) as _;
         let processors = Processors::new(

@@ -50,7 +50,8 @@ impl World {
         {
             return Ok(Err(violation));
         }
-        let names = GroupNames::new(name.clone(), self.hosts[host].peer.clone(), creation);
+        let (peer, gate) = (self.hosts[host].peer.clone(), Arc::clone(&self.gate));
+        let names = GroupNames::in_cluster(name.clone(), peer, creation, gate);
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         let values = Arc::default();
         process.registers[group] = Some(Arc::clone(&values));
