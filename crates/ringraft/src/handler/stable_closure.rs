@@ -75,13 +75,18 @@ impl StableClosureEventHandler {
         self.failed.as_ref()
     }
 
+    /// Why nothing is let go of any more. Rule P6: the first failure counts, also for what is written after it.
+    fn holds_back(&self) -> Option<&Status> {
+        self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active())
+    }
+
     /// Takes writes, oldest first, and merges them into one. The batch may be empty: then nothing needs to be written, and
     /// [`on_synced`](StableClosureEventHandler::on_synced) follows all the same, after those of earlier batches.
     pub fn on_batch(&mut self, writes: &mut Vec<DiskWrite>) -> WriteBatch {
         let mut batch = WriteBatch { writes: Vec::with_capacity(writes.len()) };
         let mut waiting = Waiting::default();
         let (mut entries, mut bytes) = (0_usize, 0_usize);
-        keep_order(writes);
+        in_order_of_arrival(writes);
         for mut write in writes.drain(..) {
             for op in &write.ops {
                 if let LogOp::Append(chunk) = op {
@@ -138,8 +143,7 @@ impl StableClosureEventHandler {
                 }
             }
         }
-        let failed = self.failed.as_ref().filter(|_| failure_reaches_who_waits());
-        match failed {
+        match self.holds_back() {
             None if self.refused.is_empty() => {
                 out.sends.extend(waiting.sends);
                 out.replies.extend(waiting.replies);
@@ -154,13 +158,8 @@ impl StableClosureEventHandler {
     }
 }
 
-/// Whether who waits for a write that has failed is refused: what it says would be forgotten.
-fn failure_reaches_who_waits() -> bool {
-    !Mutant::H2FailedWriteIsAcknowledged.is_active()
-}
-
-/// Writes stay in the order in which they came: within a group a later one stands on those before.
-fn keep_order(writes: &mut [DiskWrite]) {
+/// Rule P1: writes of a group are records in the order in which it made them, and they come so.
+fn in_order_of_arrival(writes: &mut [DiskWrite]) {
     if Mutant::J1BatchIsWrittenBackwards.is_active() {
         writes.reverse();
     }

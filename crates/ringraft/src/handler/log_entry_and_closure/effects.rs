@@ -197,10 +197,10 @@ impl LogEntryAndClosureHandler {
         }
         group.end_outcomes(fx.calls.drain(..), tasks);
         if let Some(status) = fx.abandoned.take() {
-            let completions =
-                if closures_end_with_leadership() { group.closures.take_all() } else { Vec::new() };
+            let completions = group.closures.end_of_leadership();
             if !completions.is_empty() {
-                tasks.push(FsmTask::Fail { handle, completions, error: outcome_of_abandoned(status) });
+                let error = lost_from_sight(status);
+                tasks.push(FsmTask::Fail { handle, completions, error });
             }
         }
         fx.clear();
@@ -224,6 +224,25 @@ impl LogEntryAndClosureHandler {
         if group.report_panic() {
             out.fsm[usize::from(worker)].push(FsmTask::Event { handle, event: FsmEvent::Error(status) });
         }
+    }
+}
+
+/// Whether an answer leaves with the write of its step. Rule P4: it says what is durable, and a crash would make a lie of it.
+fn answer_waits(after_durable: bool) -> bool {
+    after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active()
+}
+
+/// Whether a request leaves with the write of its step. Rule P2: a vote that is asked for is durable, or a restart casts another.
+fn request_waits(after_durable: bool) -> bool {
+    after_durable && !Mutant::H5RequestsLeaveBesideTheWrite.is_active()
+}
+
+/// What callers hear of tasks that a leader leaves behind. Rule O3: another leader may commit them yet; who heard of a refusal would
+/// give them again.
+fn lost_from_sight(status: Status) -> ApplyError {
+    match Mutant::I2UnknownIsToldAsRefusal.is_active() {
+        true => ApplyError::NotLeader { leader: None },
+        false => ApplyError::Unknown(status),
     }
 }
 
@@ -259,30 +278,5 @@ fn refusal(error: ProposeError) -> ApplyError {
         ProposeError::Busy | ProposeError::Transferring => ApplyError::Busy,
         ProposeError::Failed(status) => ApplyError::Failed(status),
         ProposeError::Stopped => ApplyError::Shutdown,
-    }
-}
-
-// --- rules of this stage ---
-
-/// Whether an answer leaves with the write of its step: what it says must not be forgotten.
-fn answer_waits(after_durable: bool) -> bool {
-    after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active()
-}
-
-/// Whether a request leaves with the write of its step: a vote that is asked for is durable.
-fn request_waits(after_durable: bool) -> bool {
-    after_durable && !Mutant::H5RequestsLeaveBesideTheWrite.is_active()
-}
-
-/// Whether callers hear when leadership ends: they do. What commits at their index later may be another's.
-fn closures_end_with_leadership() -> bool {
-    !Mutant::D23ClosuresOutliveLeadership.is_active()
-}
-
-/// What callers hear of entries that are in the log of a leader that leads no more: that nobody knows. The next leader may commit them.
-fn outcome_of_abandoned(status: Status) -> ApplyError {
-    match Mutant::I2UnknownIsToldAsRefusal.is_active() {
-        true => ApplyError::NotLeader { leader: None },
-        false => ApplyError::Unknown(status),
     }
 }

@@ -9,10 +9,11 @@ use ringraft::handler::{
 use ringraft_core::Vote;
 use ringraft_storage::{GroupOpening, OpenedGroup, StorageError};
 
-use super::host::{Process, worker_of};
-use super::machine::Registers;
-use super::world::{World, broken};
+use super::World;
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::host::{Process, worker_of};
+use crate::cluster::machine::Registers;
 
 impl World {
     /// Whether a group may have lived on a disk that the host has lost since.

@@ -12,12 +12,14 @@ use ringraft_core::{
 };
 use ringraft_proto::{Envelope, Frame, encode_raft_request};
 
-use super::network::Arrival;
-use super::plan::MS;
-use super::random::Random;
-use super::transport::{ConnectionId, decode};
-use super::world::{Event, World, broken};
+use super::World;
+use super::event::Event;
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::clock::MS;
+use crate::cluster::host::Arrival;
+use crate::cluster::random::Random;
+use crate::cluster::transport::{ConnectionId, decode};
 
 /// The cluster of the simulated hosts.
 pub(super) const CLUSTER: &str = "ours";
