@@ -92,6 +92,12 @@ impl NodeImpl {
         self.applied
     }
 
+    /// On a leader: the last index that by what it knows majorities of its members hold durably, if it may commit that by counting. It has:
+    /// this never is ahead of the [commit index](Self::committed_index).
+    pub fn committable_index(&self) -> Option<LogIndex> {
+        self.committable_seen_from_outside()
+    }
+
     /// The configuration in force.
     pub fn configuration(&self) -> &ConfigurationEntry {
         self.log.configuration()

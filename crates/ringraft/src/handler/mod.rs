@@ -8,6 +8,7 @@
 
 mod apply_task;
 mod closed;
+mod entry_room;
 mod event;
 mod fsm_group;
 mod log_entry_and_closure;
@@ -27,6 +28,7 @@ use crate::identity::cluster_gate::ClusterGate;
 pub use crate::status::NodeStatus;
 pub use crate::task::promise::{Promise, Waiter, promise};
 pub use apply_task::ApplyTaskHandler;
+pub use entry_room::EntryRoom;
 pub use event::{
     ApplyEvent, CallResult, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall, OpenGroup,
     OutReply, OutSend, ReadEvent, ReadTask, RequestEvent, ResponseEvent,
@@ -71,7 +73,7 @@ impl GroupNames {
     }
 
     /// The names of a replica on a host of this cluster.
-    pub(crate) fn in_cluster(
+    pub fn in_cluster(
         group_id: GroupId,
         server_id: PeerId,
         creation: u64,

@@ -128,7 +128,9 @@ impl RaftHost {
                 false => None,
             };
             let bytes = options.max_queued_bytes / (options.lanes * options.fsm_workers);
-            let (rings, intake) = lane_rings(options.apply_ring_size, options.fsm_workers, bytes, wake);
+            let entry_bytes = options.max_queued_bytes / options.lanes;
+            let (size, workers) = (options.apply_ring_size, options.fsm_workers);
+            let (rings, intake) = lane_rings(size, workers, bytes, entry_bytes, wake);
             lanes.push(Arc::new(LaneShared::new(intake.waker())));
             rings_of_lanes.push(rings);
             intakes.push(intake);
@@ -162,6 +164,7 @@ impl RaftHost {
             let sink = |rings: &LaneRings| SinkRings {
                 control: rings.control.clone(),
                 entries: rings.entries.clone(),
+                entry_room: Arc::clone(&rings.entry_room),
             };
             LaneSink::Rings(rings_of_lanes.iter().map(sink).collect())
         };

@@ -159,7 +159,8 @@ pub struct HostOptions {
     pub max_unapplied_bytes: usize,
     /// Bytes of tasks that wait before the lanes, in their apply rings and the backlogs of groups, in equal parts for the state-machine workers
     /// of each lane: at least 1 MiB for each (256 MiB, or that). Beyond its group's part callers get [`Busy`](crate::ApplyError::Busy), or wait. Tasks below 1 KiB are not counted: the slots
-    /// of the rings bound them. One task crosses the bound.
+    /// of the rings bound them. One task crosses the bound. As many bytes of entries may wait there in requests of leaders, in equal parts for the
+    /// lanes; then their connections are not read.
     pub max_queued_bytes: usize,
     /// Bytes of log that all groups together keep in memory when it is durable already, for peers that lag and for state machines, in equal parts
     /// for the lanes: at least 1 MiB for each (256 MiB). Beyond it whoever has kept it for longest lets go, and reads it from the store

@@ -63,6 +63,10 @@ impl Node {
 
     /// Hands a task to the group. Its outcome goes to [`Task::done`], exactly once, whatever this returns.
     ///
+    /// `Ok` says that the owner gets the task, not that it proposes it: it may yet be refused, with `Busy` where too much of the group waits
+    /// for disk or state machine ([`RaftOptions`](crate::RaftOptions), `max_unstable_*` and `max_unapplied_entries`), in either
+    /// [`ApplyTaskMode`]. Tasks behind it may pass. Who needs all of them, in order, looks at each outcome and keeps fewer under way than those bounds.
+    ///
     /// # Errors
     /// The task was refused at once, and the completion has been told the same: [`ApplyError::TooLarge`],
     /// [`ApplyError::Busy`] (the apply ring is full, in slots or in [bytes](crate::HostOptions::max_queued_bytes), and the group's
@@ -117,7 +121,8 @@ impl Node {
         }
     }
 
-    /// Hands tasks to the group, in order, with one claim of the ring. Tasks that were taken leave the vector from its front, and
+    /// Hands tasks to the group, in order, with one claim of the ring; for tasks that were taken the same holds as for
+    /// [`apply`](Node::apply): the owner may yet refuse some of them. Tasks that were taken leave the vector from its front, and
     /// their number is returned. With a non-blocking [`ApplyTaskMode`] the rest stays in the vector untouched, for a
     /// later try; otherwise this waits until all are taken.
     ///

@@ -37,7 +37,7 @@ impl RoutingTable {
     }
 
     /// A table without groups on a host of this cluster.
-    pub(crate) fn in_cluster(gate: Arc<ClusterGate>) -> RoutingTable {
+    pub fn in_cluster(gate: Arc<ClusterGate>) -> RoutingTable {
         RoutingTable { gate, ..RoutingTable::default() }
     }
 

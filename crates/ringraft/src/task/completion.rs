@@ -148,7 +148,7 @@ enum Kind {
 pub struct Completion(Kind);
 
 impl Completion {
-    /// Nobody waits.
+    /// Nobody waits, and nobody hears when the task is refused, which may happen after it was taken ([`Node::apply`](crate::Node::apply)).
     pub const fn none() -> Completion {
         Completion(Kind::None)
     }

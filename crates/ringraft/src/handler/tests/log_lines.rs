@@ -78,6 +78,22 @@ fn a_peer_that_hangs_is_told_of_once_and_not_once_a_group() {
     }
 }
 
+/// It may be meant, for a server that is to be added, or a slip of the pen: nobody elects it, and it elects nobody.
+#[test]
+fn a_server_that_its_initial_configuration_does_not_name_says_so() {
+    for (members, told) in [("b:1,c:1", 1), ("a:1,b:1,c:1", 0)] {
+        let mut world = World::new(LaneLimits::default());
+        world.members = members.parse().unwrap();
+        let lines = Lines::of(|| {
+            let _ = world.open("g");
+        });
+        assert_eq!(lines.len(), told, "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.contains("does not name this server") && line.contains(members))
+        );
+    }
+}
+
 /// A peer whose store is smaller, say: without a line here nobody would know why its replica stays behind.
 #[test]
 fn a_peer_that_refuses_entries_is_told_of_once_with_its_words() {

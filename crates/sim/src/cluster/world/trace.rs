@@ -11,10 +11,10 @@ use ringraft_core::{
 use ringraft_net::RequestContext;
 use rustc_hash::FxHashMap;
 
-use super::checks::OpenRequest;
-use super::machine::Command;
-use super::transport::ConnectionId;
-use super::world::World;
+use super::World;
+use crate::cluster::checks::OpenRequest;
+use crate::cluster::machine::Command;
+use crate::cluster::transport::ConnectionId;
 use crate::script::{Kind, What, format};
 
 /// Lines that are kept: those of a short seed, all of them.

@@ -2,22 +2,17 @@
 
 use std::collections::VecDeque;
 
-use ringraft_net::{ConnectionClass, Endpoint, LinkId, RequestContext};
-use ringraft_proto::{Frame, RequestFrame, ResponseFrame};
+use ringraft_net::{ConnectionClass, Endpoint, LinkId};
+use ringraft_proto::Frame;
 
-use super::plan::MS;
-use super::random::Random;
-use super::transport::{ConnectionId, decode};
-use super::world::{Event, World, broken};
+use super::World;
+use super::event::Event;
 use crate::checkers::Violation;
-
-/// What has arrived at a host and waits for its next turn.
-pub(super) enum Arrival {
-    Request(ConnectionId, RequestFrame),
-    Response(RequestContext, ResponseFrame),
-    Failed(RequestContext, &'static str),
-    Connected(LinkId, Endpoint, ConnectionClass),
-}
+use crate::cluster::checks::broken;
+use crate::cluster::clock::MS;
+use crate::cluster::host::Arrival;
+use crate::cluster::random::Random;
+use crate::cluster::transport::{ConnectionId, decode};
 
 /// One connection: the client's link, and the server's end.
 pub(super) struct Connection {
@@ -196,7 +191,8 @@ impl World {
 
     /// A host has read a frame of a connection: there is room for another.
     pub(super) fn frame_read(&mut self, id: ConnectionId, direction: usize) {
-        let connection = &mut self.network.connections[id as usize];
+        // A stranger's is none of ours.
+        let Some(connection) = self.network.connections.get_mut(id as usize) else { return };
         connection.unread[direction] = connection.unread[direction].saturating_sub(1);
         let ends = [connection.client, connection.server];
         if !connection.held[direction].is_empty()

@@ -2,7 +2,8 @@
 
 use ringraft::handler::{ApplyOutput, LaneEvent, ReadTask};
 
-use super::world::{Event, World};
+use super::World;
+use super::event::Event;
 use crate::checkers::Violation;
 
 impl World {

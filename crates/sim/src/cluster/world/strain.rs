@@ -4,29 +4,12 @@
 use ringraft::handler::NodeCall;
 use ringraft_core::{Configuration, MembershipChange};
 
-use super::faults::FaultKind;
-use super::plan::{MS, StoreKind};
-use super::random::Random;
-use super::world::{Event, World};
-
-/// A way from one host to another.
-type Way = (usize, usize);
-
-/// One act of such a fault.
-pub(super) enum Act {
-    /// Nothing passes on these ways for so long.
-    Cut { ways: Vec<Way>, away: u64 },
-    /// A process is killed, or its machine loses power when there is a seed for that, and is back so long after.
-    Restart { host: usize, power: Option<u64>, away: u64 },
-    /// A process stands still for so long.
-    Pause { host: usize, away: u64 },
-    /// The leader is asked to hand over, and its order is late.
-    Order { group: usize, leader: usize, candidate: usize, random: Random },
-    /// Whoever leads hears nothing for so long, unless it is the candidate.
-    Deafen { group: usize, candidate: usize, away: u64 },
-    /// When another leads as well, a voter of both loses its disk; looked for so many times more.
-    Forget { group: usize, leader: usize, tries: u32, random: Random },
-}
+use super::World;
+use super::event::{Act, Event, Way};
+use crate::cluster::clock::MS;
+use crate::cluster::faults::FaultKind;
+use crate::cluster::plan::StoreKind;
+use crate::cluster::random::Random;
 
 /// The ways from each of `from` to each of `to`.
 fn ways(from: &[usize], to: &[usize]) -> Vec<Way> {

@@ -9,10 +9,11 @@ use ringraft::handler::{
 use ringraft_core::Vote;
 use ringraft_storage::{GroupOpening, OpenedGroup, StorageError};
 
-use super::host::{Process, worker_of};
-use super::machine::Registers;
-use super::world::{World, broken};
+use super::World;
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::host::{Process, worker_of};
+use crate::cluster::machine::Registers;
 
 impl World {
     /// Whether a group may have lived on a disk that the host has lost since.
@@ -49,7 +50,8 @@ impl World {
         {
             return Ok(Err(violation));
         }
-        let names = GroupNames::new(name.clone(), self.hosts[host].peer.clone(), creation);
+        let (peer, gate) = (self.hosts[host].peer.clone(), Arc::clone(&self.gate));
+        let names = GroupNames::in_cluster(name.clone(), peer, creation, gate);
         let (progress, status) = (Arc::new(GroupProgress::default()), Arc::new(NodeStatus::default()));
         let values = Arc::default();
         process.registers[group] = Some(Arc::clone(&values));

@@ -9,11 +9,14 @@ use ringraft::handler::{Control, LaneEvent};
 use ringraft_core::GroupId;
 use ringraft_storage::{GroupOpening, LogStorage, StorageError};
 
-use super::host::Process;
-use super::plan::{MS, Plan};
-use super::random::Random;
-use super::world::{Event, World, broken};
+use super::World;
+use super::event::Event;
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::clock::MS;
+use crate::cluster::host::Process;
+use crate::cluster::plan::Plan;
+use crate::cluster::random::Random;
 
 /// Microseconds after which a host that could not go on tries again.
 const AGAIN: u64 = 500;

@@ -12,7 +12,7 @@ use ringraft_net::{ReplyHandle, Transport};
 use ringraft_proto::{RequestFrame, decode_raft_request, encode_raft_response};
 
 use super::lives::Lives;
-use super::transport::SimTransport;
+use crate::cluster::transport::SimTransport;
 
 /// Answers a request, if the host is such a member of the group that it names. Says whether it did.
 pub(super) fn answers(

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
-use super::checks::{AtRest, kept};
-use super::host::WORKERS;
-use super::plan::MS;
-use super::world::{Event, World, broken};
+use super::World;
+use super::event::Event;
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::checks::{AtRest, kept};
+use crate::cluster::clock::MS;
+use crate::cluster::host::WORKERS;
 
 /// How long the groups may take to agree, in microseconds of virtual time.
 const CONVERGENCE: u64 = 60_000 * MS;

@@ -1,144 +1,106 @@
 //! The world: virtual time, the queue of what happens next, and the hosts.
+//!
+//! It is one whole in several files: each has what the world does in one matter, and what it remembers for it.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+mod disk_damage;
+mod disk_stage;
+mod event;
+mod faults;
+mod fsm_stage;
+mod last_calls;
+mod leases;
+mod liveness;
+mod lives;
+mod network;
+mod operators;
+mod other_cluster;
+mod patience;
+mod process;
+mod readers;
+mod replicas;
+pub(super) mod run;
+mod standstill;
+mod strain;
+mod strangers;
+mod trace;
+mod turn;
+mod workload;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ringraft::SinkId;
+use ringraft::{ClusterGate, SinkId};
 use ringraft_core::{Mark, Marks};
-use ringraft_net::{ConnectionClass, Endpoint, LinkId};
-use ringraft_proto::Frame;
 use rustc_hash::FxHashMap;
 
-use super::clock::HostClock;
-use super::host::Host;
-use super::last_calls::LastCalls;
-use super::lives::Lives;
-use super::machine::Outbox;
-use super::network::Network;
-use super::operators::Operators;
-use super::oracle::Oracle;
-use super::patience::{Quiet, Unwritten};
-use super::plan::{MS, Plan};
-use super::random::Random;
-use super::readers::Watch;
-use super::standstill::Standstill;
-use super::strain::Act;
-use super::trace::Trace;
-use super::transport::ConnectionId;
-use super::workload::Workload;
-use super::{SimOptions, SimReport};
+use self::event::Event;
+use self::last_calls::LastCalls;
+use self::lives::Lives;
+use self::network::Network;
+use self::operators::Operators;
+use self::other_cluster::CLUSTER;
+use self::patience::{Quiet, Unwritten};
+use self::readers::Watch;
+use self::standstill::Standstill;
+use self::trace::Trace;
+use self::workload::Workload;
 use crate::checkers::Violation;
-
-/// What happens at some moment. Those of a process carry its life and come to nothing in a later one.
-pub(super) enum Event {
-    Turn(usize, u32),
-    Write(usize, u32),
-    Synced(usize, u32),
-    /// No batch may have come since that many batches.
-    Vouch(usize, u32, u64),
-    /// A worker applies.
-    Apply(usize, u32, usize),
-    Read(usize, u32),
-    Deliver(ConnectionId, usize, Box<Frame>),
-    Connect {
-        host: usize,
-        life: u32,
-        link: LinkId,
-        endpoint: Endpoint,
-        class: ConnectionClass,
-    },
-    Close(ConnectionId, bool),
-    Heal(Vec<(usize, usize)>),
-    /// Requests that nobody answered are given up.
-    Sweep(usize, u32),
-    Client(usize),
-    Fault(u64),
-    Start(usize),
-    /// Some of those who hear the leader of a group get slow; soon it is lost.
-    HinderLeader {
-        group: usize,
-        near: Vec<usize>,
-        last: u64,
-        random: Random,
-    },
-    /// The leader of a group, whoever it is by then, is lost.
-    LoseLeader {
-        group: usize,
-        random: Random,
-    },
-    /// The next act of a fault.
-    Act(Act),
-    /// Readers look for somebody to ask.
-    Readers,
-    /// A disk stage tells the lane what is durable.
-    Told(usize, u32),
-    /// An operator ends a process whose store has failed.
-    Replace(usize, u32),
-    DiskRoom(usize),
-    Operator,
-    /// A group is to be removed and made anew.
-    Renew(usize),
-    /// A host goes on with that.
-    Move(usize, usize),
-    Calm,
-    Check,
-    /// A trial of a worker that stands still goes on.
-    Standstill,
-}
+use crate::cluster::agenda::Agenda;
+use crate::cluster::checks::broken;
+use crate::cluster::clock::{HostClock, MS};
+use crate::cluster::host::Host;
+use crate::cluster::machine::Outbox;
+use crate::cluster::oracle::Oracle;
+use crate::cluster::plan::Plan;
+use crate::cluster::random::Random;
+use crate::cluster::{SimOptions, SimReport};
 
 /// A cluster and everything around it.
-pub(super) struct World {
-    pub(super) plan: Plan,
-    pub(super) now: u64,
-    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    slots: Vec<Option<Event>>,
-    free: Vec<usize>,
-    order: u64,
-    pub(super) random: Random,
-    pub(super) fault_random: Random,
-    pub(super) hosts: Vec<Host>,
-    pub(super) network: Network,
-    pub(super) oracle: Oracle,
-    pub(super) workload: Workload,
-    pub(super) operators: Operators,
-    pub(super) lives: Lives,
-    pub(super) watch: Watch,
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) sink: SinkId,
-    pub(super) report: SimReport,
-    pub(super) skip: BTreeSet<u64>,
+struct World {
+    plan: Plan,
+    now: u64,
+    agenda: Agenda<Event>,
+    random: Random,
+    fault_random: Random,
+    hosts: Vec<Host>,
+    network: Network,
+    oracle: Oracle,
+    workload: Workload,
+    operators: Operators,
+    lives: Lives,
+    /// The cluster of every host.
+    gate: Arc<ClusterGate>,
+    watch: Watch,
+    outbox: Arc<Outbox>,
+    sink: SinkId,
+    report: SimReport,
+    skip: BTreeSet<u64>,
     /// Faults happen.
-    pub(super) chaos: bool,
-    pub(super) clients_run: bool,
-    pub(super) finished: bool,
+    chaos: bool,
+    clients_run: bool,
+    finished: bool,
     /// When the last phase began, and when every group had a leader in it.
-    pub(super) calm_since: u64,
-    pub(super) led_since: Option<u64>,
-    pub(super) quiet: Option<Quiet>,
-    pub(super) last_calls: LastCalls,
-    pub(super) standstill: Standstill,
+    calm_since: u64,
+    led_since: Option<u64>,
+    quiet: Option<Quiet>,
+    last_calls: LastCalls,
+    standstill: Standstill,
     /// Until when no other fault in several acts begins.
-    pub(super) strained: u64,
+    strained: u64,
     /// Until when clients ask nothing of a group.
-    pub(super) hushed: Vec<u64>,
+    hushed: Vec<u64>,
     /// Heartbeats that a leader has sent to a host since that last answered, and since when, by group, leader and host.
-    pub(super) heartbeats: FxHashMap<(usize, usize, usize), (u32, u64)>,
+    heartbeats: FxHashMap<(usize, usize, usize), (u32, u64)>,
     /// What leaders wait to write, by host and group.
-    pub(super) unwritten: Vec<Vec<Unwritten>>,
-    pub(super) trace: Trace,
+    unwritten: Vec<Vec<Unwritten>>,
+    trace: Trace,
     /// Kept from turn to turn so that turns do not allocate.
-    pub(super) scratch_events: Vec<ringraft::handler::LaneEvent>,
+    scratch_events: Vec<ringraft::handler::LaneEvent>,
     core_marks: [u64; Mark::ALL.len()],
 }
 
-/// A rule that a world found broken.
-pub(super) fn broken(checker: &'static str, message: impl Into<String>) -> Violation {
-    Violation { checker, message: message.into() }
-}
-
 impl World {
-    pub(super) fn new(options: &SimOptions) -> World {
+    fn new(options: &SimOptions) -> World {
         let mut plan = Plan::draw(options);
         let lives = Lives::draw(&mut plan, options.seed);
         let random = Random::new(options.seed);
@@ -153,10 +115,7 @@ impl World {
         let outbox = Arc::new(Outbox::default());
         let mut world = World {
             now: 0,
-            queue: BinaryHeap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            order: 0,
+            agenda: Agenda::new(),
             random: random.fork(2),
             fault_random: random.fork(4),
             network: Network::default(),
@@ -164,6 +123,7 @@ impl World {
             workload: Workload::new(plan.clients, plan.groups.len()),
             operators: Operators::default(),
             lives,
+            gate: Arc::new(ClusterGate::new(CLUSTER, false)),
             watch: Watch::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
             outbox,
@@ -198,6 +158,7 @@ impl World {
         world.start_operators();
         world.start_readers();
         world.start_renewals();
+        world.start_other_cluster();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
         let chaos = world.plan.chaos;
@@ -205,40 +166,31 @@ impl World {
         world
     }
 
-    pub(super) fn at(&mut self, at: u64, event: Event) {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-        };
-        self.slots[slot] = Some(event);
-        self.order += 1;
-        self.queue.push(Reverse((at.max(self.now), self.order, slot)));
+    fn at(&mut self, at: u64, event: Event) {
+        self.agenda.plan(at.max(self.now), event);
     }
 
-    pub(super) fn after(&mut self, delay: u64, event: Event) {
+    fn after(&mut self, delay: u64, event: Event) {
         self.at(self.now + delay, event);
     }
 
-    pub(super) fn count(&mut self, fault: &'static str) {
+    fn count(&mut self, fault: &'static str) {
         *self.report.faults.entry(fault).or_default() += 1;
     }
 
-    pub(super) fn mark(&mut self, mark: &'static str) {
+    fn mark(&mut self, mark: &'static str) {
         *self.report.marks.entry(mark).or_default() += 1;
     }
 
     /// Counts branches that a turn's steps took.
-    pub(super) fn core_marks(&mut self, marks: Marks) {
+    fn core_marks(&mut self, marks: Marks) {
         if !marks.is_empty() {
             marks.iter().for_each(|mark| self.core_marks[mark as usize] += 1);
         }
     }
 
     /// Writes the core's marks into the report.
-    pub(super) fn report_core_marks(&mut self) {
+    fn report_core_marks(&mut self) {
         for mark in Mark::ALL {
             let count = std::mem::take(&mut self.core_marks[mark as usize]);
             if count > 0 {
@@ -251,13 +203,11 @@ impl World {
     ///
     /// # Errors
     /// A rule that was broken.
-    pub(super) fn run(&mut self) -> Result<(), Violation> {
+    fn run(&mut self) -> Result<(), Violation> {
         while !self.finished {
-            let Some(Reverse((at, order, slot))) = self.queue.pop() else {
+            let Some((at, order, event)) = self.agenda.next() else {
                 return Err(broken("liveness", "nothing happens any more"));
             };
-            let Some(event) = self.slots[slot].take() else { continue };
-            self.free.push(slot);
             self.now = at;
             let hash = self.report.trace_hash ^ at.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ order;
             self.report.trace_hash = hash.rotate_left(9).wrapping_mul(0xA24B_AED4_963E_E407);
@@ -344,6 +294,7 @@ impl World {
                 Ok(())
             }
             Event::Operator => self.operator(),
+            Event::OtherCluster => self.other_cluster_speaks(),
             Event::Renew(number) => {
                 self.renew(number);
                 Ok(())
@@ -370,8 +321,9 @@ impl World {
             transport.set_now(now);
             let expired = transport.expire(limit);
             let any = !expired.is_empty();
-            let failed =
-                expired.into_iter().map(|context| super::network::Arrival::Failed(context, "no answer came"));
+            let failed = expired
+                .into_iter()
+                .map(|context| crate::cluster::host::Arrival::Failed(context, "no answer came"));
             self.hosts[host].arrivals.extend(failed);
             if any {
                 self.wake(host, 0);

@@ -4,14 +4,16 @@ use ringraft::handler::{FsmTask, GroupHandle, LaneEvent, OutReply, OutSend};
 use ringraft_core::{AppendKind, FsmEvent, NodeState, RaftRequest};
 use ringraft_net::{Accept, Inbound, ReplyHandle};
 
-use super::checks::OpenRequest;
-use super::host::{Process, WORKERS, Worker, worker_of};
-use super::network::Arrival;
-use super::oracle::unseen;
+use super::World;
+use super::event::Event;
 use super::patience::heard_terms;
 use super::strangers;
-use super::world::{Event, World, broken};
 use crate::checkers::Violation;
+use crate::cluster::checks::OpenRequest;
+use crate::cluster::checks::broken;
+use crate::cluster::host::Arrival;
+use crate::cluster::host::{Process, WORKERS, Worker, worker_of};
+use crate::cluster::oracle::unseen;
 use crate::script::What;
 
 /// Microseconds between two requests that a slow reader takes.

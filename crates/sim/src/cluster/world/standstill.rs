@@ -2,11 +2,13 @@
 
 use ringraft_core::LogIndex;
 
-use super::host::{WORKERS, worker_of};
-use super::plan::MS;
+use super::World;
+use super::event::Event;
 use super::workload::Question;
-use super::world::{Event, World, broken};
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::clock::MS;
+use crate::cluster::host::{WORKERS, worker_of};
 use crate::linearizability::RegisterOp;
 
 /// Writes at once for each group of the worker that stands still.

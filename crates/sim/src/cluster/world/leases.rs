@@ -2,8 +2,9 @@
 
 use ringraft_core::{NodeImpl, PeerId};
 
-use super::world::{World, broken};
+use super::World;
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
 
 impl World {
     /// While a leader may answer reads by its lease, a majority of its voters, and of the old ones while joint, helps no candidate

@@ -3,14 +3,16 @@
 use ringraft::handler::{LaneEvent, ResponseEvent, StableOutput};
 use ringraft_storage::{RefusedWrites, StorageError};
 
-use super::host::Process;
-use super::plan::MS;
+use super::World;
+use super::event::Event;
 use super::turn::LaneOrDisk;
-use super::world::{Event, World, broken};
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::clock::MS;
+use crate::cluster::host::Process;
 
 /// Microseconds without a batch after which the store vouches for what it wrote.
-const VOUCH_AFTER: u64 = 20 * super::plan::MS;
+const VOUCH_AFTER: u64 = 20 * crate::cluster::clock::MS;
 
 /// Batches after which the store gets time for housekeeping.
 const BATCHES_PER_MAINTENANCE: u64 = 4;
@@ -285,7 +287,8 @@ impl World {
     /// The power went in the middle of an operation of the disk: the whole host is gone.
     pub(super) fn power_went(&mut self, host: usize) -> Result<(), Violation> {
         let mut r = self.random.fork(self.now ^ 0xD15C);
-        let (seed, away) = (r.next(), r.sized(1, 4 * self.plan.election_timeout_ms * super::plan::MS));
+        let (seed, away) =
+            (r.next(), r.sized(1, 4 * self.plan.election_timeout_ms * crate::cluster::clock::MS));
         self.crash(host, Some(seed), away, &mut r);
         self.drain_outcomes()
     }

@@ -3,11 +3,13 @@
 use ringraft::handler::{GroupHandle, LaneEvent};
 use ringraft_core::{LogIndex, NodeImpl, NodeState, PeerId, RaftRequest, Term};
 
-use super::host::Process;
+use super::World;
+use super::event::Event;
 use super::lives::Lives;
-use super::plan::MS;
-use super::world::{Event, World, broken};
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::clock::MS;
+use crate::cluster::host::Process;
 
 /// Worlds with more groups are not asked to stay quiet: their small bounds may keep heartbeats waiting.
 const QUIET_GROUPS: usize = 4;

@@ -2,10 +2,11 @@
 
 use ringraft_core::NodeState;
 
-use super::plan::MS;
+use super::World;
+use super::event::Event;
 use super::workload::Question;
-use super::world::{Event, World};
 use crate::checkers::Violation;
+use crate::cluster::clock::MS;
 use crate::linearizability::RegisterOp;
 
 /// Groups that are watched; worlds with more are there for their numbers.

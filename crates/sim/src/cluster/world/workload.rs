@@ -4,12 +4,14 @@ use ringraft::Completion;
 use ringraft::handler::{ApplyEvent, LaneEvent, ReadEvent};
 use ringraft_core::{LogIndex, ReadOnlyOption};
 
-use super::checks::{Completed, Outcome, Tasks};
-use super::host::worker_of;
-use super::machine::Command;
-use super::plan::MS;
-use super::world::{Event, World, broken};
+use super::World;
+use super::event::Event;
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
+use crate::cluster::checks::{Completed, Outcome, Tasks};
+use crate::cluster::clock::MS;
+use crate::cluster::host::worker_of;
+use crate::cluster::machine::Command;
 use crate::linearizability::{Operation, RegisterOp, Verdict, check};
 
 /// Steps of the search for one register's history; beyond it the history counts as unchecked.

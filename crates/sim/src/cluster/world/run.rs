@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::world::World;
-use super::{SimOptions, SimReport, SimViolation};
+use super::World;
+use crate::cluster::{SimOptions, SimReport, SimViolation};
 
 /// Simulates one seed.
 pub fn run(options: &SimOptions) -> SimReport {

@@ -2,11 +2,13 @@
 
 use ringraft::handler::NodeCall;
 
-use super::checks::Outcome;
-use super::plan::MS;
+use super::World;
+use super::event::Event;
 use super::workload::Question;
-use super::world::{Event, World, broken};
 use crate::checkers::Violation;
+use crate::cluster::checks::Outcome;
+use crate::cluster::checks::broken;
+use crate::cluster::clock::MS;
 use crate::linearizability::RegisterOp;
 
 /// Tries that a group has: a connection of which one end is gone may not have been noticed yet.
