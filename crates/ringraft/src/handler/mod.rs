@@ -8,6 +8,7 @@
 
 mod apply_task;
 mod closed;
+mod dropped_log;
 mod entry_room;
 mod event;
 mod fsm_group;
@@ -28,6 +29,8 @@ use crate::identity::cluster_gate::ClusterGate;
 pub use crate::status::NodeStatus;
 pub use crate::task::promise::{Promise, Waiter, promise};
 pub use apply_task::ApplyTaskHandler;
+pub use dropped_log::drop_log;
+pub(crate) use dropped_log::withheld;
 pub use entry_room::EntryRoom;
 pub use event::{
     ApplyEvent, CallResult, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall, OpenGroup,
