@@ -90,7 +90,10 @@ impl AtomicServer {
         let host = RaftHost::start(options)?;
         served.gate.get_or_init(|| host.cluster_gate());
         match start_groups(config, &host) {
-            Ok(groups) => *served.groups.write() = groups.into(),
+            Ok(groups) => {
+                tell_who_waits(&groups);
+                *served.groups.write() = groups.into();
+            }
             Err(error) => {
                 host.shutdown();
                 return Err(error.into());
@@ -130,6 +133,18 @@ impl AtomicServer {
 impl Drop for AtomicServer {
     fn drop(&mut self) {
         self.shutdown();
+    }
+}
+
+/// Groups without members neither serve nor found a cluster, however long they wait: whoever started them so by mistake must hear of it.
+fn tell_who_waits(groups: &[ServedGroup]) {
+    let waiting = groups.iter().filter(|group| group.node.configuration().conf.is_empty());
+    if let Some(first) = waiting.clone().next() {
+        tracing::info!(
+            groups = waiting.count(), group = %first.name,
+            "groups know no members: this directory began by --rejoin, and they wait to be added (`ringraft admin add-peer`) or for the leaders of \
+             a cluster that exists"
+        );
     }
 }
 

@@ -42,7 +42,7 @@ enum Command {
     Script(commands::script::ScriptArgs),
     Sim(commands::sim::SimArgs),
     Bench(commands::bench::BenchArgs),
-    BenchNode(commands::bench_node::BenchNodeArgs),
+    BenchNode(commands::bench::node::BenchNodeArgs),
 }
 
 fn main() -> std::process::ExitCode {
@@ -75,6 +75,6 @@ fn run() -> Exit {
         Command::Script(args) => commands::script::run(&args),
         Command::Sim(args) => commands::sim::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
-        Command::BenchNode(args) => commands::bench_node::run(&args),
+        Command::BenchNode(args) => commands::bench::node::run(&args),
     }
 }

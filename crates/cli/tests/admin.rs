@@ -161,6 +161,31 @@ fn an_operator_without_a_cluster_is_told_so() {
     assert_refused(&output, 1, &["Fail to find node", "in group g"]);
 }
 
+/// Who was removed says so, after a restart, too: then its file still names it, and its log does not.
+#[test]
+fn a_server_that_was_removed_says_so_whatever_its_file_names() {
+    let mut cluster = Cluster::start(3, "");
+    cluster.ask(&["set", "k", "7"]);
+    let leader = ask(&cluster, &["get-leader"])["leader"].clone();
+    let gone = (0..3).find(|server| leader != *cluster.addresses[*server]).unwrap();
+    let address = cluster.addresses[gone].clone();
+    ask(&cluster, &["remove-peer", &address]);
+    let state = |cluster: &Cluster| {
+        let group = cluster.describe(gone)?["groups"][0].clone();
+        Some((group["removed_at"].as_u64().unwrap(), group["conf"].as_str().unwrap().to_owned()))
+    };
+    cluster.wait_until("it knows", |cluster| state(cluster).is_some_and(|(removed_at, _)| removed_at > 0));
+    let before = state(&cluster).unwrap();
+    assert!(!before.1.contains(&address), "{before:?}");
+    assert_eq!(cluster.log(gone).matches("was removed from the group").count(), 1, "{}", cluster.log(gone));
+    assert!(cluster.terminate(gone).success());
+    cluster.spawn(gone, &[]);
+    cluster.wait_until("it is back", |cluster| cluster.describe(gone).is_some());
+    assert_eq!(state(&cluster), Some(before));
+    assert_eq!(cluster.ask(&["inc", "k"]), 8);
+    cluster.assert_healthy();
+}
+
 /// Six groups are led by one server; their leaders are spread with as few moves as it takes.
 #[test]
 fn leaders_are_spread_over_the_servers() {

@@ -26,6 +26,11 @@ fn flags_that_do_not_fit_a_directory_are_refused() {
     cluster.wait_until("the server that joins", |cluster| cluster.describe(0).is_some());
     assert!(cluster.terminate(0).success());
     assert_refused(&cluster.refused(0, &["--bootstrap"]), 2, &["data_path", "began by --rejoin", "wipe it"]);
+    // Without a flag it serves, and says what it waits for.
+    let said = |cluster: &Cluster| cluster.log(0).matches("groups know no members").count();
+    let before = said(&cluster);
+    cluster.spawn(0, &[]);
+    cluster.wait_until("it says that it waits", |cluster| said(cluster) == before + 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::chunk::{ChunkKind, EntryChunk};
+use crate::mutants::Mutant;
 use crate::options::RecoveredState;
 use crate::peer::{Configuration, ConfigurationEntry, PeerId};
 use crate::rules;
@@ -256,6 +257,10 @@ impl LogManager {
     /// Of the others it is remembered whether they named this node and whether it was alone in them: otherwise a removed member would
     /// take itself for one that was never added.
     pub(crate) fn forget_configurations(&mut self, applied: LogIndex, own: &PeerId) {
+        // Most groups have one for good, and this is asked after every batch that was applied.
+        if self.configurations.len() <= 1 {
+            return;
+        }
         let applied = self.configurations.partition_point(|entry| entry.id.index <= applied);
         for entry in self.configurations.drain(..applied.saturating_sub(1)) {
             self.forgotten.named_own |= entry.names(own);
@@ -322,7 +327,7 @@ impl LogManager {
             }
         }
         self.terms.retain(|t| t.0 < from);
-        rules::membership::forget_truncated(&mut self.configurations, from);
+        forget_truncated(&mut self.configurations, from);
         self.configuration_version += 1;
         self.last = self.terms.last().map_or(self.before_first, |t| LogId::new(keep, t.1));
     }
@@ -420,6 +425,17 @@ fn fit(chunk: &Arc<EntryChunk>, from: LogIndex, to: LogIndex, max_bytes: usize) 
     // The entry that crosses the limit still goes, as in SOFAJRaft: an entry larger than the limit must pass.
     let below = chunk.ends().get(skip..)?.partition_point(|end| (*end as usize - start) < max_bytes);
     chunk.share(from, to.min(from + below as u64))
+}
+
+/// The configurations that are left when the log is truncated from `from` on: those of the entries that stay.
+///
+/// A configuration is in force as soon as it is in the log, and no longer than that (Raft §6).
+fn forget_truncated(configurations: &mut Vec<ConfigurationEntry>, from: LogIndex) {
+    if Mutant::C15TruncationKeepsConfigurations.is_active() {
+        let gone = configurations.iter_mut().filter(|c| c.id.index >= from);
+        gone.for_each(|c| c.id.index = from - 1);
+    }
+    configurations.retain(|c| c.id.index < from);
 }
 
 #[cfg(test)]

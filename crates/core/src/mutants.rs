@@ -86,6 +86,8 @@ mutants! {
     C5VotesOfTheNewHalf = "c5_votes_of_the_new_half", "core", "while joint, a candidate counts the votes of the new half alone";
     C7RemovedLeaderStays = "c7_removed_leader_stays", "core", "a leader that is removed goes on leading";
     C8TombstoneIsForgotten = "c8_tombstone_is_forgotten", "storage", "a store forgets which groups were removed from it";
+    C20AnotherClusterIsHeard = "c20_another_cluster_is_heard", "ringraft", "requests that mean another cluster are carried out";
+    C20VotesOfAnotherClusterAreHeard = "c20_votes_of_another_cluster_are_heard", "ringraft", "candidates of another cluster are heard, and their terms";
     C24NobodyCatchesUp = "c24_nobody_catches_up", "core", "new voters get their vote before they have caught up";
     C15TruncationKeepsConfigurations = "c15_truncation_keeps_configurations", "core", "a configuration stays in force though its entry was truncated";
     C23AbandonedChangeTellsNobody = "c23_abandoned_change_tells_nobody", "core", "who asked for a change is not told when leadership is lost";
@@ -144,11 +146,13 @@ mutants! {
     H8VouchedDamagePassesForTorn = "h8_vouched_damage_passes_for_torn", "storage", "recovery cuts off as torn what a later header calls durable";
     H9WriteErrorIsIgnored = "h9_write_error_is_ignored", "storage", "an error of the write, such as a full disk, is ignored";
     H10RejoiningPeerCounts = "h10_rejoining_peer_counts", "core", "a peer that has lost its disk counts in quorums before it has caught up";
+    H10WhoCountsAgainIsNotCounted = "h10_who_counts_again_is_not_counted", "core", "a leader does not count anew when a member that had lost its disk counts again";
     H10RejoiningPeerVotes = "h10_rejoining_peer_votes", "core", "a node that has lost its disk votes and campaigns at once";
     H15StalledLeaderStays = "h15_stalled_leader_stays", "core", "a leader whose disk takes no writes goes on leading";
     I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";
     J1BatchIsWrittenBackwards = "j1_batch_is_written_backwards", "ringraft", "the disk stage merges writes in the wrong order";
     J1VoteOvertakesItsGroup = "j1_vote_overtakes_its_group", "ringraft", "a vote is written before entries that its group accepted earlier";
+    J2AnswerIsNotCompared = "j2_answer_is_not_compared", "ringraft", "votes and acknowledgements count whatever life of the group they are of";
     J2CreationIsNotCompared = "j2_creation_is_not_compared", "ringraft", "requests of an earlier life of a group are handed to the life that has its name now";
     K3WindowIsNeverGivenBack = "k3_window_is_never_given_back", "core", "answered requests stay in the count of bytes in flight";
     K3QuotaIsNeverGivenBack = "k3_quota_is_never_given_back", "core", "durable entries stay in the count of bytes that wait for the disk";

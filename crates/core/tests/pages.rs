@@ -73,6 +73,47 @@ fn each_place_to_look_at_is_there() {
     assert!(places > 50, "the table is not read: {places}");
 }
 
+/// Every file below `folder`, but for what is built.
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() && !path.ends_with("target") {
+            files_below(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// Files are where the table of findings says, and the tests, scripts and mutants that show a mend are there.
+#[test]
+fn what_the_findings_name_is_there() {
+    let text = read(&root().join("docs/findings.md"));
+    let mut files = Vec::new();
+    files_below(&root().join("crates"), &mut files);
+    let sources = files.iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    let code_of_all: String = sources.map(|path| read(path)).collect();
+    let is_there = |name: &str| match name {
+        _ if name.contains(' ') || name.contains("::") => true,
+        _ if name.ends_with(".rs") || name.ends_with(".txt") => files.iter().any(|path| path.ends_with(name)),
+        // A name with a case of its own is that of a file, a command or a type.
+        _ if name.contains(['/', '.', '-']) || !name.contains('_') => true,
+        _ => code_of_all.contains(&format!("fn {name}(")) || code_of_all.contains(&format!("\"{name}\"")),
+    };
+    let (mut missing, mut named) = (Vec::new(), 0);
+    for row in rows(&text) {
+        let [id, _, _, place, shown] = row[..] else { continue };
+        let mutants = shown.split('*').skip(1).step_by(2).filter(|word| word.contains('_'));
+        for name in code(shown).into_iter().chain(code(place).into_iter().take(1)).chain(mutants) {
+            named += 1;
+            if !is_there(name) {
+                missing.push(format!("{id} names {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(named > 200, "the tables are not read: {named}");
+}
+
 #[test]
 fn links_of_the_pages_lead_somewhere() {
     let docs = root().join("docs");

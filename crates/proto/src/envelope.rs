@@ -1,4 +1,5 @@
-//! What every request carries beside what it asks: sender, receiver, group, and ringraft's own cluster id and creation number.
+//! What every request carries beside what it asks: sender, receiver, group, and ringraft's own cluster id and creation number. An answer
+//! carries the creation number, too.
 
 use bytes::BufMut;
 
@@ -6,7 +7,7 @@ use crate::error::DecodeError;
 use crate::fields::Fields;
 use crate::wire::{put_varint, varint_len};
 
-/// Tags of ringraft's own fields of requests; on the wire in two bytes.
+/// Tags of ringraft's own fields of requests, the second of answers, too; on the wire in two bytes.
 pub(crate) const CLUSTER_ID: u32 = 1010 << 3 | 2;
 pub(crate) const CREATION: u32 = 1011 << 3;
 
@@ -44,10 +45,15 @@ impl<'a> Envelope<'a> {
     /// Appends ringraft's own fields, those that say something.
     pub(crate) fn put_own(&self, buf: &mut impl BufMut) {
         put_cluster_id(buf, self.cluster_id);
-        if self.creation != 0 {
-            put_varint(buf, u64::from(CREATION));
-            put_varint(buf, self.creation);
-        }
+        put_creation(buf, self.creation);
+    }
+}
+
+/// Appends the field `creation`; nothing for 0.
+pub(crate) fn put_creation(buf: &mut impl BufMut, creation: u64) {
+    if creation != 0 {
+        put_varint(buf, u64::from(CREATION));
+        put_varint(buf, creation);
     }
 }
 

@@ -13,6 +13,7 @@ mod frame;
 pub mod generated {
     include!(concat!(env!("OUT_DIR"), "/generated/mod.rs"));
 }
+mod kind;
 mod log_entry;
 mod messages;
 mod typed;
@@ -29,11 +30,11 @@ pub use bolt::{
 pub use envelope::{Envelope, MAX_CLUSTER_ID, cluster_id_of, put_cluster_id};
 pub use error::{DecodeError, Malformed};
 pub use frame::{Frame, OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
+pub use kind::{RequestKind, UnknownRequestKind};
 pub use log_entry::{LogEntry, LogEntryError, crc64, decode_log_entry, encode_log_entry, entry_checksum};
 pub use messages::{
-    IncomingRequest, RequestKind, UnknownRequestKind, decode_error_response, decode_ping_response,
-    decode_raft_request, decode_raft_response, encode_ping, encode_raft_request, encode_raft_response,
-    group_of,
+    IncomingRequest, IncomingResponse, decode_error_response, decode_ping_response, decode_raft_request,
+    decode_raft_response, encode_ping, encode_raft_request, encode_raft_response, group_of,
 };
 pub use protobuf;
 pub use typed::{

@@ -10,10 +10,11 @@ use ringraft_core::{
 use crate::append_entries::{decode_append_entries, encode_append_entries};
 use crate::bolt::{encode_error_response, encode_request, encode_response};
 use crate::class;
-use crate::envelope::{CLUSTER_ID, CREATION, Envelope};
+use crate::envelope::{CLUSTER_ID, CREATION, Envelope, put_creation};
 use crate::error::DecodeError;
 use crate::fields::Fields;
 use crate::frame::{OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
+use crate::kind::RequestKind;
 use crate::wire::{put_delimited, put_varint};
 
 /// Tag of `errorResponse`, field 99 of every typed response.
@@ -33,75 +34,6 @@ const CONF_INDEX: u32 = 1002 << 3;
 const REMOVED_INDEX: u32 = CONFLICT_TERM;
 const REMOVED_TERM: u32 = CONFLICT_FIRST_INDEX;
 
-/// What was asked, so that the answer can be understood; travels with a request as one byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum RequestKind {
-    /// RequestVoteRequest, pre-vote or vote.
-    RequestVote = 0,
-    /// AppendEntriesRequest.
-    AppendEntries = 1,
-    /// TimeoutNowRequest.
-    TimeoutNow = 2,
-    /// PingRequest.
-    Ping = 3,
-    /// A CLI request or a user's own; its sender knows the message.
-    Typed = 4,
-    /// ReadIndexRequest.
-    ReadIndex = 5,
-}
-
-/// A byte that is no [`RequestKind`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a kind of request")]
-pub struct UnknownRequestKind(pub u8);
-
-impl RequestKind {
-    /// The kind of a request of the core.
-    pub fn of(request: &RaftRequest) -> RequestKind {
-        match request {
-            RaftRequest::RequestVote(_) => RequestKind::RequestVote,
-            RaftRequest::AppendEntries(_) => RequestKind::AppendEntries,
-            RaftRequest::TimeoutNow(_) => RequestKind::TimeoutNow,
-            RaftRequest::ReadIndex(_) => RequestKind::ReadIndex,
-        }
-    }
-
-    /// The kind of request that frames of this class carry; `None` for classes that are not handled here.
-    pub fn of_class(class: &[u8]) -> Option<RequestKind> {
-        match class::known(class)?.0 {
-            class::REQUEST_VOTE_REQUEST => Some(RequestKind::RequestVote),
-            class::APPEND_ENTRIES_REQUEST => Some(RequestKind::AppendEntries),
-            class::TIMEOUT_NOW_REQUEST => Some(RequestKind::TimeoutNow),
-            class::PING_REQUEST => Some(RequestKind::Ping),
-            class::READ_INDEX_REQUEST => Some(RequestKind::ReadIndex),
-            _ => None,
-        }
-    }
-}
-
-impl From<RequestKind> for u8 {
-    fn from(kind: RequestKind) -> u8 {
-        kind as u8
-    }
-}
-
-impl TryFrom<u8> for RequestKind {
-    type Error = UnknownRequestKind;
-
-    fn try_from(byte: u8) -> Result<RequestKind, UnknownRequestKind> {
-        Ok(match byte {
-            0 => RequestKind::RequestVote,
-            1 => RequestKind::AppendEntries,
-            2 => RequestKind::TimeoutNow,
-            3 => RequestKind::Ping,
-            4 => RequestKind::Typed,
-            5 => RequestKind::ReadIndex,
-            other => return Err(UnknownRequestKind(other)),
-        })
-    }
-}
-
 /// A received request of the core with its envelope, which borrows from the frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncomingRequest<'a> {
@@ -117,6 +49,22 @@ pub struct IncomingRequest<'a> {
     pub creation: u64,
     /// What is asked.
     pub request: RaftRequest,
+}
+
+/// A received answer to a request of the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncomingResponse {
+    /// Creation number of the responder's group; 0 for none, and from who does not know such numbers. An error carries none.
+    pub creation: u64,
+    /// The answer.
+    pub response: RaftResponse,
+}
+
+impl From<RaftResponse> for IncomingResponse {
+    /// An answer in a group without a creation number.
+    fn from(response: RaftResponse) -> IncomingResponse {
+        IncomingResponse { creation: 0, response }
+    }
 }
 
 /// Encodes a request of the core.
@@ -179,10 +127,11 @@ pub fn encode_raft_request(
     }
 }
 
-/// Encodes the answer to request `id`, whose codec byte it repeats.
-pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutFrame {
-    // Largest: eight numbers, of which five have two-byte tags.
-    let mut room = [0; 96];
+/// Encodes the answer to request `id`, whose codec byte it repeats. `creation` is the creation number of the group that answers; errors
+/// do not carry it.
+pub fn encode_raft_response(id: u32, codec: u8, creation: u64, response: &RaftResponse) -> OutFrame {
+    // Largest: nine numbers, of which six have two-byte tags.
+    let mut room = [0; 108];
     let mut rest = &mut room[..];
     let class = match response {
         RaftResponse::AppendEntries(response) => {
@@ -234,6 +183,7 @@ pub fn encode_raft_response(id: u32, codec: u8, response: &RaftResponse) -> OutF
         }
         RaftResponse::Error(status) => return encode_error_response(id, codec, Some(status)),
     };
+    put_creation(&mut rest, creation);
     let left = rest.len();
     encode_response(id, codec, ResponseStatus::Success, class, &room[..room.len() - left])
 }
@@ -346,13 +296,16 @@ pub(crate) fn unexpected(class: &[u8]) -> DecodeError {
 /// [`DecodeError::Status`] when the frame has no success, [`DecodeError::Class`] when it answers another kind of
 /// request (so does [`RequestKind::Ping`] and [`RequestKind::Typed`], which the core does not send) or says OK
 /// without the answer, and others for damaged content. All mean the same: there is no answer.
-pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<RaftResponse, DecodeError> {
+pub fn decode_raft_response(
+    kind: RequestKind,
+    frame: &ResponseFrame,
+) -> Result<IncomingResponse, DecodeError> {
     if frame.status != ResponseStatus::Success {
         return Err(DecodeError::Status(frame.status));
     }
     if frame.class == class::ERROR_RESPONSE {
         return match decode_error_response(&frame.content)? {
-            Some(status) => Ok(RaftResponse::Error(status)),
+            Some(status) => Ok(RaftResponse::Error(status).into()),
             None => Err(unexpected(&frame.class)),
         };
     }
@@ -366,14 +319,34 @@ pub fn decode_raft_response(kind: RequestKind, frame: &ResponseFrame) -> Result<
     if frame.class != expected {
         return Err(unexpected(&frame.class));
     }
-    let tags =
-        [8, 16, 24, ERROR_RESPONSE, CONFLICT_TERM, CONFLICT_FIRST_INDEX, REJOINING, EXTENSIONS, PROMISED];
+    let tags = [
+        8,
+        16,
+        24,
+        ERROR_RESPONSE,
+        CONFLICT_TERM,
+        CONFLICT_FIRST_INDEX,
+        REJOINING,
+        EXTENSIONS,
+        PROMISED,
+        CREATION,
+    ];
     let fields = Fields::read(message, &frame.content, tags)?;
     if let Some(error) = fields.bytes(ERROR_RESPONSE)
         && let Some(status) = decode_error_response(error)?
     {
-        return Ok(RaftResponse::Error(status));
+        return Ok(RaftResponse::Error(status).into());
     }
+    let creation = fields.number(CREATION).unwrap_or(0);
+    Ok(IncomingResponse { creation, response: typed_response(kind, message, &fields)? })
+}
+
+/// The answer in a typed response that holds no error.
+fn typed_response<const N: usize>(
+    kind: RequestKind,
+    message: &'static str,
+    fields: &Fields<'_, N>,
+) -> Result<RaftResponse, DecodeError> {
     if kind == RequestKind::ReadIndex {
         let index = fields.count(8, "index")?;
         return Ok(match fields.flag(16, "success")? {

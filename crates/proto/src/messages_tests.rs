@@ -8,6 +8,7 @@ use super::*;
 use crate::bolt::{FrameDecoder, FrameLimits};
 use crate::frame::Frame;
 use crate::generated::rpc;
+use crate::kind::UnknownRequestKind;
 
 const GROUP: &str = "grp";
 const SERVER: &str = "127.0.0.1:28083";
@@ -38,7 +39,11 @@ fn in_envelope(envelope: &Envelope<'_>, request: &RaftRequest) -> RequestFrame {
 }
 
 fn as_response(response: &RaftResponse) -> ResponseFrame {
-    match receive(&encode_raft_response(4, 1, response)) {
+    of_life(0, response)
+}
+
+fn of_life(creation: u64, response: &RaftResponse) -> ResponseFrame {
+    match receive(&encode_raft_response(4, 1, creation, response)) {
         Frame::Response(frame) => frame,
         other => panic!("{other:?}"),
     }
@@ -96,7 +101,7 @@ fn captured_messages_are_written_as_java_does() {
     assert_eq!(hex(&as_java(&read).content), ids, "a Java peer adds users' contexts and its option");
 
     let granted = RaftResponse::RequestVote(RequestVoteResponse { term: 0, granted: true, removed: None });
-    let head = hex(&encode_raft_response(4, 1, &granted).parts[0][..20]);
+    let head = hex(&encode_raft_response(4, 1, 0, &granted).parts[0][..20]);
     assert_eq!(head, "0100000201000000040100000039000000000004");
     for (response, content) in [
         (granted, "08001001"),
@@ -215,31 +220,38 @@ proptest! {
     }
 
     #[test]
-    fn responses_round_trip_and_mean_the_same_to_the_generated_code((kind, response) in any_response()) {
-        let frame = as_response(&response);
-        prop_assert_eq!(decode_raft_response(kind, &frame), Ok(response.clone()));
+    fn responses_round_trip_and_mean_the_same_to_the_generated_code((kind, response) in any_response(), ours in any::<u64>()) {
+        let frame = of_life(ours, &response);
+        let creation = if matches!(response, RaftResponse::Error(_)) { 0 } else { ours };
+        let incoming = IncomingResponse { creation, response: response.clone() };
+        prop_assert_eq!(decode_raft_response(kind, &frame), Ok(incoming));
         let content = &frame.content;
         let again = match &response {
             RaftResponse::RequestVote(response) => {
                 let message = rpc::RequestVoteResponse::parse_from_tokio_bytes(content).unwrap();
                 prop_assert_eq!(message.removed_index, response.removed.map(|at| at.index));
                 prop_assert_eq!(message.removed_term, response.removed.map(|at| at.term));
+                prop_assert_eq!(message.creation(), creation);
                 message.write_to_bytes().unwrap()
             }
             RaftResponse::TimeoutNow(_) => {
-                rpc::TimeoutNowResponse::parse_from_tokio_bytes(content).unwrap().write_to_bytes().unwrap()
+                let message = rpc::TimeoutNowResponse::parse_from_tokio_bytes(content).unwrap();
+                prop_assert_eq!(message.creation(), creation);
+                message.write_to_bytes().unwrap()
             }
             RaftResponse::AppendEntries(response) => {
                 let message = rpc::AppendEntriesResponse::parse_from_tokio_bytes(content).unwrap();
                 prop_assert_eq!(message.last_log_index.map(|i| i as u64), response.last_log_index);
                 prop_assert_eq!(message.conflict_term, response.conflict.map(|hint| hint.term));
                 prop_assert_eq!(message.conflict_first_index, response.conflict.map(|hint| hint.first_index));
-                prop_assert_eq!(message.promised(), response.promised);
+                prop_assert_eq!((message.promised(), message.creation()), (response.promised, creation));
                 prop_assert!(message.lease_promise.is_none(), "the promise of earlier programs is never given");
                 message.write_to_bytes().unwrap()
             }
             RaftResponse::ReadIndex(_) => {
-                rpc::ReadIndexResponse::parse_from_tokio_bytes(content).unwrap().write_to_bytes().unwrap()
+                let message = rpc::ReadIndexResponse::parse_from_tokio_bytes(content).unwrap();
+                prop_assert_eq!(message.creation(), creation);
+                message.write_to_bytes().unwrap()
             }
             RaftResponse::Error(status) => {
                 let message = rpc::ErrorResponse::parse_from_tokio_bytes(content).unwrap();
@@ -288,7 +300,7 @@ fn field_99_is_an_error_unless_it_says_ok() {
     message.errorResponse = Some(error).into();
     let decode = |message: &rpc::AppendEntriesResponse| {
         let frame = with(class::APPEND_ENTRIES_RESPONSE, message.write_to_bytes().unwrap());
-        decode_raft_response(RequestKind::AppendEntries, &frame).unwrap()
+        decode_raft_response(RequestKind::AppendEntries, &frame).unwrap().response
     };
     let status = Status::new(RaftError::NotFound, "no such group");
     assert_eq!(decode(&message), RaftResponse::Error(status));

@@ -41,54 +41,33 @@
 //! cost next to nothing.
 #![deny(missing_docs)]
 
-mod bootstrap_question;
-#[cfg(shuttle)]
-mod breakage;
-mod calls;
 mod cli;
-mod closure_queue;
-mod cluster_gate;
-mod cluster_id;
-mod completion;
-mod creation;
-mod descriptors;
 mod error;
-mod future;
 pub mod handler;
 mod host;
-mod host_options;
-mod iterator;
-mod leader_watch;
+mod identity;
 mod node;
 mod options;
 mod pipeline;
-mod read_deadlines;
-mod recover_cluster;
 pub mod rpc;
-mod service;
 mod state_machine;
-mod store;
-mod sync;
+mod status;
 mod task;
-mod task_credit;
+mod thread;
 
-pub use calls::{CallFuture, ReadIndexFuture};
 pub use cli::{CliError, CliOptions, CliService, PeersChanged, Rebalanced, RouteTable};
-pub use closure_queue::{ClosureBatch, ClosureQueue};
-pub use cluster_gate::ClusterGate;
-pub use cluster_id::derive_cluster_id;
-pub use completion::{Applied, ApplyError, ApplyResult, Completion, CompletionSink, Deliveries, SinkId};
-pub use creation::begins_anew;
-pub use descriptors::raise_descriptor_limit;
 pub use error::{HostOptionsError, StartError};
-pub use future::ProposeFuture;
+pub use host::descriptors::raise_descriptor_limit;
+pub use host::options::{HostOptions, StartMode, StoreOptions, TransportOptions};
+pub use host::recover_cluster::{RecoverError, RecoverGroups, RecoveredGroup, recover_cluster};
+pub use host::service::RaftGroupService;
 pub use host::{GroupStart, HostDescription, RaftHost};
-pub use host_options::{HostOptions, StartMode, StoreOptions, TransportOptions};
-pub use iterator::{Entries, Entry, Iterator};
-pub use leader_watch::LeaderFuture;
+pub use identity::cluster_gate::ClusterGate;
+pub use identity::cluster_id::derive_cluster_id;
+pub use identity::creation::begins_anew;
 pub use node::Node;
+pub use node::calls::{CallFuture, ReadIndexFuture};
 pub use options::{ApplyTaskMode, NodeOptions, OptionsError, RaftOptions};
-pub use recover_cluster::{RecoverError, RecoverGroups, RecoveredGroup, recover_cluster};
 pub use ringraft_core::{
     CallDone, CallFailure, Configuration, ConfigurationEntry, GroupId, LogId, LogIndex, Members,
     MembershipChange, NodeDescription, NodeState, PeerId, RaftError, ReadOnlyOption, ReplicatorDescription,
@@ -98,6 +77,12 @@ pub use ringraft_net::{Endpoint, NetLoopOptions, inproc};
 pub use ringraft_storage::{SegmentLogOptions, StoredGroup};
 pub use rpc::client::{RpcClient, RpcClientOptions, RpcError, RpcResponse, RpcResult};
 pub use rpc::user::{Responder, UserProcessor, UserRequest};
-pub use service::RaftGroupService;
+pub use state_machine::iterator::{Entries, Entry, Iterator};
 pub use state_machine::{LeaderChangeContext, StateMachine};
+pub use status::leader_watch::LeaderFuture;
 pub use task::Task;
+pub use task::closure_queue::{ClosureBatch, ClosureQueue};
+pub use task::completion::{
+    Applied, ApplyError, ApplyResult, Completion, CompletionSink, Deliveries, SinkId,
+};
+pub use task::propose_future::ProposeFuture;

@@ -302,8 +302,8 @@ pub trait LogStorage: Send {
         usize::MAX
     }
 
-    /// Groups of which the store has met a record that cannot be read back, with what is wrong. They go on, but reads
-    /// of that range fail.
+    /// Groups of which the store has met a record that cannot be read back, with what is wrong: [`StorageError::Damaged`], or an error
+    /// that may pass. In the store they go on, but for reads of that range; a host asks after housekeeping and stops those that are damaged.
     fn damaged_groups(&self) -> Vec<(GroupKey, StorageError)> {
         Vec::new()
     }

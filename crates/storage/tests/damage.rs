@@ -136,6 +136,55 @@ fn the_last_batch_is_torn_until_it_is_vouched_for_and_damaged_after_that() {
     }
 }
 
+/// Writes other bytes into the header of the run that holds this payload, with a right checksum, as a program would that knows them.
+fn rewrite_header(disk: &MemoryDisk, payload: &[u8], change: impl Fn(&mut [u8])) {
+    for name in disk.list().unwrap().iter().filter(|n| n.ends_with(".seg")) {
+        let bytes = disk.contents(name).unwrap();
+        let Some(at) = bytes.windows(payload.len()).position(|w| w == payload) else { continue };
+        let mut head = bytes[at - 64..at].to_vec();
+        change(&mut head);
+        let seed = crc32c::crc32c(&bytes[24..32]);
+        let crc = crc32c::crc32c_append(seed, &head[4..]);
+        head[..4].copy_from_slice(&crc.to_le_bytes());
+        let file = disk.open(name).unwrap();
+        file.write_at(at as u64 - 64, &head).unwrap();
+        return file.sync_data().unwrap();
+    }
+    panic!("nothing to rewrite");
+}
+
+/// A downgrade: whoever does not know a record must not take it for the end of the log, and cut off what the newer program has acknowledged.
+#[test]
+fn what_a_newer_program_wrote_stops_an_older_one_and_stays_as_it_is() {
+    let changes: [fn(&mut [u8]); 4] =
+        [|head| head[4] = 9, |head| head[4] = 127, |head| head[5] |= 0x40, |_| {}];
+    for (number, change) in changes.into_iter().enumerate() {
+        for vouched in [false, true] {
+            let disk = MemoryDisk::new();
+            let mut log = open(&disk, &tiny()).unwrap();
+            let a = group(&mut log, "a").0;
+            write(&mut log, vec![(a, vec![entry(1, &[7; 40])])]);
+            if vouched {
+                log.vouch().unwrap();
+            }
+            drop(log);
+            disk.crash(1);
+            rewrite_header(&disk, &[7; 40], change);
+            let all = || disk.list().unwrap().into_iter().map(|name| (disk.contents(&name), name));
+            let before: Vec<_> = all().collect();
+            let opened = open(&disk, &tiny());
+            if number == changes.len() - 1 {
+                assert!(opened.is_ok(), "the same bytes again");
+                continue;
+            }
+            let error = opened.err().expect("refused");
+            assert!(matches!(error, StorageError::Refused(_)), "{error}");
+            assert!(error.to_string().contains("newer program"), "{error}");
+            assert_eq!(all().collect::<Vec<_>>(), before, "vouched: {vouched}");
+        }
+    }
+}
+
 #[test]
 fn a_vouch_without_room_is_made_up_for() {
     let disk = MemoryDisk::new();

@@ -6,30 +6,33 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::call::Call;
 use super::server::Server;
 
 /// A request at a server.
-pub(super) struct Pending {
+pub(super) struct Pending<Call> {
     pub(super) call: Call,
     pub(super) server: Arc<Server>,
     pub(super) sent: Instant,
 }
 
-#[derive(Default)]
-struct State {
+struct State<Call> {
     next: u64,
-    pending: HashMap<u64, Pending>,
+    pending: HashMap<u64, Pending<Call>>,
     watched: bool,
 }
 
 /// Requests by number. Whoever takes one out ends it or sends it again: the answer, the watch, or the end of the client.
-#[derive(Default)]
-pub(super) struct InFlight(Mutex<State>);
+pub(super) struct InFlight<Call>(Mutex<State<Call>>);
 
-impl InFlight {
+impl<Call> Default for InFlight<Call> {
+    fn default() -> InFlight<Call> {
+        InFlight(Mutex::new(State { next: 0, pending: HashMap::new(), watched: false }))
+    }
+}
+
+impl<Call> InFlight<Call> {
     /// Takes in a request that is about to be sent. Gives its number, and whether nobody watches: the caller begins to.
-    pub(super) fn insert(&self, pending: Pending) -> (u64, bool) {
+    pub(super) fn insert(&self, pending: Pending<Call>) -> (u64, bool) {
         let mut state = self.0.lock();
         let number = state.next;
         state.next += 1;
@@ -38,12 +41,12 @@ impl InFlight {
     }
 
     /// Takes a request out; `None` when somebody was quicker.
-    pub(super) fn take(&self, number: u64) -> Option<Pending> {
+    pub(super) fn take(&self, number: u64) -> Option<Pending<Call>> {
         self.0.lock().pending.remove(&number)
     }
 
     /// Takes those out that `wanted` says.
-    pub(super) fn take_if(&self, mut wanted: impl FnMut(&Pending) -> bool) -> Vec<Pending> {
+    pub(super) fn take_if(&self, mut wanted: impl FnMut(&Pending<Call>) -> bool) -> Vec<Pending<Call>> {
         let mut state = self.0.lock();
         let numbers: Vec<u64> =
             state.pending.iter().filter(|(_, pending)| wanted(pending)).map(|(number, _)| *number).collect();
@@ -51,7 +54,7 @@ impl InFlight {
     }
 
     /// Looks at each.
-    pub(super) fn for_each(&self, look: impl FnMut(&Pending)) {
+    pub(super) fn for_each(&self, look: impl FnMut(&Pending<Call>)) {
         self.0.lock().pending.values().for_each(look);
     }
 

@@ -97,7 +97,7 @@ pub(crate) struct Inner {
     transport: InCluster<Box<dyn ClientTransport>>,
     options: ClientOptions,
     table: SlotTable,
-    in_flight: InFlight,
+    in_flight: InFlight<Call>,
     retries: RetryQueue,
 }
 

@@ -13,6 +13,7 @@ use ringraft::{RpcError, RpcResult};
 use ringraft_proto::class;
 
 use super::Inner;
+use super::call::Call;
 use super::cluster::wrong_cluster;
 use super::in_flight::Pending;
 use super::server::Server;
@@ -57,13 +58,13 @@ impl Inner {
             self.ask_who_leads();
             self.take_from_the_silent();
         }
-        let late = |pending: &Pending| pending.call.deadline() + GRACE < now;
+        let late = |pending: &Pending<Call>| pending.call.deadline() + GRACE < now;
         for Pending { call, server, .. } in self.in_flight.take_if(late) {
             call.lost_sight_of(format!("{} did not answer", server.endpoint()));
         }
     }
 
-    fn is_silent(&self, pending: &Pending, now: Instant) -> bool {
+    fn is_silent(&self, pending: &Pending<Call>, now: Instant) -> bool {
         pending.server.silence(pending.sent, now) >= self.options.silence
     }
 
@@ -101,7 +102,7 @@ impl Inner {
     fn take_from_the_silent(self: &Arc<Inner>) {
         let now = Instant::now();
         let moves =
-            |pending: &Pending| self.is_silent(pending, now) && self.is_better_elsewhere(pending, now);
+            |pending: &Pending<Call>| self.is_silent(pending, now) && self.is_better_elsewhere(pending, now);
         for Pending { call, server, sent } in self.in_flight.take_if(moves) {
             let silence = server.silence(sent, now).as_millis();
             let message = match self.table.leader(call.slot()) {
@@ -116,7 +117,7 @@ impl Inner {
         }
     }
 
-    fn is_better_elsewhere(&self, pending: &Pending, now: Instant) -> bool {
+    fn is_better_elsewhere(&self, pending: &Pending<Call>, now: Instant) -> bool {
         let other = |server: &Arc<Server>| !Arc::ptr_eq(server, &pending.server) && !server.is_avoided(now);
         if pending.call.is_for_anybody() {
             return self.table.servers().iter().any(other);

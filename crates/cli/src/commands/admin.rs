@@ -11,6 +11,7 @@ use ringraft::{
 use ringraft_atomic::client::rejoin as client_rejoin;
 use serde_json::{Map, Value, json};
 
+use super::admin_error::{advice, exit_of, kind};
 use super::rebalance::{self, Which};
 use super::{Peers, parse_millis, parse_peers_once};
 use crate::exit::Exit;
@@ -318,31 +319,4 @@ fn to_json(group: &str, outcome: &Result<Outcome, CliError>) -> Value {
         }
     }
     Value::Object(object)
-}
-
-/// One word for scripts.
-pub(super) fn kind(error: &CliError) -> &'static str {
-    match error {
-        CliError::NoLeader { .. } => "no_leader",
-        CliError::NotSent(_) => "unreachable",
-        CliError::Unknown(_) => "unknown",
-        _ => "refused",
-    }
-}
-
-pub(super) fn exit_of(error: &CliError) -> Exit {
-    if error.is_unknown() { Exit::Unknown } else { Exit::Failed }
-}
-
-/// What to do about an error, where the error does not say it itself.
-pub(super) fn advice(error: &CliError) -> &'static str {
-    match (error, error.code()) {
-        (CliError::Unknown(_), _) => "; look with get-peers and get-leader before you repeat it",
-        (_, Some(RaftError::CatchUp)) => {
-            "; the members are unchanged: start the new one with ringraft server --rejoin, and repeat this"
-        }
-        (_, Some(RaftError::Access)) => "; the server's disable_cli is on",
-        (_, Some(RaftError::Busy)) => "; repeat this when that is over",
-        _ => "",
-    }
 }

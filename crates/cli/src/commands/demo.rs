@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::demo_members;
 use crate::demo::board::Board;
-use crate::demo::cluster::{Cluster, ClusterOptions, SERVERS};
+use crate::demo::cluster::{Cluster, ClusterOptions, PATIENCE, SERVERS};
 use crate::demo::load::{Load, LoadOptions};
 use crate::demo::progress::{Progress, Watch};
 use crate::demo::verdict::{Report, differences, is_quiet};
@@ -24,8 +24,6 @@ const EXAMPLE: &str = "Examples:
   ringraft demo --members             # grows to five servers, moves its leaders ten times, shrinks to three others
   ringraft demo --dir /tmp/d --json   # keeps the servers' files and logs";
 
-/// How long anything may take that should take a second or two.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Counters to which all sessions add.
 const TALLIES: usize = 32;
 
@@ -146,8 +144,8 @@ fn demonstrate(
         dir.display()
     ));
     let mut cluster = Cluster::start(&options, interrupted)?;
-    cluster.wait_until("a leader of every group", PATIENCE, |cluster| leaders(cluster, groups).is_some())?;
-    let started = describe_all(&cluster).ok_or("a server does not answer")?;
+    cluster.wait_until("a leader of every group", PATIENCE, |cluster| cluster.leaders(groups).is_some())?;
+    let started = cluster.describe_all().ok_or("a server does not answer")?;
     progress.say(&format!("every group has a leader; {}", threads_of(&started)));
 
     let client = AtomicClient::connect(&cluster.peers()[..SERVERS], ClientOptions::default())
@@ -211,7 +209,7 @@ fn check(
     let mut last = Vec::new();
     let mut failed = None;
     cluster.wait_until("the replicas to have applied the same", PATIENCE, |cluster| {
-        let Some(servers) = describe_all(cluster) else { return false };
+        let Some(servers) = cluster.describe_all() else { return false };
         let quiet = is_quiet(&servers);
         last = servers;
         match quiet {
@@ -253,7 +251,7 @@ fn kill_and_restart(
 ) -> Result<(), String> {
     let mut found = None;
     cluster.wait_until("a leader of every group", PATIENCE, |cluster| {
-        found = leaders(cluster, groups);
+        found = cluster.leaders(groups);
         found.is_some()
     })?;
     let leaders = found.unwrap_or_default();
@@ -308,26 +306,6 @@ fn applied_by_others(cluster: &Cluster, victim: usize) -> Vec<u64> {
         }
         goal
     })
-}
-
-/// What the servers that run say about themselves; `None` when one does not answer.
-pub(super) fn describe_all(cluster: &Cluster) -> Option<Vec<ServerDescription>> {
-    cluster.running().into_iter().map(|server| cluster.describe(server)).collect()
-}
-
-/// The leader of each group: the server that says so, in the latest term. `None` while a group has none.
-pub(super) fn leaders(cluster: &Cluster, groups: usize) -> Option<Vec<usize>> {
-    let servers: Vec<(usize, ServerDescription)> = cluster
-        .running()
-        .into_iter()
-        .filter_map(|server| Some((server, cluster.describe(server)?)))
-        .collect();
-    let leader_of = |group: usize| {
-        let replicas = servers.iter().filter_map(|(server, all)| Some((server, all.groups.get(group)?)));
-        let leading = replicas.filter(|(_, replica)| replica.state == "LEADER");
-        leading.max_by_key(|(_, replica)| replica.term).map(|(server, _)| *server)
-    };
-    (0..groups).map(leader_of).collect()
 }
 
 fn threads_of(servers: &[ServerDescription]) -> String {

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use ringraft::{Configuration, PeerId};
 
-use super::demo::{PATIENCE, describe_all, leaders};
 use crate::demo::board::Board;
-use crate::demo::cluster::{Cluster, SERVERS};
+use crate::demo::cluster::{Cluster, PATIENCE, SERVERS};
 use crate::demo::load::Load;
 use crate::demo::members::{Admin, Answer, Ask, Deadline};
 use crate::demo::progress::Progress;
@@ -110,7 +109,7 @@ impl Change<'_> {
     fn leaders(&mut self) -> Result<Vec<usize>, String> {
         let (groups, mut found) = (self.groups, None);
         self.cluster.wait_until("a leader of every group", PATIENCE, |cluster| {
-            found = leaders(cluster, groups);
+            found = cluster.leaders(groups);
             found.is_some()
         })?;
         Ok(found.unwrap_or_default())
@@ -135,8 +134,8 @@ impl Change<'_> {
         let mut found = Vec::new();
         let groups = self.groups;
         self.cluster.wait_until("every group to have the same members", PATIENCE, |cluster| {
-            let Some(leading) = leaders(cluster, groups) else { return false };
-            let Some(servers) = describe_all(cluster) else { return false };
+            let Some(leading) = cluster.leaders(groups) else { return false };
+            let Some(servers) = cluster.describe_all() else { return false };
             let of_leader = |group: usize| {
                 let at = cluster.running().iter().position(|server| *server == leading[group])?;
                 Some(members_of(&servers[at].groups.get(group)?.conf))

@@ -1,15 +1,12 @@
-//! One file a command.
+//! One file or folder a command.
 
 pub mod admin;
+mod admin_error;
 pub mod bench;
-pub mod bench_node;
-pub mod bench_reads;
-pub mod bench_remote;
 pub mod client;
 pub mod demo;
 pub mod demo_members;
 pub mod describe;
-pub mod load;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod rebalance;
@@ -17,7 +14,6 @@ pub mod recover;
 pub mod script;
 pub mod server;
 pub mod sim;
-pub mod stages;
 mod start_error;
 
 use std::time::Duration;

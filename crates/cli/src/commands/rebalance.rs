@@ -7,7 +7,7 @@ use ringraft::{CliError, CliService, Configuration, PeerId, RaftError};
 use ringraft_atomic::client::slots;
 use serde_json::{Value, json};
 
-use super::admin::{advice, exit_of, kind};
+use super::admin_error::{advice, exit_of, kind};
 use super::exit_of as exit_of_client;
 use crate::exit::Exit;
 

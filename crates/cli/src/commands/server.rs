@@ -10,6 +10,7 @@ use ringraft_atomic::{AtomicConfig, AtomicServer, ServerDescription};
 
 use super::start_error;
 use crate::exit::Exit;
+use crate::logging::ASKED;
 use crate::signals::{self, Signal};
 
 const EXAMPLE: &str = r#"Example, one of three servers (write one file for each, with its own server_address and data_path):
@@ -181,9 +182,10 @@ fn serve(running: &Running, tell: Sender<Happening>, happenings: &Receiver<Happe
 /// Writes what `ringraft describe` shows into the log.
 fn describe(server: &AtomicServer) {
     let ServerDescription { node, cluster_id, threads, fds, rss_kb, groups } = server.describe();
-    tracing::info!(%node, %cluster_id, threads, fds, rss_kb, groups = groups.len(), "describe");
+    tracing::info!(target: ASKED, %node, %cluster_id, threads, fds, rss_kb, groups = groups.len(), "describe");
     for g in groups {
         tracing::info!(
+            target: ASKED,
             group = %g.group, state = %g.state, term = g.term, leader = %g.leader, last = g.last, stable = g.stable, commit = g.commit,
             applied = g.applied, conf = %g.conf, keys = g.keys, error = %g.error, "describe"
         );

@@ -16,6 +16,9 @@ use crate::signals::Interrupted;
 /// Servers of a cluster at first.
 pub const SERVERS: usize = 3;
 
+/// How long anything may take that should take a second or two.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Below the ports that the system gives to outgoing connections: one of those could take a server's port while it is down, and a client
 /// that keeps trying could even connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
@@ -190,6 +193,23 @@ impl Cluster {
             .map_err(fail)?;
         server.child = Some(child);
         Ok(())
+    }
+
+    /// What the servers that run say about themselves; `None` when one does not answer.
+    pub fn describe_all(&self) -> Option<Vec<ServerDescription>> {
+        self.running().into_iter().map(|server| self.describe(server)).collect()
+    }
+
+    /// The leader of each group: the server that says so, in the latest term. `None` while a group has none.
+    pub fn leaders(&self, groups: usize) -> Option<Vec<usize>> {
+        let servers: Vec<(usize, ServerDescription)> =
+            self.running().into_iter().filter_map(|server| Some((server, self.describe(server)?))).collect();
+        let leader_of = |group: usize| {
+            let replicas = servers.iter().filter_map(|(server, all)| Some((server, all.groups.get(group)?)));
+            let leading = replicas.filter(|(_, replica)| replica.state == "LEADER");
+            leading.max_by_key(|(_, replica)| replica.term).map(|(server, _)| *server)
+        };
+        (0..groups).map(leader_of).collect()
     }
 }
 

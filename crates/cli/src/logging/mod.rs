@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use storm::Calm;
 use writer::LineWriter;
 
+pub use storm::ASKED;
 pub use writer::{flush, say};
 
 /// Starts logging by `filter`, else by `RUST_LOG`, else by `default`. Panics go there, too.

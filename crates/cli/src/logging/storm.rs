@@ -1,5 +1,6 @@
 //! Storms in the log: the same warning over and over, from each of ten thousand groups or at each frame of a client gone mad, is written
-//! a few times and then counted.
+//! a few times and then counted. News are for reading, an election of each group among them; but somebody outside can cause them, too, with raft
+//! requests that he has made up, so that they have a bound, far above what honest groups have to say.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,9 +13,13 @@ use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Lines of one place in the program that are written in each window; of warnings and errors.
+/// Lines of one place in the program that are written in each window: of warnings and errors, and of news.
 const BURST: u32 = 20;
+const BURST_OF_NEWS: u32 = 2000;
 const WINDOW: Duration = Duration::from_secs(10);
+
+/// Target of lines that were asked for, by a signal: as many as there are groups.
+pub const ASKED: &str = "ringraft::asked";
 
 /// The format of log lines, with a bound on those that say the same.
 #[derive(Default)]
@@ -46,17 +51,17 @@ impl Place {
         Place { window: now, lines: 0, left_out: 0 }
     }
 
-    fn next(&mut self, now: Instant) -> Fate {
+    fn next(&mut self, now: Instant, burst: u32) -> Fate {
         if now.saturating_duration_since(self.window) >= WINDOW {
             (self.window, self.lines) = (now, 0);
         }
         self.lines = self.lines.saturating_add(1);
-        if self.lines > BURST {
+        if self.lines > burst {
             self.left_out += 1;
             return Fate::LeftOut;
         }
         match std::mem::take(&mut self.left_out) {
-            0 if self.lines == BURST => Fate::Last,
+            0 if self.lines == burst => Fate::Last,
             0 => Fate::Written,
             left_out => Fate::After(left_out),
         }
@@ -66,13 +71,16 @@ impl Place {
 impl Calm {
     fn fate(&self, event: &Event<'_>) -> Fate {
         let metadata = event.metadata();
-        // What somebody asks for, he gets.
-        if *metadata.level() > Level::WARN {
-            return Fate::Written;
-        }
+        let burst = match *metadata.level() {
+            _ if metadata.target() == ASKED => return Fate::Written,
+            Level::ERROR | Level::WARN => BURST,
+            Level::INFO => BURST_OF_NEWS,
+            // What somebody asks for, he gets.
+            _ => return Fate::Written,
+        };
         let now = Instant::now();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.entry(metadata.callsite()).or_insert_with(|| Place::new(now)).next(now)
+        places.entry(metadata.callsite()).or_insert_with(|| Place::new(now)).next(now, burst)
     }
 }
 
@@ -108,15 +116,57 @@ mod tests {
     #[test]
     fn a_storm_is_written_in_part_and_counted() {
         let start = Instant::now();
-        let mut place = Place::new(start);
-        for _ in 1..BURST {
-            assert_eq!(place.next(start), Fate::Written);
+        for burst in [BURST, BURST_OF_NEWS] {
+            let mut place = Place::new(start);
+            for _ in 1..burst {
+                assert_eq!(place.next(start, burst), Fate::Written);
+            }
+            assert_eq!(place.next(start, burst), Fate::Last);
+            for _ in 0..500 {
+                assert_eq!(place.next(start, burst), Fate::LeftOut);
+            }
+            assert_eq!(place.next(start + WINDOW, burst), Fate::After(500));
+            assert_eq!(place.next(start + WINDOW, burst), Fate::Written);
         }
-        assert_eq!(place.next(start), Fate::Last);
-        for _ in 0..500 {
-            assert_eq!(place.next(start), Fate::LeftOut);
+    }
+
+    /// What a subscriber with this format has written.
+    #[derive(Clone, Default)]
+    struct Out(std::sync::Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Out {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
         }
-        assert_eq!(place.next(start + WINDOW), Fate::After(500));
-        assert_eq!(place.next(start + WINDOW), Fate::Written);
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_level_has_its_bound_and_details_have_none() {
+        let out = Out::default();
+        let make = out.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .event_format(Calm::default())
+            .with_max_level(Level::DEBUG)
+            .with_writer(move || make.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 * BURST_OF_NEWS {
+                tracing::warn!("a warning");
+                tracing::info!("some news");
+                tracing::debug!("a detail");
+                tracing::info!(target: ASKED, "an answer");
+            }
+        });
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        let count = |what| text.lines().filter(|line| line.ends_with(what)).count() as u32;
+        // A slow machine may begin another window.
+        assert!(count("a warning") <= 3 * BURST, "{}", count("a warning"));
+        assert!((BURST_OF_NEWS..3 * BURST_OF_NEWS).contains(&count("some news")), "{}", count("some news"));
+        assert_eq!((count("a detail"), count("an answer")), (3 * BURST_OF_NEWS, 3 * BURST_OF_NEWS));
     }
 }

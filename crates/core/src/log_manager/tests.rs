@@ -65,6 +65,30 @@ fn configurations_come_and_go_with_their_entries() {
     assert_eq!(log.configuration().conf, "a:1".parse().unwrap());
 }
 
+/// Finding C3a: the members of years ago, by which the node was started, are not those of a log whose front is gone.
+#[test]
+fn what_was_in_force_at_the_start_of_the_log_stays_in_force() {
+    let at_start = ConfigurationEntry {
+        id: LogId::new(3, 1),
+        conf: "b:1,c:1".parse().unwrap(),
+        old_conf: "a:1,b:1".parse().unwrap(),
+    };
+    let recovered = RecoveredState {
+        before_first: LogId::new(5, 2),
+        last_index: 5,
+        conf_at_start: Some(at_start.clone()),
+        ..RecoveredState::default()
+    };
+    let mut log = LogManager::new(recovered, "a:1".parse().unwrap()).unwrap();
+    assert_eq!(log.configuration(), &at_start);
+    assert!(log.may_decide(&"a:1".parse().unwrap(), 5), "by its old half");
+    let conf = EntryChunk::configuration(LogId::new(6, 3), "c:1".parse().unwrap(), Configuration::default());
+    log.append(&Arc::new(conf));
+    assert_eq!(log.configuration().id.index, 6);
+    log.truncate_suffix(6);
+    assert_eq!(log.configuration(), &at_start, "and again when what followed it is truncated");
+}
+
 /// Finding C15: changes, elections and truncations without end; whoever asks gets the answer of a log that forgets nothing.
 #[test]
 fn configurations_that_nobody_can_ask_for_are_forgotten() {

@@ -16,6 +16,9 @@ use crate::status::{RaftError, Status};
 use crate::types::{LogId, LogIndex, Time};
 use crate::vote::Vote;
 
+/// Milliseconds between two lines of a node about somebody who breaks the rules.
+const ACCUSE_AGAIN_MS: u64 = 10_000;
+
 impl NodeImpl {
     pub(super) fn handle_append_entries_request(
         &mut self,
@@ -149,7 +152,7 @@ impl NodeImpl {
             Some(leader) if leader == from => None,
             Some(leader) => {
                 let message = format!("{from} and {leader} both claim to lead term {term}");
-                tracing::error!(group = %self.options.group_id, node = %self.options.server_id, "{message}");
+                self.accuse(now, &message);
                 self.step_down(now, term + 1, Status::new(RaftError::LeaderConflict, message), fx);
                 Some(term + 1)
             }
@@ -201,7 +204,7 @@ impl NodeImpl {
                 fx.marks.set(Mark::EntriesPartlyNew);
             }
             if first_new <= self.log.last_id().index {
-                self.truncate_conflict(first_new, fx)?;
+                self.truncate_conflict(now, first_new, fx)?;
                 configuration = true;
             }
             let Some(new) = chunk.share(first_new, chunk.last_index()) else { continue };
@@ -215,7 +218,15 @@ impl NodeImpl {
         Ok(())
     }
 
-    fn truncate_conflict(&mut self, from: LogIndex, fx: &mut Effects) -> Result<(), Status> {
+    /// Says that somebody breaks the rules, once in a while: whoever can make requests up could fill the disk that the log shares.
+    fn accuse(&mut self, now: Time, message: &str) {
+        if self.accused_at.is_none_or(|at| now >= at.after_millis(ACCUSE_AGAIN_MS)) {
+            self.accused_at = Some(now);
+            tracing::error!(group = %self.options.group_id, node = %self.options.server_id, "{message}");
+        }
+    }
+
+    fn truncate_conflict(&mut self, now: Time, from: LogIndex, fx: &mut Effects) -> Result<(), Status> {
         if from <= self.committed_index() {
             // Cannot happen while every member keeps the rules; committed entries are never given up.
             let message = format!(
@@ -223,7 +234,7 @@ impl NodeImpl {
                  its vote, check which one was restored or wiped",
                 self.committed_index()
             );
-            tracing::error!(group = %self.options.group_id, node = %self.options.server_id, "{message}");
+            self.accuse(now, &message);
             return Err(Status::new(RaftError::Invalid, message));
         }
         tracing::info!(group = %self.options.group_id, node = %self.options.server_id, from, last = %self.log.last_id(),

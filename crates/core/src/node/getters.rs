@@ -92,9 +92,20 @@ impl NodeImpl {
         self.applied
     }
 
+    /// On a leader: the last index that by what it knows majorities of its members hold durably, if it may commit that by counting. It has:
+    /// this never is ahead of the [commit index](Self::committed_index).
+    pub fn committable_index(&self) -> Option<LogIndex> {
+        self.committable_seen_from_outside()
+    }
+
     /// The configuration in force.
     pub fn configuration(&self) -> &ConfigurationEntry {
         self.log.configuration()
+    }
+
+    /// Another number whenever [`configuration`](NodeImpl::configuration) may be another one: who keeps a copy compares this instead of members.
+    pub fn configuration_version(&self) -> u64 {
+        self.log.configuration_version()
     }
 
     /// Why the node is in [`NodeState::Error`].
@@ -107,9 +118,16 @@ impl NodeImpl {
         if !self.state().is_active() {
             return None;
         }
-        let own = self.role.deadline();
         let peers = self.role.replicators().iter().filter_map(|r| self.replicator_deadline(r)).min();
         let calls = [self.read_deadline(), self.transfer_deadline(), self.change_deadline()];
-        own.into_iter().chain(peers).chain(calls.into_iter().flatten()).min()
+        calls.into_iter().fold(earlier(self.role.deadline(), peers), earlier)
+    }
+}
+
+/// The one of both that comes first.
+fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }

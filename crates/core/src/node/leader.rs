@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ballot_box::Counted;
 use crate::chunk::{ChunkBuilder, EntryChunk};
 use crate::effects::{Effects, LogOp};
+use crate::electorate::Electorate;
 use crate::marks::Mark;
 use crate::node::role::{Leadership, Role};
 use crate::node::state::NodeEvent;
@@ -162,5 +163,18 @@ impl NodeImpl {
             Counted::OldTerm => fx.marks.set(Mark::OldTermHeldBack),
             Counted::Nothing => {}
         }
+    }
+
+    /// As [`commit_by_counting`](Self::commit_by_counting), by name and without committing: for those who only look on.
+    pub(super) fn committable_seen_from_outside(&self) -> Option<LogIndex> {
+        let leader = self.role.leadership()?;
+        let held_here = rules::log::held_by_leader(self.log.stable_index(), self.log.last_id().index);
+        let members = Electorate::of(self.log.configuration(), |peer| peer);
+        let held = |peer: &PeerId| match *peer == self.options.server_id {
+            true => held_here,
+            false => leader.replicators.get(peer).map_or(0, Replicator::counts_for),
+        };
+        let index = rules::quorum::durable_index(&members, held, &mut Vec::new());
+        rules::log::counts_for_commit(index, leader.ballot_box.pending_index()).then_some(index)
     }
 }

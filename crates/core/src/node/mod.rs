@@ -78,6 +78,8 @@ pub struct NodeImpl {
     random: Random,
     last_ticket: u64,
     last_error: Option<Status>,
+    /// When it was last told that somebody breaks the rules.
+    accused_at: Option<Time>,
 
     /// Tickets below this belong to earlier rounds of votes or pre-votes.
     vote_round: Ticket,
@@ -150,6 +152,7 @@ impl NodeImpl {
             random: Random::new(seed),
             last_ticket: 0,
             last_error: None,
+            accused_at: None,
             vote_round: Ticket(1),
             vote_write: None,
             hard_state_sequence: 0,
@@ -202,6 +205,10 @@ impl NodeImpl {
         }
         self.restart_election_timer(now);
         let (conf, own) = (self.log.configuration(), &self.options.server_id);
+        if conf.id == LogId::default() && !conf.conf.is_empty() && !conf.names(own) {
+            tracing::warn!(group = %self.options.group_id, node = %own, initial_conf = %conf.conf,
+                "the initial configuration does not name this server: it takes no part until a leader replicates to it");
+        }
         let alone = !conf.is_joint() && conf.conf.peers.len() == 1 && conf.is_voter(own);
         // Whoever led when it was not alone may hold a lease by its promise, and not know yet that it is alone now.
         let waits = self.rejoining || self.keeps_promise(now) && !self.log.was_always_alone(own);

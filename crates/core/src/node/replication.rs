@@ -235,14 +235,13 @@ impl NodeImpl {
         self.send_entries(now, position, fx);
     }
 
-    /// Takes note of whether a peer has lost its disk. Who begins to count again may make a majority of those who hold an entry; in a group
-    /// at rest nothing else would have them counted.
+    /// Takes note of whether a peer has lost its disk.
     fn note_rejoining(&mut self, position: usize, ticket: Ticket, rejoining: u64, fx: &mut Effects) {
         let last_index = self.log.last_id().index;
         let Some(r) = self.role.replicator_at(position) else { return };
         let counted = r.counts();
         r.note_rejoining(rejoining, ticket, last_index);
-        if !counted && r.counts() {
+        if rules::quorum::counts_anew(counted, r.counts()) {
             self.commit_by_counting(fx);
             self.deliver(fx);
         }

@@ -159,14 +159,3 @@ pub(crate) fn may_believe_removal(
 ) -> bool {
     told.index > conf.id.index.max(committed) && (1..=teller).contains(&told.term)
 }
-
-/// The configurations that are left when the log is truncated from `from` on: those of the entries that stay.
-///
-/// A configuration is in force as soon as it is in the log, and no longer than that (Raft §6).
-pub(crate) fn forget_truncated(configurations: &mut Vec<ConfigurationEntry>, from: LogIndex) {
-    if Mutant::C15TruncationKeepsConfigurations.is_active() {
-        let gone = configurations.iter_mut().filter(|c| c.id.index >= from);
-        gone.for_each(|c| c.id.index = from - 1);
-    }
-    configurations.retain(|c| c.id.index < from);
-}

@@ -11,6 +11,14 @@ pub(crate) fn counts(lost_its_disk: bool) -> bool {
     !lost_its_disk || Mutant::H10RejoiningPeerCounts.is_active()
 }
 
+/// Whether a leader counts anew because of a peer that counts now, where `counted` says whether it did before.
+///
+/// The peer may make a majority of those who hold an entry. Nothing else would have them counted in a group at rest, and the entry would wait
+/// for the next proposal.
+pub(crate) fn counts_anew(counted: bool, counts: bool) -> bool {
+    !counted && counts && !Mutant::H10WhoCountsAgainIsNotCounted.is_active()
+}
+
 /// Whether the peers for which `holds` is true are a majority of both halves. No voter, no quorum.
 ///
 /// Rule Q2: one half alone may decide nothing, for the other may have decided otherwise. Two majorities of one configuration share

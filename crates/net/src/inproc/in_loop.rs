@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringraft_proto::OutFrame;
 
-use super::Network;
+use super::network::{HostExists, Network};
 use super::pipe::{End, Event, Mailbox};
 use crate::address::Address;
 use crate::engine::Engine;
@@ -26,8 +26,25 @@ pub struct InprocLoop {
     waker: LoopWaker,
 }
 
+impl Network {
+    /// A new host: its loop, and the transport that sends as that host. It leaves when the loop is dropped.
+    ///
+    /// # Errors
+    /// [`HostExists`]; nothing changed.
+    pub fn host(
+        &self,
+        endpoint: &Endpoint,
+        options: NetLoopOptions,
+    ) -> Result<(InprocLoop, InprocTransport), HostExists> {
+        options.validate()?;
+        let (event_loop, transport, mailbox) = InprocLoop::create(self.clone(), endpoint.clone(), options);
+        self.join(endpoint, mailbox)?;
+        Ok((event_loop, transport))
+    }
+}
+
 impl InprocLoop {
-    pub(super) fn create(
+    fn create(
         network: Network,
         endpoint: Endpoint,
         options: NetLoopOptions,

@@ -7,8 +7,7 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::pipe::{End, Event, Mailbox, Wire};
-use super::{InprocLoop, InprocTransport};
-use crate::{Endpoint, NetLoopOptions, NetOptionsError};
+use crate::{Endpoint, NetOptionsError};
 
 /// The hosts of one process and the cuts between them. Cheap to clone; all clones are the same network.
 #[derive(Clone, Default)]
@@ -41,27 +40,20 @@ impl Network {
         Self::default()
     }
 
-    /// A new host: its loop, and the transport that sends as that host. It leaves when the loop is dropped.
+    /// Adds a host, and tells the others.
     ///
     /// # Errors
-    /// [`HostExists`]; nothing changed.
-    pub fn host(
-        &self,
-        endpoint: &Endpoint,
-        options: NetLoopOptions,
-    ) -> Result<(InprocLoop, InprocTransport), HostExists> {
-        options.validate()?;
-        let (event_loop, transport, mailbox) = InprocLoop::create(self.clone(), endpoint.clone(), options);
+    /// [`HostExists::Taken`]; nothing changed.
+    pub(super) fn join(&self, endpoint: &Endpoint, mailbox: Arc<Mailbox>) -> Result<(), HostExists> {
         {
             let mut state = self.state.lock();
             if state.hosts.contains_key(endpoint) {
-                drop(state);
                 return Err(HostExists::Taken(endpoint.clone()));
             }
             state.hosts.insert(endpoint.clone(), mailbox);
         }
         self.changed();
-        Ok((event_loop, transport))
+        Ok(())
     }
 
     /// Breaks every connection between two hosts and lets none come up until [`heal`](Self::heal). What was under

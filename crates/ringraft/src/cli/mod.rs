@@ -18,8 +18,8 @@ use ringraft_proto::generated::cli::{
 };
 use ringraft_proto::{BoltMessage, EncodeError, class, decode_error_response, put_cluster_id, serialize};
 
-use crate::pipeline::on_host_thread;
 use crate::rpc::client::{RpcClient, RpcError, RpcResponse};
+use crate::thread::on_host_thread;
 
 pub use error::CliError;
 pub use rebalance::Rebalanced;

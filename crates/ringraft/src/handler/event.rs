@@ -11,14 +11,15 @@ use ringraft_core::{
     ReadOnlyOption, RecoveredState, Status, Term, Ticket,
 };
 use ringraft_net::{Endpoint, LinkId, ReplyHandle, RequestContext};
+use ringraft_proto::IncomingResponse;
 use ringraft_storage::{GroupKey, StorageError};
 
-use crate::closure_queue::ClosureBatch;
-use crate::completion::{ApplyError, Completion};
-use crate::future::Promise;
 use crate::handler::{FsmGroup, GroupHandle, GroupProgress, SharedNames};
-use crate::node::NodeStatus;
+use crate::status::NodeStatus;
 use crate::task::Task;
+use crate::task::closure_queue::ClosureBatch;
+use crate::task::completion::{ApplyError, Completion};
+use crate::task::promise::Promise;
 
 /// A task on its way to its owner.
 #[derive(Debug)]
@@ -103,8 +104,8 @@ pub struct RequestEvent {
 pub struct ResponseEvent {
     /// What the request was sent with.
     pub context: RequestContext,
-    /// The answer.
-    pub result: Result<RaftResponse, Status>,
+    /// The answer, as it came.
+    pub result: Result<IncomingResponse, Status>,
 }
 
 /// What an owner takes from its rings.
@@ -144,11 +145,17 @@ impl LaneEvent {
     /// bulk. An order to campaign stays behind the entries that were sent before it; a probe stays among them.
     pub fn goes_with_entries(&self) -> bool {
         let LaneEvent::Request(event) = self else { return false };
-        match &event.request {
-            _ if Mutant::K3ControlWaitsBehindBulk.is_active() => true,
-            RaftRequest::AppendEntries(append) => append.kind != AppendKind::Heartbeat,
-            RaftRequest::TimeoutNow(_) => true,
-            RaftRequest::RequestVote(_) | RaftRequest::ReadIndex(_) => false,
+        is_bulk(&event.request)
+    }
+
+    /// Bytes of the entries that it brings.
+    pub(crate) fn entry_bytes(&self) -> usize {
+        match self {
+            LaneEvent::Request(event) => match &event.request {
+                RaftRequest::AppendEntries(append) => append.payload_bytes(),
+                _ => 0,
+            },
+            _ => 0,
         }
     }
 
@@ -161,6 +168,16 @@ impl LaneEvent {
             term => Some(term),
         };
         Some(Task { data, done, expected_term })
+    }
+}
+
+/// Whether a request waits for room. Rule R3: a vote or a heartbeat that waited for a full disk would cost the leader its place.
+fn is_bulk(request: &RaftRequest) -> bool {
+    match request {
+        _ if Mutant::K3ControlWaitsBehindBulk.is_active() => true,
+        RaftRequest::AppendEntries(append) => append.kind != AppendKind::Heartbeat,
+        RaftRequest::TimeoutNow(_) => true,
+        RaftRequest::RequestVote(_) | RaftRequest::ReadIndex(_) => false,
     }
 }
 
@@ -230,6 +247,13 @@ pub enum Control {
         /// Which group.
         handle: GroupHandle,
     },
+    /// The store has met a record of a group that it cannot read back. Whoever asks learns it from the group.
+    Damaged {
+        /// The group in the store.
+        key: GroupKey,
+        /// What is wrong.
+        status: Status,
+    },
     /// Stop every group and take nothing more.
     Stop,
 }
@@ -243,6 +267,7 @@ impl fmt::Debug for Control {
             Control::Members { .. } => "Members",
             Control::Call { .. } => "Call",
             Control::WatchReads { .. } => "WatchReads",
+            Control::Damaged { .. } => "Damaged",
             Control::Stop => "Stop",
         })
     }
@@ -272,6 +297,8 @@ pub struct OutReply {
     pub handle: ReplyHandle,
     /// Codec byte to echo.
     pub codec: u8,
+    /// Creation number of the group that answers, which goes along; 0 for none.
+    pub creation: u64,
     /// The answer.
     pub response: RaftResponse,
 }
@@ -399,6 +426,26 @@ impl LaneOutput {
     /// Whether a state-machine worker has taken all that it was given, and the disk too, which comes first.
     pub fn worker_has_room(&self, worker: usize) -> bool {
         self.disk_has_room() && self.fsm.get(worker).is_none_or(Vec::is_empty)
+    }
+
+    /// Completes tasks with an error, on their worker.
+    pub(crate) fn fail(
+        &mut self,
+        worker: u16,
+        handle: GroupHandle,
+        completions: Vec<Completion>,
+        error: ApplyError,
+    ) {
+        let Some(tasks) = self.fsm.get_mut(usize::from(worker)) else { return };
+        // Refusals of one turn often come in a row.
+        if let Some(FsmTask::Fail { handle: last, completions: before, error: same }) = tasks.last_mut()
+            && *last == handle
+            && *same == error
+        {
+            before.extend(completions);
+            return;
+        }
+        tasks.push(FsmTask::Fail { handle, completions, error });
     }
 
     /// Whether everything was handed on.

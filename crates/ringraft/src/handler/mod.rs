@@ -7,24 +7,15 @@
 //! Progress travels back through a [`ProgressBoard`]: the newest value a group, never a queue.
 
 mod apply_task;
-mod calls;
-mod campaigns;
-mod effects;
+mod entry_room;
 mod event;
-mod group;
-mod inspect;
-mod life;
+mod fsm_group;
 mod log_entry_and_closure;
-mod peer_table;
 mod progress;
-mod reply_table;
-mod room;
-mod silent_peers;
+mod slow_calls;
 mod stable_closure;
-mod tails;
 #[cfg(test)]
 mod tests;
-mod timer_queue;
 mod write_queue;
 
 use std::sync::Arc;
@@ -32,14 +23,16 @@ use std::sync::Arc;
 use ringraft_core::{GroupId, PeerId};
 use ringraft_proto::Envelope;
 
-use crate::cluster_gate::ClusterGate;
-pub use crate::future::{Promise, Waiter, promise};
-pub use crate::node::NodeStatus;
-pub use apply_task::{ApplyOutput, ApplyTaskHandler, FsmGroup};
+use crate::identity::cluster_gate::ClusterGate;
+pub use crate::status::NodeStatus;
+pub use crate::task::promise::{Promise, Waiter, promise};
+pub use apply_task::ApplyTaskHandler;
+pub use entry_room::EntryRoom;
 pub use event::{
     ApplyEvent, CallResult, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall, OpenGroup,
     OutReply, OutSend, ReadEvent, ReadTask, RequestEvent, ResponseEvent,
 };
+pub use fsm_group::{ApplyOutput, FsmGroup};
 pub use log_entry_and_closure::{LaneLimits, LogEntryAndClosureHandler};
 pub use progress::{GroupProgress, ProgressBoard};
 pub use stable_closure::{StableClosureEventHandler, StableOutput};
@@ -79,7 +72,7 @@ impl GroupNames {
     }
 
     /// The names of a replica on a host of this cluster.
-    pub(crate) fn in_cluster(
+    pub fn in_cluster(
         group_id: GroupId,
         server_id: PeerId,
         creation: u64,
@@ -100,4 +93,4 @@ impl GroupNames {
 /// Names, shared by whatever leaves in their name.
 pub type SharedNames = Arc<GroupNames>;
 
-pub(crate) use group::panic_text;
+pub(crate) use log_entry_and_closure::damage_of;

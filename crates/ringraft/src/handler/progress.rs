@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringraft_core::{LogIndex, Mutant, Status};
 
 use crate::handler::GroupHandle;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence};
+use crate::thread::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence};
 
 /// How far the disk and the state machine are with one group.
 #[derive(Debug, Default)]
@@ -29,6 +29,13 @@ pub struct GroupProgress {
 }
 
 impl GroupProgress {
+    /// It stands in its board's list no more: whoever has news puts it there again.
+    fn was_taken(&self) {
+        if !Mutant::K6ProgressIsToldOnce.is_active() {
+            self.listed.swap(false, Ordering::AcqRel);
+        }
+    }
+
     /// Number of the last durable write, and index of the last applied entry.
     pub fn values(&self) -> (u64, LogIndex) {
         (self.stable.load(Ordering::Acquire), self.applied.load(Ordering::Acquire))
@@ -39,7 +46,7 @@ impl GroupProgress {
     pub(crate) fn set_urgent(&self, disk: bool, state_machine: bool) {
         #[cfg(shuttle)]
         let (disk, state_machine) = {
-            use crate::breakage::{Breakage, is};
+            use crate::thread::breakage::{Breakage, is};
             (disk && !is(Breakage::UrgentFlag), state_machine && !is(Breakage::AwaitsApplyFlag))
         };
         for (flag, value) in [(&self.urgent, disk), (&self.awaits_apply, state_machine)] {
@@ -163,9 +170,7 @@ impl ProgressBoard {
         let error = dirty.store_error.take();
         drop(dirty);
         for (_, progress) in into.iter() {
-            if !Mutant::K6ProgressIsToldOnce.is_active() {
-                progress.listed.swap(false, Ordering::AcqRel);
-            }
+            progress.was_taken();
         }
         error
     }

@@ -75,15 +75,18 @@ impl StableClosureEventHandler {
         self.failed.as_ref()
     }
 
+    /// Why nothing is let go of any more. Rule P6: the first failure counts, also for what is written after it.
+    fn holds_back(&self) -> Option<&Status> {
+        self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active())
+    }
+
     /// Takes writes, oldest first, and merges them into one. The batch may be empty: then nothing needs to be written, and
     /// [`on_synced`](StableClosureEventHandler::on_synced) follows all the same, after those of earlier batches.
     pub fn on_batch(&mut self, writes: &mut Vec<DiskWrite>) -> WriteBatch {
         let mut batch = WriteBatch { writes: Vec::with_capacity(writes.len()) };
         let mut waiting = Waiting::default();
         let (mut entries, mut bytes) = (0_usize, 0_usize);
-        if Mutant::J1BatchIsWrittenBackwards.is_active() {
-            writes.reverse();
-        }
+        in_order_of_arrival(writes);
         for mut write in writes.drain(..) {
             for op in &write.ops {
                 if let LogOp::Append(chunk) = op {
@@ -140,8 +143,7 @@ impl StableClosureEventHandler {
                 }
             }
         }
-        let failed = self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active());
-        match failed {
+        match self.holds_back() {
             None if self.refused.is_empty() => {
                 out.sends.extend(waiting.sends);
                 out.replies.extend(waiting.replies);
@@ -153,6 +155,13 @@ impl StableClosureEventHandler {
                 out.replies.extend(waiting.replies.into_iter().map(|reply| refuse(reply, status)))
             }
         }
+    }
+}
+
+/// Rule P1: writes of a group are records in the order in which it made them, and they come so.
+fn in_order_of_arrival(writes: &mut [DiskWrite]) {
+    if Mutant::J1BatchIsWrittenBackwards.is_active() {
+        writes.reverse();
     }
 }
 
@@ -222,6 +231,7 @@ mod tests {
             replies: vec![OutReply {
                 handle: ReplyHandle { connection: slot, generation: 1, request: sequence as u32 },
                 codec: 1,
+                creation: 0,
                 response: RaftResponse::RequestVote(RequestVoteResponse {
                     term: sequence,
                     granted: true,

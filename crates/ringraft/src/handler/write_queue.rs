@@ -21,14 +21,8 @@ const MOST_WRITES: usize = 1 << 16;
 /// which they came.
 #[derive(Default)]
 pub struct WriteQueue {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<DiskWrite>,
     bytes: usize,
-}
-
-struct Waiting {
-    write: DiskWrite,
-    /// It holds a term or a vote.
-    votes: bool,
 }
 
 impl WriteQueue {
@@ -39,10 +33,12 @@ impl WriteQueue {
 
     /// Adds the writes of a turn of a lane, oldest first.
     pub fn push(&mut self, writes: Vec<DiskWrite>) {
-        for write in writes {
-            self.bytes += write.bytes;
-            let votes = write.ops.iter().any(|op| matches!(op, LogOp::HardState(_)));
-            self.waiting.push_back(Waiting { write, votes });
+        self.bytes += writes.iter().map(|write| write.bytes).sum::<usize>();
+        if self.waiting.is_empty() {
+            // The list itself, so that no write is moved on its way when the disk keeps up.
+            self.waiting = VecDeque::from(writes);
+        } else {
+            self.waiting.extend(writes);
         }
     }
 
@@ -68,17 +64,15 @@ impl WriteQueue {
     pub fn take(&mut self, max_bytes: usize, into: &mut Vec<DiskWrite>) {
         if self.bytes <= max_bytes {
             self.bytes = 0;
-            into.extend(self.waiting.drain(..).map(|waiting| waiting.write));
+            into.append(&mut Vec::from(std::mem::take(&mut self.waiting)));
             return;
         }
         let mut bytes = self.take_votes(max_bytes / 2, into);
         let mut oldest = true;
-        while let Some(next) =
-            self.waiting.pop_front_if(|next| oldest || bytes + next.write.bytes <= max_bytes)
-        {
-            bytes += next.write.bytes;
+        while let Some(next) = self.waiting.pop_front_if(|next| oldest || bytes + next.bytes <= max_bytes) {
+            bytes += next.bytes;
             oldest = false;
-            into.push(next.write);
+            into.push(next);
         }
         self.bytes -= bytes;
     }
@@ -91,13 +85,13 @@ impl WriteQueue {
             return 0;
         }
         let mut bytes = 0;
-        for (place, waiting) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
-            let vote = up_to.get(&waiting.write.key.number);
-            if vote.is_some_and(|vote| place <= *vote) && goes_along(waiting.votes) {
-                bytes += waiting.write.bytes;
-                into.push(waiting.write);
+        for (place, write) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+            let vote = up_to.get(&write.key.number);
+            if vote.is_some_and(|vote| place <= *vote) && goes_along(votes(&write)) {
+                bytes += write.bytes;
+                into.push(write);
             } else {
-                self.waiting.push_back(waiting);
+                self.waiting.push_back(write);
             }
         }
         bytes
@@ -107,23 +101,28 @@ impl WriteQueue {
     fn votes_within(&self, max_bytes: usize) -> FxHashMap<GroupNumber, usize> {
         let (mut up_to, mut behind) = (FxHashMap::default(), FxHashMap::<GroupNumber, usize>::default());
         let mut bytes = 0;
-        // Most batches hold no vote, and cost one look at a flag a write.
-        if !self.waiting.iter().any(|waiting| waiting.votes) {
+        // Most batches hold no vote, and cost one look at their operations.
+        if !self.waiting.iter().any(votes) {
             return up_to;
         }
-        for (place, waiting) in self.waiting.iter().enumerate() {
-            let group = waiting.write.key.number;
+        for (place, write) in self.waiting.iter().enumerate() {
+            let group = write.key.number;
             let behind = behind.entry(group).or_default();
-            if goes_along(waiting.votes) {
-                *behind += waiting.write.bytes;
+            if goes_along(votes(write)) {
+                *behind += write.bytes;
             }
-            if waiting.votes && bytes + *behind <= max_bytes {
+            if votes(write) && bytes + *behind <= max_bytes {
                 bytes += std::mem::take(behind);
                 up_to.insert(group, place);
             }
         }
         up_to
     }
+}
+
+/// Whether the write holds a term or a vote.
+fn votes(write: &DiskWrite) -> bool {
+    write.ops.iter().any(|op| matches!(op, LogOp::HardState(_)))
 }
 
 /// Rule P1: a term or a vote is replayed behind the entries that were accepted before it, and its completion vouches for them. It

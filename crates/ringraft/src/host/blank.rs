@@ -7,12 +7,12 @@ use ringraft_ring::Producer;
 use ringraft_storage::{GroupKey, GroupOpening, OpenedGroup};
 
 use super::Inner;
-use crate::cluster_gate::ClusterGate;
 use crate::error::StartError;
-use crate::future::{Promise, promise};
+use crate::host::store::IdentityPlace;
+use crate::identity::cluster_gate::ClusterGate;
 use crate::pipeline::DiskEvent;
-use crate::store::IdentityPlace;
-use crate::sync::Mutex;
+use crate::task::promise::{Promise, promise};
+use crate::thread::sync::Mutex;
 
 impl Inner {
     /// Opens the logs of groups; what the store says of each stands in its place.

@@ -10,14 +10,16 @@ use ringraft_storage::{GroupOpening, OpenedGroup, StorageError, StoredGroup};
 
 use super::blank::is_blank;
 use super::{Inner, RaftHost};
-use crate::creation::begins_anew;
 use crate::error::StartError;
-use crate::future::Waiter;
 use crate::handler::{Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, OpenGroup};
-use crate::node::{Node, NodeShared, NodeStatus};
+use crate::identity::creation::begins_anew;
+use crate::node::{Node, NodeShared};
 use crate::options::NodeOptions;
-use crate::pipeline::{DiskEvent, on_host_thread};
+use crate::pipeline::DiskEvent;
 use crate::state_machine::StateMachine;
+use crate::status::NodeStatus;
+use crate::task::promise::Waiter;
+use crate::thread::on_host_thread;
 
 /// How long a start waits for a sole voter to elect itself, which takes one write: longer, and the disk hangs.
 const SELF_ELECTION: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use ringraft_net::{
 #[cfg(not(shuttle))]
 use crate::error::HostOptionsError;
 use crate::error::StartError;
-use crate::host_options::TransportOptions;
+use crate::host::options::TransportOptions;
 use crate::pipeline::HostLoop;
 
 /// The event loop, what sends through it, and where it listens.

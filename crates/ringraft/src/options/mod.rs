@@ -14,7 +14,8 @@ pub enum ApplyTaskMode {
     /// The caller gets `Busy` at once.
     #[default]
     NonBlocking,
-    /// The caller waits for room. On a thread of the host itself (state machines, completions, processors) this is
+    /// The caller waits for room in the ring; the bounds of the group behind it refuse with `Busy` all the same
+    /// ([`Node::apply`](crate::Node::apply)). On a thread of the host itself (state machines, completions, processors) this is
     /// [`NonBlocking`](ApplyTaskMode::NonBlocking) all the same: waiting there could wait for itself.
     Blocking,
 }

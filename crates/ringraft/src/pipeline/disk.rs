@@ -10,14 +10,15 @@ use ringraft_storage::{
     GroupKey, GroupOpening, GroupWrite, LogStorage, OpenedGroup, StorageError, StoredGroup, WriteBatch,
 };
 
-use crate::future::Promise;
 use crate::handler::{
     DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput, WriteQueue,
 };
-use crate::pipeline::clock::now;
+use crate::pipeline::damage::DamageReports;
 use crate::pipeline::{LaneShared, StageGuard, StoreWatch};
 use crate::rpc::Outbox;
-use crate::sync::Ordering;
+use crate::task::promise::Promise;
+use crate::thread::clock::now;
+use crate::thread::sync::Ordering;
 
 /// What the disk stage takes from its ring.
 pub(crate) enum DiskEvent {
@@ -89,7 +90,7 @@ impl DiskLoop {
     pub(crate) fn run(mut self) {
         let mut handler = StableClosureEventHandler::new();
         let (mut events, mut queue, mut out) = (Vec::new(), WriteQueue::new(), StableOutput::default());
-        let (mut batches, mut quiet_calls) = (0, 0);
+        let (mut batches, mut quiet_calls, mut damage) = (0, 0, DamageReports::default());
         loop {
             let timeout = (quiet_calls > 0).then_some(QUIET);
             // While writes wait the ring is looked at, too: a vote that came meanwhile goes before them.
@@ -99,7 +100,7 @@ impl DiskLoop {
                     // Again and again: it does nothing when no file is ready for it, and nothing once it is done.
                     self.vouch(&mut handler, &mut out);
                     quiet_calls -= 1;
-                    self.maintain(&mut handler, &mut out);
+                    self.maintain(&mut handler, &mut damage, &mut out);
                     continue;
                 }
                 WaitOutcome::Ready => {}
@@ -113,7 +114,7 @@ impl DiskLoop {
             }
             if batches >= BATCHES_PER_MAINTENANCE {
                 batches = 0;
-                self.maintain(&mut handler, &mut out);
+                self.maintain(&mut handler, &mut damage, &mut out);
             }
         }
         // What the next start cannot read is then known for damage, and not taken for a torn write.
@@ -350,11 +351,18 @@ impl DiskLoop {
         }
     }
 
-    fn maintain(&mut self, handler: &mut StableClosureEventHandler, out: &mut StableOutput) {
-        if handler.failed().is_none()
-            && let Err(error) = self.storage.maintain()
-        {
-            self.stop(handler, out, error);
+    fn maintain(
+        &mut self,
+        handler: &mut StableClosureEventHandler,
+        damage: &mut DamageReports,
+        out: &mut StableOutput,
+    ) {
+        if handler.failed().is_some() {
+            return;
+        }
+        match self.storage.maintain() {
+            Ok(()) => damage.look(&*self.storage, &self.lane_rings),
+            Err(error) => self.stop(handler, out, error),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use ringraft_ring::{Consumer, WaitOutcome};
 
 use crate::handler::{ApplyOutput, ApplyTaskHandler, FsmTask};
-use crate::pipeline::clock::now;
 use crate::pipeline::{LaneShared, StageGuard};
 use crate::rpc::flush::{flush_now, gather_flushes};
+use crate::thread::clock::now;
 
 /// Events taken at once. Each carries what one turn of a lane has for this worker.
 const BATCH: usize = 64;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use ringraft_ring::{Consumer, ConsumerWaker, Producer, Wake, ring, ring_with_wake};
 
+use crate::handler::{EntryRoom, LaneEvent};
+use crate::task::credit::TaskCredit;
 #[cfg(shuttle)]
-use crate::breakage::{Breakage, is};
-use crate::handler::LaneEvent;
-use crate::task_credit::TaskCredit;
+use crate::thread::breakage::{Breakage, is};
 
 /// The rings of one lane, for whoever publishes.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct LaneRings {
     pub(crate) control: Producer<LaneEvent>,
     /// Entries of leaders, and what keeps its order among them.
     pub(crate) entries: Producer<LaneEvent>,
+    /// Room of that ring in bytes.
+    pub(crate) entry_room: Arc<EntryRoom>,
     /// Tasks and reads, by the state-machine worker of their group.
     pub(crate) tasks: Vec<Producer<LaneEvent>>,
     /// Room of each of those rings, and of the groups' backlogs behind it, in bytes. Rule R2: a worker that stands still must not
@@ -48,6 +50,7 @@ impl Bulk {
 pub(crate) struct Intake {
     control: Consumer<LaneEvent>,
     entries: Bulk,
+    entry_room: Arc<EntryRoom>,
     tasks: Vec<Bulk>,
     /// One for each of those.
     credit: Vec<Arc<TaskCredit>>,
@@ -63,11 +66,12 @@ impl Wake for Rouse {
 }
 
 /// The rings of a lane: `size` slots for control, as many for entries, and as many for the tasks of all workers together. Those of
-/// one worker may have `worker_bytes` bytes. With `wake` the lane sleeps elsewhere, and that ends its sleep.
+/// one worker may have `worker_bytes` bytes, and entries `entry_bytes`. With `wake` the lane sleeps elsewhere, and that ends its sleep.
 pub(crate) fn lane_rings(
     size: usize,
     fsm_workers: usize,
     worker_bytes: usize,
+    entry_bytes: usize,
     wake: Option<Arc<dyn Wake>>,
 ) -> (LaneRings, Intake) {
     let (control, taken) = match wake {
@@ -82,9 +86,15 @@ pub(crate) fn lane_rings(
     let (entries, taken_entries) = bulk(size);
     let (tasks, taken_tasks) = (0..fsm_workers).map(|_| bulk(share)).unzip();
     let credit: Vec<_> = (0..fsm_workers).map(|_| Arc::new(TaskCredit::new(worker_bytes))).collect();
-    let intake =
-        Intake { control: taken, entries: taken_entries, tasks: taken_tasks, credit: credit.clone() };
-    (LaneRings { control, entries, tasks, credit }, intake)
+    let entry_room = Arc::new(EntryRoom::new(entry_bytes));
+    let intake = Intake {
+        control: taken,
+        entries: taken_entries,
+        entry_room: Arc::clone(&entry_room),
+        tasks: taken_tasks,
+        credit: credit.clone(),
+    };
+    (LaneRings { control, entries, entry_room, tasks, credit }, intake)
 }
 
 impl Intake {
@@ -105,7 +115,9 @@ impl Intake {
 
     /// Takes entries.
     pub(crate) fn drain_entries(&mut self, max: usize, into: &mut Vec<LaneEvent>) {
+        let before = into.len();
         self.entries.drain(max, into);
+        self.entry_room.give_back(into.iter().skip(before).map(LaneEvent::entry_bytes).sum());
     }
 
     /// Takes tasks and reads of the groups of a worker.

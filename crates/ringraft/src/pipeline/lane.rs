@@ -1,5 +1,6 @@
 //! The loop of an owner thread, with the network loop on board where cores are few.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,15 +8,15 @@ use ringraft_core::Status;
 use ringraft_net::RequestContext;
 use ringraft_ring::{Producer, TryPublishError};
 
-#[cfg(shuttle)]
-use crate::breakage::{Breakage, is};
 use crate::handler::{Control, FsmTask, LaneEvent, LaneOutput, LogEntryAndClosureHandler, ReadTask};
-use crate::pipeline::clock::{now, until};
 use crate::pipeline::net::end;
 use crate::pipeline::{DiskEvent, HostLoop, Intake, LaneShared, Running, StageGuard};
 use crate::rpc::flush::{flush_now, gather_flushes};
 use crate::rpc::{Outbox, Processors};
-use crate::sync::Ordering;
+#[cfg(shuttle)]
+use crate::thread::breakage::{Breakage, is};
+use crate::thread::clock::{now, until};
+use crate::thread::sync::Ordering;
 
 /// What a lane works with.
 pub(crate) struct LaneParts {
@@ -138,7 +139,7 @@ impl LaneLoop {
         }
         // Reads begin at the end of the turn. The clock is read again, after the last of them was taken: a lease that ended before a read
         // was asked must not answer it.
-        let now = crate::pipeline::clock::now();
+        let now = crate::thread::clock::now();
         handler.on_tick(now, out);
         handler.end_turn(now, out);
         parts.shared.board.set_starved(handler.is_starved());
@@ -182,12 +183,7 @@ impl LaneLoop {
             publish(ring, tasks, |tasks| tasks, |tasks| tasks);
         }
         for (ring, reads) in parts.reads.iter().zip(&mut out.reads) {
-            while let Some(read) = reads.pop_front() {
-                if let Err(TryPublishError::Full(read)) = ring.try_publish(read) {
-                    reads.push_front(read);
-                    break;
-                }
-            }
+            publish_in_order(ring, reads);
         }
     }
 
@@ -214,7 +210,7 @@ impl LaneLoop {
         }
         // One of the next stages is full. Once more, now that they know that we wait.
         #[cfg(shuttle)]
-        crate::breakage::let_others_make_room();
+        crate::thread::breakage::let_others_make_room();
         self.parts.shared.announce_blocked();
         #[cfg(shuttle)]
         if is(Breakage::SecondTry) {
@@ -291,5 +287,38 @@ fn publish<T, E: Send>(
             *list = unpack(event);
             false
         }
+    }
+}
+
+/// Publishes the events of a list one by one, the oldest first. What a full ring does not take keeps its place: who is always put behind those
+/// that come later may wait for ever. On a closed ring they are dropped.
+fn publish_in_order<T: Send>(ring: &Producer<T>, list: &mut VecDeque<T>) {
+    while let Some(event) = list.pop_front() {
+        if let Err(TryPublishError::Full(event)) = ring.try_publish(event) {
+            list.push_front(event);
+            break;
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_full_ring_does_not_take_keeps_its_place() {
+        let (ring, mut worker) = ringraft_ring::ring(2);
+        let mut list: VecDeque<u32> = (0..6).collect();
+        let (mut served, mut next) = (Vec::new(), 6);
+        while served.len() < 12 {
+            publish_in_order(&ring, &mut list);
+            worker.drain(1, &mut served);
+            // Whoever was served asks for more.
+            if next < 12 {
+                list.push_back(next);
+                next += 1;
+            }
+        }
+        assert_eq!(served, (0..12).collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,6 @@
 //! The threads of a host and the thin loops that they run: ring → handler → next ring.
 
-mod clock;
+mod damage;
 mod disk;
 mod fsm;
 mod intake;
@@ -12,18 +12,16 @@ mod scripted_net;
 mod store_watch;
 mod threads;
 
-use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
 use ringraft_ring::ConsumerWaker;
 
-#[cfg(shuttle)]
-use crate::breakage::{Breakage, is};
 use crate::handler::ProgressBoard;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence, thread_local};
+#[cfg(shuttle)]
+use crate::thread::breakage::{Breakage, is};
+use crate::thread::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 
-pub(crate) use clock::now;
 pub(crate) use disk::{DiskEvent, DiskLoop};
 pub(crate) use fsm::FsmLoop;
 pub(crate) use intake::{Intake, LaneRings, lane_rings};
@@ -34,15 +32,6 @@ pub(crate) use read::ReadLoop;
 pub(crate) use scripted_net::ScriptedNet;
 pub(crate) use store_watch::StoreWatch;
 pub(crate) use threads::Threads;
-
-thread_local! {
-    static ON_HOST_THREAD: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether the current thread belongs to a host: it must not wait for the host.
-pub(crate) fn on_host_thread() -> bool {
-    ON_HOST_THREAD.with(Cell::get)
-}
 
 /// What the other stages know of a lane.
 pub(crate) struct LaneShared {

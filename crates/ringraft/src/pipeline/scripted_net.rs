@@ -11,7 +11,7 @@ use ringraft_net::{
 use ringraft_proto::{OutFrame, RequestFrame};
 
 use crate::rpc::Processors;
-use crate::sync::{Condvar, Mutex};
+use crate::thread::sync::{Condvar, Mutex};
 
 std::thread_local! {
     /// Not shuttle's: a schedule's threads share one thread of the system, and thus this.

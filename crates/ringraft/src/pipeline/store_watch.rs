@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringraft_core::Status;
 
-use crate::handler::panic_text;
-use crate::sync::Mutex;
+use crate::thread::panic_text;
+use crate::thread::sync::Mutex;
 
 type Listener = Box<dyn FnOnce(&Status) + Send>;
 

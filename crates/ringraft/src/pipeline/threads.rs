@@ -3,9 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::StartError;
-use crate::handler::panic_text;
-use crate::pipeline::ON_HOST_THREAD;
-use crate::sync::{Builder, JoinHandle, Mutex, abort};
+use crate::thread::sync::{Builder, JoinHandle, Mutex, abort};
+use crate::thread::{belongs_to_host, panic_text};
 
 /// The threads of one host.
 #[derive(Debug, Default)]
@@ -20,7 +19,7 @@ impl Threads {
     pub(crate) fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
         let thread_name = name.clone();
         let guarded = move || {
-            ON_HOST_THREAD.with(|on_host| on_host.set(true));
+            belongs_to_host();
             if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
                 report(&thread_name, panic_text(&*payload));
                 abort(payload);

@@ -1,6 +1,6 @@
 //! Whether a request of a node is for this cluster: before its term, its vote or its entries are looked at.
 
-use ringraft_core::{PeerId, RaftRequest, Status};
+use ringraft_core::{Mutant, PeerId, RaftRequest, Status};
 use ringraft_proto::IncomingRequest;
 
 use super::routing::RoutingTable;
@@ -11,6 +11,9 @@ impl RoutingTable {
     /// # Errors
     /// What is answered: `EWRONGCLUSTER`, or `EAGAIN` while the cluster is being written down.
     pub(super) fn admit(&self, request: &IncomingRequest<'_>) -> Result<(), Status> {
+        if !must_mean_this_cluster(&request.request) {
+            return Ok(());
+        }
         let gate = self.gate();
         gate.admit(request.cluster_id)?;
         if gate.id().is_some() || request.cluster_id.is_empty() {
@@ -32,4 +35,11 @@ impl RoutingTable {
             && node.creation() == request.creation
             && (append.term > node.term() || append.term == node.term() && follows())
     }
+}
+
+/// Whether a request is refused when it means another cluster: every one is, and before its term is looked at. A higher term alone ends
+/// leaderships, whatever becomes of the request.
+fn must_mean_this_cluster(request: &RaftRequest) -> bool {
+    let votes = matches!(request, RaftRequest::RequestVote(_));
+    !(votes && Mutant::C20VotesOfAnotherClusterAreHeard.is_active())
 }

@@ -23,8 +23,8 @@ use ringraft_proto::{
 use rustc_hash::FxHashMap;
 
 use crate::error::StartError;
-use crate::future::promise;
-use crate::handler::panic_text;
+use crate::task::promise::promise;
+use crate::thread::panic_text;
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,6 +259,15 @@ fn finish(call: Call, result: RpcResult) {
     }
 }
 
+/// What a bare status of the frame means, in words: Java's answer has no other.
+fn refusal_of_the_frame(class: &str, status: ResponseStatus) -> String {
+    let why = match status {
+        ResponseStatus::ServerException => ": nobody serves this class there, or its processor failed",
+        _ => "",
+    };
+    format!("a request of class {class} was answered with Bolt status {status:?}{why}")
+}
+
 /// What the client's loop reads.
 struct Answers(Arc<Shared>);
 
@@ -286,7 +295,7 @@ impl Inbound for Answers {
             status: Status::new(RaftError::Internal, message),
         };
         let result = if frame.status != ResponseStatus::Success {
-            Err(remote(format!("Bolt status {:?}", frame.status)))
+            Err(remote(refusal_of_the_frame(&call.class, frame.status)))
         } else if frame.class == class::ERROR_RESPONSE {
             match decode_error_response(&frame.content) {
                 Ok(None) => Ok(RpcResponse { class: frame.class, content: frame.content }),

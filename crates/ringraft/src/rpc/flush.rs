@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringraft_net::{ReplyHandle, Transport};
 
-use crate::sync::thread_local;
+use crate::thread::sync::thread_local;
 
 /// Connections with answers that wait for the end of the batch.
 type Gathered = Vec<(Arc<dyn Transport>, ReplyHandle)>;

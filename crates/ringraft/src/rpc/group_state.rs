@@ -1,33 +1,13 @@
 //! What this host remembers of groups, for a peer that remembers nothing of them and asks before it takes itself for a new member.
 
-use ringraft_core::{GroupId, NodeState, RaftError, Status};
+use ringraft_core::{NodeState, RaftError, Status};
 use ringraft_proto::generated::group_state::{GroupMemory, GroupStateRequest, GroupStateResponse};
-use rustc_hash::FxHashMap;
 
 use super::routing::RoutingTable;
-use crate::sync::RwLock;
+use super::unopened_groups::is_meant;
 
 /// Groups of one question; who asks for more asks several times.
 pub(crate) const MAX_GROUPS: usize = 4096;
-
-/// Groups that the store had at the start of the host and that have not been opened since, with their creation numbers.
-#[derive(Default)]
-pub(crate) struct UnopenedGroups(RwLock<FxHashMap<GroupId, u64>>);
-
-impl UnopenedGroups {
-    pub(crate) fn set(&self, groups: impl Iterator<Item = (GroupId, u64)>) {
-        *self.0.write() = groups.collect();
-    }
-
-    /// The group runs or was removed, or it was seen that it holds nothing.
-    pub(crate) fn remove(&self, group: &GroupId) {
-        self.0.write().remove(group);
-    }
-
-    fn contains(&self, group: &str, creation: u64) -> bool {
-        self.0.read().get(group).is_some_and(|&ours| is_meant(creation, ours))
-    }
-}
 
 /// Answers a question.
 ///
@@ -46,11 +26,6 @@ pub(super) fn answer(
     let asked = question.groups.iter().zip(creations);
     let memory = asked.map(|(group, creation)| memory(routes, group, creation).into()).collect();
     Ok(GroupStateResponse { memory, ..Default::default() })
-}
-
-/// Whether a question about a life with the number `asked` means the one with number `ours`. Who does not number groups means any.
-fn is_meant(asked: u64, ours: u64) -> bool {
-    asked == 0 || asked == ours
 }
 
 fn memory(routes: &RoutingTable, group: &str, creation: u64) -> GroupMemory {

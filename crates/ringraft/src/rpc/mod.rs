@@ -8,6 +8,7 @@ pub(crate) mod group_state;
 mod outbox;
 mod processors;
 mod routing;
+mod unopened_groups;
 pub(crate) mod user;
 mod worker;
 

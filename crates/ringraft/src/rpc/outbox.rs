@@ -37,7 +37,8 @@ impl Outbox {
         failed: &mut Vec<(RequestContext, Status)>,
     ) {
         for reply in replies.drain(..) {
-            let frame = encode_raft_response(reply.handle.request, reply.codec, &reply.response);
+            let frame =
+                encode_raft_response(reply.handle.request, reply.codec, reply.creation, &reply.response);
             if self.transport.reply(reply.handle, frame).is_ok() {
                 let same = |other: &ReplyHandle| {
                     (other.connection, other.generation) == (reply.handle.connection, reply.handle.generation)

@@ -22,7 +22,7 @@ use ringraft_proto::{
 use ringraft_ring::{Producer, TryPublishError};
 use rustc_hash::FxHashMap;
 
-use crate::handler::{LaneEvent, RequestEvent, ResponseEvent};
+use crate::handler::{EntryRoom, LaneEvent, RequestEvent, ResponseEvent};
 use crate::rpc::cli;
 use crate::rpc::flush::flush_later;
 use crate::rpc::routing::RoutingTable;
@@ -65,6 +65,26 @@ pub struct SinkRings {
     pub control: Producer<LaneEvent>,
     /// For entries, and what goes with them.
     pub entries: Producer<LaneEvent>,
+    /// Room for those in bytes.
+    pub entry_room: Arc<EntryRoom>,
+}
+
+impl SinkRings {
+    /// Whether entries would find no slot, or no room in bytes. A ring that is closed says so itself.
+    fn is_full(&self) -> bool {
+        (self.entries.remaining_capacity() == 0 || !self.entry_room.has_room()) && !self.entries.is_closed()
+    }
+
+    /// Hands entries to the lane, if there is room for them.
+    fn publish(&self, event: LaneEvent) -> Result<(), TryPublishError<LaneEvent>> {
+        if self.is_full() {
+            return Err(TryPublishError::Full(event));
+        }
+        let bytes = event.entry_bytes();
+        // Before the lane can take it: what it gives back was taken.
+        self.entry_room.take(bytes);
+        self.entries.try_publish(event).inspect_err(|_| self.entry_room.give_back(bytes))
+    }
 }
 
 /// Control that waits for room in a lane's ring at most, beside the answers to requests of this host. A lane drains that ring in every
@@ -241,7 +261,7 @@ impl Processors {
             }
             LaneSink::Local { .. } => Err(TryPublishError::Full(event)),
             LaneSink::Rings(rings) => match rings.get(lane) {
-                Some(ring) => ring.entries.try_publish(event),
+                Some(ring) => ring.publish(event),
                 None => Err(TryPublishError::Closed(event)),
             },
         }
@@ -258,9 +278,7 @@ impl Processors {
                     let lane = group_of(frame).ok().and_then(|group| self.routes.lane(group));
                     let ring = lane.and_then(|lane| rings.get(usize::from(lane)));
                     // A request that can go nowhere needs no room for its refusal.
-                    ring.is_some_and(|ring| {
-                        ring.entries.remaining_capacity() == 0 && !ring.entries.is_closed()
-                    })
+                    ring.is_some_and(SinkRings::is_full)
                 }
             }
     }

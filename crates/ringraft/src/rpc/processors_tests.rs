@@ -17,8 +17,8 @@ use ringraft_proto::{
     decode_error_response, encode_raft_request, put_cluster_id,
 };
 
-use crate::cluster_gate::ClusterGate;
-use crate::handler::{GroupHandle, LaneEvent};
+use crate::handler::{EntryRoom, GroupHandle, LaneEvent};
+use crate::identity::cluster_gate::ClusterGate;
 
 use super::user::{Responder, UserRequest};
 use super::{LaneSink, Place, Processors, RoutingTable, SinkRings, UserProcessors};
@@ -368,7 +368,8 @@ fn a_request_is_not_decoded_before_its_lane_has_room() {
     };
     let full = || LaneEvent::Connected(Endpoint("x:1".into()));
     let mut taken = Vec::new();
-    let lane = SinkRings { control, entries: entries.clone() };
+    let entry_room = Arc::new(EntryRoom::new(usize::MAX));
+    let lane = SinkRings { control, entries: entries.clone(), entry_room };
     for (rings, sink) in [(true, LaneSink::Rings(vec![lane.clone()])), (false, local(0))] {
         while entries.try_publish(full()).is_ok() {}
         let (mut processors, answers, routes, _) = processors(sink);
@@ -389,6 +390,50 @@ fn a_request_is_not_decoded_before_its_lane_has_room() {
         processors.set_room(1);
         assert_eq!(processors.on_request(handle(0, 1), damaged("b:2")), Accept::Refused);
         assert_eq!(answers.0.lock().len(), 1, "now it is looked at, and answered");
+    }
+}
+
+/// Shows rule R1: what waits before a lane is bounded in bytes as well as in slots, one request crosses the bound, and the lane gives back what
+/// it takes. Control goes on meanwhile.
+#[test]
+fn entries_before_a_lane_are_bounded_in_bytes() {
+    let (wide, _) = ringraft_ring::ring(64);
+    let (size, bound) = (1000, 2500);
+    let (rings, mut intake) = crate::pipeline::lane_rings(64, 1, 0, bound, None);
+    let entry_room = Arc::clone(&rings.entry_room);
+    let lane = SinkRings { control: wide, entries: rings.entries.clone(), entry_room };
+    let (mut processors, _, routes, _) = processors(LaneSink::Rings(vec![lane]));
+    with_group(&routes);
+    let with_bytes = || {
+        let mut builder = ChunkBuilder::new();
+        builder.push(&vec![b'x'; size]);
+        let RaftRequest::AppendEntries(mut append) = entries(1) else { panic!("entries") };
+        append.entries = vec![Arc::new(builder.take(1, 1).unwrap())];
+        append.prev_log = LogId::default();
+        raft("b:2", RaftRequest::AppendEntries(append))
+    };
+    let mut taken = Vec::new();
+    for round in 0..3 {
+        for request in 0..3 {
+            assert_eq!(processors.on_request(handle(0, request), with_bytes()), Accept::Taken, "{round}");
+        }
+        assert_eq!(processors.on_request(handle(0, 3), with_bytes()), Accept::Busy(with_bytes()), "{round}");
+        let question = RaftRequest::ReadIndex(ReadIndexRequest { mode: ReadOnlyOption::Safe });
+        assert_eq!(processors.on_request(handle(1, 1), raft("b:2", question)), Accept::Taken);
+        intake.drain_entries(2, &mut taken);
+        assert_eq!(processors.on_request(handle(0, 3), with_bytes()), Accept::Taken);
+        intake.drain_entries(usize::MAX, &mut taken);
+        assert_eq!(taken.len(), 4);
+        taken.clear();
+    }
+    // What the ring cannot take needs no room.
+    intake.close_bulk();
+    for _ in 0..10 {
+        assert_eq!(
+            processors.on_request(handle(0, 3), with_bytes()),
+            Accept::Taken,
+            "refused: the host ends"
+        );
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use ringraft_core::{GroupId, PeerId, RaftError, Status};
 use rustc_hash::FxHashMap;
 
-use crate::cluster_gate::ClusterGate;
-use crate::creation;
 use crate::handler::GroupHandle;
+use crate::identity::cluster_gate::ClusterGate;
+use crate::identity::creation;
 use crate::node::Node;
-use crate::rpc::group_state::UnopenedGroups;
-use crate::sync::RwLock;
+use crate::rpc::unopened_groups::UnopenedGroups;
+use crate::thread::sync::RwLock;
 
 /// One running replica.
 struct Route {
@@ -37,7 +37,7 @@ impl RoutingTable {
     }
 
     /// A table without groups on a host of this cluster.
-    pub(crate) fn in_cluster(gate: Arc<ClusterGate>) -> RoutingTable {
+    pub fn in_cluster(gate: Arc<ClusterGate>) -> RoutingTable {
         RoutingTable { gate, ..RoutingTable::default() }
     }
 

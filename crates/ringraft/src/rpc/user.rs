@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ringraft_core::{RaftError, Status};
 use ringraft_net::{LogLimiter, ReplyHandle, WireText};
 
-use crate::handler::panic_text;
+use crate::thread::panic_text;
 
 /// A request of a class that the application has registered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use ringraft_net::{LogLimiter, ReplyHandle, Transport};
 use rustc_hash::FxHashMap;
 
 use crate::rpc::user::{AnswerPath, Responder, UserProcessor, UserRequest, handle_guarded};
-use crate::sync::{Condvar, Mutex};
+use crate::thread::sync::{Condvar, Mutex};
 
 /// Requests of one connection that wait at a time.
 const PER_CONNECTION: usize = 4;

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod cli_service;
+mod disk_loop;
 mod failures;
 mod leadership;
 mod lives;

@@ -49,7 +49,11 @@ fn users_requests_are_answered_once_whatever_happens() {
     assert_eq!(remote(call("fail", LIMIT)), Status::new(RaftError::Again, "not now"));
     assert_eq!(remote(call("drop", LIMIT)).error, RaftError::Internal);
     assert_eq!(remote(call("panic", LIMIT)).error, RaftError::Internal);
-    remote(client.call(host.endpoint(), "test.Unknown", Bytes::new(), LIMIT));
+    let unknown = remote(client.call(host.endpoint(), "test.Unknown", Bytes::new(), LIMIT));
+    assert!(
+        unknown.message.contains("test.Unknown") && unknown.message.contains("nobody serves"),
+        "{unknown}"
+    );
     let silent = call("keep", Duration::from_millis(50));
     assert!(matches!(&silent, Err(error @ RpcError::TimedOut { .. }) if !error.was_not_sent()), "{silent:?}");
     assert_eq!(kept.lock().len(), 1);

@@ -5,6 +5,7 @@ mod applied_stable;
 mod change_in_order;
 mod commit_rule;
 mod configuration_of_log;
+mod counted_at_once;
 mod election_safety;
 mod leader_append_only;
 mod leader_completeness;
@@ -28,6 +29,7 @@ pub use applied_stable::AppliedStable;
 pub use change_in_order::ChangeInOrder;
 pub use commit_rule::CommitRule;
 pub use configuration_of_log::ConfigurationOfLog;
+pub use counted_at_once::CountedAtOnce;
 pub use election_safety::ElectionSafety;
 pub use leader_append_only::LeaderAppendOnly;
 pub use leader_completeness::LeaderCompleteness;
@@ -188,6 +190,7 @@ impl Default for Checkers {
                 Box::new(AppliedStable::default()),
                 Box::new(StateMachineSafety::default()),
                 Box::new(CommitRule::default()),
+                Box::new(CountedAtOnce),
                 Box::new(LeaderCompleteness::default()),
             ],
         }

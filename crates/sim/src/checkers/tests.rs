@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringraft_core::{HardState, LogId, LogOp};
 
+use super::counted_at_once::all_committed;
 use super::*;
 use crate::script::format::peer_of;
 use crate::script::{ScriptError, World, run};
@@ -97,6 +98,19 @@ fn a_commit_that_nobody_holds() {
     let text = "add-nodes 1 2 3\ncampaign 1\nstabilize\nhold 1->2\nhold 1->3\npropose 1 a\n\
                 inject append-reply from=2 to=1 ticket=9 term=1 success=true\n";
     assert_eq!(broken_rule(text), "commit rule");
+}
+
+/// What breaks it in a node is put back by a mutant (`docs/testing.md`); here are the two sides of the comparison.
+#[test]
+fn what_a_leader_knows_to_be_held_is_committed() {
+    let world = leader();
+    let node = world.node(1).unwrap();
+    assert_eq!(node.committable_index(), Some(node.committed_index()));
+    let mut followers = World::new();
+    followers.add_nodes(&[1, 2, 3], &[]).unwrap();
+    assert_eq!(followers.node(1).unwrap().committable_index(), None, "it does not lead");
+    assert!(all_committed("a", Some(3), 3).is_ok() && all_committed("a", None, 3).is_ok());
+    assert!(all_committed("a", Some(4), 3).unwrap_err().contains("up to 4"));
 }
 
 #[test]

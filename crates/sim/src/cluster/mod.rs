@@ -1,42 +1,27 @@
 //! Deterministic simulation of whole clusters: the handlers of `ringraft`, the segment log and the RPC processors of up to
 //! seven hosts in one thread, on virtual time, from one seed. `docs/testing.md` says what is simulated and what is not.
 
+mod agenda;
 mod checks;
 mod clock;
 mod damage;
-mod disk_stage;
 mod faults;
-mod fsm_stage;
 mod host;
-mod last_calls;
-mod leases;
-mod liveness;
-mod lives;
 mod machine;
-mod network;
-mod operators;
+mod operator_plan;
 mod oracle;
-mod patience;
 mod plan;
 mod random;
-mod readers;
 mod recovery;
-mod replicas;
-mod run;
-mod standstill;
-mod strain;
 #[cfg(test)]
 mod tests;
-mod trace;
 mod transport;
-mod turn;
-mod workload;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use faults::FaultKind;
-pub use run::{run, shrink};
+pub use world::run::{run, shrink};
 
 /// Which world a seed draws.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +140,7 @@ const WORLD_MARKS: &[&str] = &[
     "leadership transferred",
     "read by read index",
     "a worker stood still",
+    "another cluster spoke",
 ];
 
 /// Names of everything that a full run must reach at least once: marks of the world, and branches of the core

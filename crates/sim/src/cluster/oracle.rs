@@ -5,11 +5,12 @@ use ringraft_core::{LogOp, NodeImpl, NodeState, PeerId, RaftRequest, RaftRespons
 use ringraft_storage::{GroupKey, LogReader, WriteBatch};
 use rustc_hash::FxHashMap;
 
+use super::checks::broken;
 use super::checks::{
-    Bounds, Load, OpenRequest, acknowledges, binds_itself, log_as_written, speaks_for, stable_mark, votes,
+    Bounds, Load, OpenRequest, acknowledges, binds_itself, log_as_written, speaks_for, stable_mark,
+    term_of_the_group, votes,
 };
 use super::recovery::explain;
-use super::world::broken;
 use crate::LogImage;
 use crate::checkers::{Checkers, Disks, Event, Violation};
 
@@ -33,6 +34,8 @@ pub(super) struct GroupOracle {
     checkers: Checkers,
     peers: Vec<PeerId>,
     pub(super) logs: Vec<ReplicaLog>,
+    /// The highest term that a member has voted for itself in.
+    begun: Term,
     /// Terms with a leader.
     pub(super) led: u64,
     last_led: u64,
@@ -72,6 +75,7 @@ impl Oracle {
             checkers: Checkers::default(),
             peers: peers.to_vec(),
             logs: peers.iter().map(|_| ReplicaLog::default()).collect(),
+            begun: 0,
             led: 0,
             last_led: 0,
             led_at: 0,
@@ -137,8 +141,20 @@ impl Oracle {
         let log = &mut oracle.logs[host].accepted;
         let mut first = None;
         for op in ops {
-            if let LogOp::TruncateSuffix { .. } = op {
-                self.truncations += 1;
+            match op {
+                LogOp::TruncateSuffix { .. } => self.truncations += 1,
+                LogOp::HardState(state) if state.vote.candidate() == Some(&oracle.peers[host]) => {
+                    oracle.begun = oracle.begun.max(state.term);
+                }
+                LogOp::HardState(state) => {
+                    term_of_the_group(state.term, oracle.begun).map_err(|what| {
+                        broken(
+                            "a term is begun by a candidate",
+                            format!("host {host}, group {group}: {what}"),
+                        )
+                    })?;
+                }
+                _ => {}
             }
             log.apply(op);
             if let LogOp::Append(chunk) = op {

@@ -1,5 +1,6 @@
 //! What the store needs of a file system: one directory, files of fixed size, explicit durability.
 
+mod file_system;
 mod memory;
 pub(crate) mod mutants;
 mod real;

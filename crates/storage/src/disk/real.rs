@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, DiskLock, io_error};
+use super::{Disk, DiskFile, DiskLock, file_system, io_error};
 use crate::traits::StorageError;
 
 /// Slices that one `pwritev` takes at most on Linux and the BSDs.
@@ -39,6 +39,7 @@ impl RealDisk {
                 other => other.map_err(|e| io_error("sync directory", parent.display().to_string(), &e))?,
             }
         }
+        file_system::warn_of(&directory);
         Ok(RealDisk { directory })
     }
 

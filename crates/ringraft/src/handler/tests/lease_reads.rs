@@ -7,7 +7,7 @@ use ringraft_core::{ReadOnlyOption, RequestVoteResponse};
 use super::*;
 
 /// What a peer answers that grants and promises everything.
-fn answers(world: &mut World) -> Vec<LaneEvent> {
+pub(super) fn answers(world: &mut World) -> Vec<LaneEvent> {
     let sends: Vec<_> = world.out.sends.drain(..).collect();
     let answer = |send: crate::handler::OutSend| {
         let response = match &send.request {
@@ -27,7 +27,7 @@ fn answers(world: &mut World) -> Vec<LaneEvent> {
             }),
             other => panic!("{other:?}"),
         };
-        LaneEvent::Response(Box::new(ResponseEvent { context: send.context, result: Ok(response) }))
+        LaneEvent::Response(Box::new(ResponseEvent { context: send.context, result: Ok(response.into()) }))
     };
     sends.into_iter().map(answer).collect()
 }

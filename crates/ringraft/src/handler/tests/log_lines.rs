@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt::{self, Write};
 
+use ringraft_proto::RequestKind;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
@@ -75,6 +76,78 @@ fn a_peer_that_hangs_is_told_of_once_and_not_once_a_group() {
         let described = world.describe(handle).unwrap();
         assert!(described.replicators[0].consecutive_errors > 0, "every group misses it: {described}");
     }
+}
+
+/// It may be meant, for a server that is to be added, or a slip of the pen: nobody elects it, and it elects nobody.
+#[test]
+fn a_server_that_its_initial_configuration_does_not_name_says_so() {
+    for (members, told) in [("b:1,c:1", 1), ("a:1,b:1,c:1", 0)] {
+        let mut world = World::new(LaneLimits::default());
+        world.members = members.parse().unwrap();
+        let lines = Lines::of(|| {
+            let _ = world.open("g");
+        });
+        assert_eq!(lines.len(), told, "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.contains("does not name this server") && line.contains(members))
+        );
+    }
+}
+
+/// A peer whose store is smaller, say: without a line here nobody would know why its replica stays behind.
+#[test]
+fn a_peer_that_refuses_entries_is_told_of_once_with_its_words() {
+    let mut world = World::new(LaneLimits::default());
+    world.learner = Some("b:1".parse().unwrap());
+    let groups: Vec<_> = (0..20).map(|number| world.open(&format!("g{number}"))).collect();
+    world.settle();
+    let refusal = |handle: GroupHandle, kind: RequestKind, error| {
+        let context = RequestContext {
+            lane: handle.lane,
+            kind: kind.into(),
+            slot: handle.slot,
+            generation: handle.generation,
+            ticket: 0,
+        };
+        let words = "entry 7 has 70000000 bytes and the log store here takes 67104704\nERROR forged\u{1b}[2J";
+        let result = Err(Status::new(error, words));
+        LaneEvent::Response(Box::new(ResponseEvent { context, result }))
+    };
+    let append = RequestKind::AppendEntries;
+    let mut refuse = |kind, error| {
+        Lines::of(|| {
+            world.turn(groups.iter().map(|handle| refusal(*handle, kind, error)).collect());
+        })
+    };
+    assert_eq!(refuse(RequestKind::RequestVote, RaftError::Invalid), Vec::<String>::new());
+    assert_eq!(refuse(append, RaftError::Busy), Vec::<String>::new(), "that is flow control");
+    let lines = refuse(append, RaftError::Invalid);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains("entry 7 has 70000000 bytes") && lines[0].contains("host="), "{lines:?}");
+    assert!(!lines[0].contains('\n') && !lines[0].contains('\u{1b}'), "{lines:?}");
+}
+
+/// Heartbeats that anybody could make up, from two who claim to lead each term.
+#[test]
+fn made_up_leaders_write_a_line_and_not_one_a_request() {
+    let mut world = world_of_three(LaneLimits::default());
+    let handle = world.open("g");
+    let mut claims = |pause_ms: u64, terms: std::ops::Range<Term>| {
+        world.now = world.now.after_millis(pause_ms);
+        Lines::of(|| {
+            for (term, leader) in terms.flat_map(|term| [(term, "b:1"), (term, "c:1")]) {
+                let mut event = world.heartbeat(handle, term);
+                let LaneEvent::Request(request) = &mut event else { panic!("a request") };
+                request.from = leader.parse().unwrap();
+                world.turn(vec![event]);
+                world.stages();
+            }
+        })
+    };
+    let lines = claims(0, 5..105);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains("both claim to lead term 5"), "{lines:?}");
+    assert_eq!(claims(10_001, 200..201).len(), 1, "again after a while");
 }
 
 thread_local! {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ringraft_core::ReadOnlyOption;
 
 use super::*;
-use crate::completion::ApplyResult;
-use crate::future::Waiter;
+use crate::task::completion::ApplyResult;
+use crate::task::promise::Waiter;
 
 /// A read whose future ends two seconds after `clock`, in the way in which a node asks for it.
 fn read(world: &mut World, handle: GroupHandle, clock: fn() -> Time) -> Waiter<ApplyResult> {

@@ -3,7 +3,7 @@
 use super::network::a_leader_elsewhere_writes;
 use super::progress::{a_few_entries_at_a_time, one_after_the_other};
 use super::room::{Slow, a_stage_is_slow, the_last_finds_no_room};
-use crate::breakage::{Breakage, set};
+use crate::thread::breakage::{Breakage, set};
 
 #[test]
 #[should_panic(expected = "deadlock")]

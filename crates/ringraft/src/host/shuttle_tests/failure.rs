@@ -1,10 +1,11 @@
 //! Failures: of a state machine, of a node's step, of the store. Who is not touched goes on.
 
 use super::*;
-use crate::future::promise;
 use crate::handler::{Control, FsmGroup, GroupNames, GroupProgress, OpenGroup};
-use crate::node::{NodeShared, NodeStatus};
+use crate::node::NodeShared;
 use crate::pipeline::DiskEvent;
+use crate::status::NodeStatus;
+use crate::task::promise::promise;
 
 #[test]
 fn a_panic_in_a_state_machine_stops_its_group_only() {

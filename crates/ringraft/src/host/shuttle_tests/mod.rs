@@ -29,14 +29,14 @@ use rustc_hash::FxHashMap;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread::{JoinHandle, spawn};
 
-use crate::completion::{ApplyError, ApplyResult};
-use crate::host_options::{HostOptions, StartMode, StoreOptions};
-use crate::iterator::Iterator;
+use crate::host::options::{HostOptions, StartMode, StoreOptions};
 use crate::node::Node;
 use crate::options::{ApplyTaskMode, NodeOptions};
 use crate::state_machine::StateMachine;
-use crate::sync::{Condvar, Mutex};
+use crate::state_machine::iterator::Iterator;
 use crate::task::Task;
+use crate::task::completion::{ApplyError, ApplyResult};
+use crate::thread::sync::{Condvar, Mutex};
 
 use super::RaftHost;
 

@@ -41,7 +41,7 @@ pub(super) fn a_stage_is_slow(slow: Slow, tasks: u64, change: fn(&mut HostOption
 /// Three entries, of which the last alone may find the state machine's ring full, now and then just before there is room: no
 /// event after it wakes the lane.
 pub(super) fn the_last_finds_no_room() {
-    crate::breakage::steer();
+    crate::thread::breakage::steer();
     explore(move || {
         let mut options = tight();
         options.turn_events = 1;

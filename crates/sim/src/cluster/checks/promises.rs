@@ -68,6 +68,18 @@ pub(in crate::cluster) fn stable_mark(
     }
 }
 
+/// A node enters a term that it has heard of: a member of its group must have voted for itself in it, or in a later one. Any other was heard
+/// from somebody who does not speak for this group, as of an earlier life of it. Shows rule P13.
+///
+/// # Errors
+/// Nobody has.
+pub(in crate::cluster) fn term_of_the_group(term: Term, begun: Term) -> Result<(), String> {
+    match begun >= term {
+        true => Ok(()),
+        false => Err(format!("is in term {term}, and no member has campaigned in a term beyond {begun}")),
+    }
+}
+
 /// A node's log ends where it wrote to.
 ///
 /// # Errors
@@ -100,6 +112,13 @@ mod tests {
         assert!(votes(&stable, 4, &peer("a")).is_err());
         assert_eq!(speaks_for(&stable, 3), Ok(()));
         assert!(speaks_for(&stable, 4).is_err());
+    }
+
+    #[test]
+    fn a_term_from_nowhere() {
+        assert_eq!(term_of_the_group(3, 3), Ok(()));
+        assert_eq!(term_of_the_group(2, 3), Ok(()));
+        assert!(term_of_the_group(4, 3).is_err());
     }
 
     #[test]
