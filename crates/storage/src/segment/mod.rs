@@ -15,6 +15,8 @@ mod prepare;
 mod reader;
 mod recovery;
 mod replay;
+mod runs;
+mod segments;
 mod stream;
 mod write;
 
@@ -133,7 +135,7 @@ impl SegmentLog {
         let names = recovered.groups.values().map(|g| (g.name.clone(), g.key)).collect();
         let groups: Groups = Arc::new(RwLock::new(recovered.groups));
         Ok(SegmentLog {
-            reader: Arc::new(SegmentReader::new(Arc::clone(&groups))),
+            reader: Arc::new(SegmentReader::new(Arc::clone(&groups), Arc::clone(&stream.segments))),
             disk,
             options,
             stream,
@@ -337,7 +339,7 @@ impl LogStorage for SegmentLog {
                 log.groups.write().remove(&group.key.number.0);
                 log.names.remove(&group.name);
                 lives::bury(&mut log.tombstones, &group.name, group.creation);
-                group.index.lock().release_all();
+                group.index.lock().release_all(&log.stream.segments);
                 log.refused.remove(&group.key);
             }
             Ok(())
