@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use ringraft_core::{
@@ -86,6 +87,29 @@ pub(crate) struct GroupIndex {
     pub(crate) next_sequence: u64,
 }
 
+/// Whether any group of a store may have damage, so that the question costs nothing where none has. Shared by all of them; a store that was
+/// just opened does not know.
+#[derive(Clone)]
+pub(crate) struct Suspicion(Arc<AtomicBool>);
+
+impl Default for Suspicion {
+    fn default() -> Suspicion {
+        Suspicion(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Suspicion {
+    /// Some group has damage.
+    pub(crate) fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody must look; who looks and finds damage raises it again. What is noted meanwhile does so by itself.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
 /// A group with its index, shared with readers.
 pub(crate) struct Group {
     pub(crate) key: GroupKey,
@@ -95,20 +119,44 @@ pub(crate) struct Group {
     pub(crate) index: Mutex<GroupIndex>,
     /// A run that could not be read back, and why.
     damage: Mutex<Option<(Run, StorageError)>>,
+    suspicion: Suspicion,
 }
 
 impl Group {
-    pub(crate) fn new(key: GroupKey, name: GroupId, creation: u64, index: GroupIndex) -> Group {
-        Group { key, name, creation, index: Mutex::new(index), damage: Mutex::new(None) }
+    pub(crate) fn new(
+        key: GroupKey,
+        name: GroupId,
+        creation: u64,
+        index: GroupIndex,
+        suspicion: Suspicion,
+    ) -> Group {
+        Group { key, name, creation, index: Mutex::new(index), damage: Mutex::new(None), suspicion }
     }
 
-    /// Notes that a run cannot be read back; the first one is kept.
+    /// Notes that a run cannot be read back. The first one is kept as long as the log holds it; but an error that may pass gives way to
+    /// damage, which does not: whoever is told of the former only goes on.
     pub(crate) fn note_damage(&self, run: &Run, error: &StorageError) {
         let mut damage = self.damage.lock();
-        if damage.is_none() {
+        damage.take_if(|(run, _)| !self.still_holds(run));
+        if damage.as_ref().is_none_or(|(_, known)| is_damage(error) && !is_damage(known)) {
             tracing::error!(group = %self.name, first = run.first, last = run.last, %error, "entries cannot be read back");
             *damage = Some((run.clone(), error.clone()));
         }
+        drop(damage);
+        self.suspicion.raise();
+    }
+
+    /// What whoever opens the group is told: what was recovered at the start of the store, and what was found to be damaged since. Rule P7: a
+    /// replica that was stopped by damage, and is started again on the same log, has lost what it may have acknowledged all the same.
+    pub(crate) fn recovered(&self) -> RecoveredState {
+        let found =
+            self.damage.lock().clone().filter(|(run, error)| is_damage(error) && self.still_holds(run));
+        let mut recovered = self.index.lock().recovered();
+        if let Some((run, error)) = found {
+            let what = error.to_string();
+            recovered.damaged.push(DamagedRange { first: run.first, last: run.last, what });
+        }
+        recovered
     }
 
     /// What is damaged, as long as the log still holds it there: an error that passed does not keep a run from being
@@ -131,6 +179,11 @@ impl Group {
         let found = index.runs.find(run.sequence);
         found.is_some_and(|r| (r.file, r.offset) == (run.place.segment.number(), run.place.offset))
     }
+}
+
+/// Whether what cannot be read now never can be.
+fn is_damage(error: &StorageError) -> bool {
+    matches!(error, StorageError::Damaged { .. })
 }
 
 impl GroupIndex {

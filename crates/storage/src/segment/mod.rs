@@ -41,7 +41,7 @@ use crate::traits::{
 };
 use files::OpenFiles;
 use format::{MAX_TEXT, RUN_HEADER, RunHeader, RunKind};
-use index::{Group, GroupIndex};
+use index::{Group, GroupIndex, Suspicion};
 use maintain::Maintenance;
 use prepare::Preparer;
 use reader::SegmentReader;
@@ -72,6 +72,8 @@ pub struct SegmentLog {
     options: SegmentLogOptions,
     stream: Stream,
     groups: Groups,
+    /// Whether one of them may have damage.
+    suspicion: Suspicion,
     names: FxHashMap<GroupId, GroupKey>,
     tombstones: Tombstones,
     store: StoreId,
@@ -140,6 +142,7 @@ impl SegmentLog {
             options,
             stream,
             groups,
+            suspicion: recovered.suspicion,
             names,
             tombstones: recovered.tombstones,
             store,
@@ -231,7 +234,7 @@ impl SegmentLog {
                 StorageError::Poisoned(format!("group {} was created and is not there", group.group))
             })?;
             self.refused.remove(&found.key);
-            let recovered = found.index.lock().recovered();
+            let recovered = found.recovered();
             Ok(OpenedGroup { key: found.key, creation: found.creation, recovered })
         });
         Ok(opened.collect())
@@ -269,7 +272,8 @@ impl SegmentLog {
                 RunHeader { index: *creation, ..control_header(RunKind::GroupCreated, key, 0, &payload) };
             self.stream.push(&header, &[], &payload)?;
             let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
-            created.push(Group::new(key, name.clone(), *creation, index));
+            let suspicion = self.suspicion.clone();
+            created.push(Group::new(key, name.clone(), *creation, index, suspicion));
         }
         self.stream.finish()?;
         self.stream.sync()?;
@@ -391,9 +395,15 @@ impl LogStorage for SegmentLog {
     }
 
     fn damaged_groups(&self) -> Vec<(GroupKey, StorageError)> {
+        if !self.suspicion.take() {
+            return Vec::new();
+        }
         let groups = self.groups.read();
         let mut damaged: Vec<_> =
             groups.values().filter_map(|group| Some((group.key, group.known_damage()?))).collect();
+        if !damaged.is_empty() {
+            self.suspicion.raise();
+        }
         damaged.sort_by_key(|(key, _)| *key);
         damaged
     }

@@ -294,7 +294,7 @@ impl LogReader for SegmentReader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::GroupIndex;
+    use super::super::index::{GroupIndex, Suspicion};
     use super::*;
     use crate::traits::{GroupNumber, Incarnation};
 
@@ -302,7 +302,7 @@ mod tests {
     fn a_group_that_is_removed_under_a_read_has_no_entries() {
         let key = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
         let index = GroupIndex { durable_last: 5, ..GroupIndex::default() };
-        let group = Group::new(key, "g".parse().unwrap(), 0, index);
+        let group = Group::new(key, "g".parse().unwrap(), 0, index, Suspicion::default());
         let files = Segments::default();
         group.index.lock().release_all(&files);
         assert!(matches!(wanted(&group, &files, 3, 5, 100), Err(StorageError::NotFound { .. })));

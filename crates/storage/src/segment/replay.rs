@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::checkpoint::{Checkpoint, StoredGroup, in_force};
 use super::format::{Cursor, RunHeader, RunKind, RunView, decode_configuration, take_configuration_entry};
-use super::index::{Group, GroupIndex, Place, Run};
+use super::index::{Group, GroupIndex, Place, Run, Suspicion};
 use super::segments::Segments;
 use crate::lives::{self, Tombstones};
 
@@ -19,6 +19,8 @@ pub(crate) struct Replay {
     pub(crate) tombstones: Tombstones,
     /// Operations that groups miss, as the gaps in their sequences tell.
     pub(crate) missed: u64,
+    /// Of the store that comes of it.
+    pub(crate) suspicion: Suspicion,
     files: Arc<Segments>,
 }
 
@@ -42,7 +44,7 @@ impl Replay {
     ///
     /// The error names what does not fit and the file number it concerns.
     pub(crate) fn new(checkpoint: Checkpoint, files: &Arc<Segments>) -> Result<Replay, (u64, String)> {
-        let mut groups = FxHashMap::default();
+        let (mut groups, suspicion) = (FxHashMap::default(), Suspicion::default());
         for StoredGroup { key, name, creation, index } in checkpoint.groups {
             let mut end = index.before_first;
             for run in index.runs.iter() {
@@ -57,7 +59,8 @@ impl Replay {
                 end = LogId::new(run.last, run.term);
                 segment.retain(run.len);
             }
-            groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
+            let group = Group::new(key, name, creation, index, suspicion.clone());
+            groups.insert(key.number.0, Arc::new(group));
         }
         Ok(Replay {
             groups,
@@ -65,6 +68,7 @@ impl Replay {
             next_incarnation: checkpoint.next_incarnation,
             tombstones: checkpoint.tombstones,
             missed: 0,
+            suspicion,
             files: Arc::clone(files),
         })
     }
@@ -221,7 +225,8 @@ impl Replay {
         self.next_incarnation = key.incarnation.0 + 1;
         let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
         let creation = view.header.index;
-        self.groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
+        let group = Group::new(key, name, creation, index, self.suspicion.clone());
+        self.groups.insert(key.number.0, Arc::new(group));
         Ok(())
     }
 }

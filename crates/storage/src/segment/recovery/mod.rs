@@ -22,7 +22,7 @@ use super::format::{
     DATA_START, Layout, PART_HEADER, PartHeader, SMALLEST_BLOCK_LOG2, SegmentHeader, segment_name,
     segment_number,
 };
-use super::index::Group;
+use super::index::{Group, Suspicion};
 use super::manifest::{COPIES, Manifest, ManifestFile, SharedManifest};
 use super::options::SegmentLogOptions;
 use super::prepare::{Prepared, TEMPORARY};
@@ -61,6 +61,8 @@ impl CheckpointNeeds {
 /// What a directory holds.
 pub(crate) struct Recovered {
     pub(crate) groups: FxHashMap<u32, Arc<Group>>,
+    /// Theirs.
+    pub(crate) suspicion: Suspicion,
     pub(crate) tombstones: BTreeMap<GroupId, u64>,
     pub(crate) next_number: u32,
     pub(crate) next_incarnation: u32,
@@ -360,6 +362,7 @@ fn finish(disk: &dyn Disk, parts: Finish<'_>, replay: Replay) -> Result<Recovere
     let next_file = numbers.chain([position.file]).max().unwrap_or(0) + 1;
     Ok(Recovered {
         groups: replay.groups,
+        suspicion: replay.suspicion,
         tombstones: replay.tombstones,
         next_number: replay.next_number,
         next_incarnation: replay.next_incarnation,
