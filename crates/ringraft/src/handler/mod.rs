@@ -30,8 +30,8 @@ pub use crate::task::promise::{Promise, Waiter, promise};
 pub use apply_task::ApplyTaskHandler;
 pub use entry_room::EntryRoom;
 pub use event::{
-    ApplyEvent, CallResult, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall, OpenGroup,
-    OutReply, OutSend, ReadEvent, ReadTask, RequestEvent, ResponseEvent,
+    ApplyEvent, CallResult, Control, DamagedGroup, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall,
+    OpenGroup, OutReply, OutSend, ReadEvent, ReadTask, RequestEvent, ResponseEvent,
 };
 pub use fsm_group::{ApplyOutput, FsmGroup};
 pub use log_entry_and_closure::{LaneLimits, LogEntryAndClosureHandler};
