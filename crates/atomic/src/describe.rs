@@ -53,6 +53,8 @@ pub struct GroupDescription {
     pub keys: u64,
     /// Why the replica has failed; empty when it has not.
     pub error: String,
+    /// Creation number of the group; 0 for none.
+    pub creation: u64,
 }
 
 impl ServerDescription {
@@ -105,6 +107,7 @@ fn group_message(group: GroupDescription) -> proto::GroupDescription {
         fsm_index: group.fsm_index,
         keys: group.keys,
         error: group.error,
+        creation: group.creation,
         ..Default::default()
     }
 }
@@ -125,6 +128,7 @@ fn group_value(message: proto::GroupDescription) -> GroupDescription {
         fsm_index: message.fsm_index,
         keys: message.keys,
         error: message.error,
+        creation: message.creation,
     }
 }
 
@@ -149,6 +153,7 @@ mod tests {
             fsm_index: 5,
             keys: 4,
             error: "why".into(),
+            creation: 12,
         };
         let server = ServerDescription {
             node: "127.0.0.1:8081".into(),

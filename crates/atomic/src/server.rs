@@ -419,6 +419,7 @@ impl ServedGroup {
             fsm_index,
             keys,
             error: node.last_error().map_or_else(String::new, |status| status.to_string()),
+            creation: node.creation(),
         }
     }
 }

@@ -113,6 +113,7 @@ fn a_running_server_describes_itself() {
         "conf",
         "fsm_hash",
         "removed_at",
+        "creation",
         "error",
     ] {
         assert!(groups[0].get(key).is_some(), "{key}");

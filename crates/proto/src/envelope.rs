@@ -49,8 +49,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Appends the field `creation`; nothing for 0.
-pub(crate) fn put_creation(buf: &mut impl BufMut, creation: u64) {
+/// Appends the field `creation` to a serialized message of nodes or the administration; nothing for 0.
+pub fn put_creation(buf: &mut impl BufMut, creation: u64) {
     if creation != 0 {
         put_varint(buf, u64::from(CREATION));
         put_varint(buf, creation);

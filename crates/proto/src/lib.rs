@@ -27,7 +27,7 @@ pub use bolt::{
     encode_heartbeat_ack, encode_request, encode_request_shared, encode_response, encode_response_shared,
     encode_status_response,
 };
-pub use envelope::{Envelope, MAX_CLUSTER_ID, cluster_id_of, put_cluster_id};
+pub use envelope::{Envelope, MAX_CLUSTER_ID, cluster_id_of, put_cluster_id, put_creation};
 pub use error::{DecodeError, Malformed};
 pub use frame::{Frame, OutFrame, RequestFrame, ResponseFrame, ResponseStatus};
 pub use kind::{RequestKind, UnknownRequestKind};

@@ -236,6 +236,16 @@ impl LogStorage for MemoryLogStorage {
         Ok(())
     }
 
+    fn stored_group(&self, group: &GroupId) -> Option<StoredGroup> {
+        let contents = self.shared.contents.read();
+        let live = contents.names.get(group).and_then(|key| Some((*key, contents.group(*key)?.creation)));
+        let (key, creation) = match live {
+            Some((key, creation)) => (Some(key), creation),
+            None => (None, *contents.tombstones.get(group)?),
+        };
+        Some(StoredGroup { group: group.clone(), creation, key })
+    }
+
     fn stored_groups(&self) -> Vec<StoredGroup> {
         let contents = self.shared.contents.read();
         let mut all: Vec<_> = contents

@@ -258,6 +258,19 @@ pub trait LogStorage: Send {
     /// As for [`open_groups`](LogStorage::open_groups); [`StorageError::Invalid`] for a group that is not in the store.
     fn remove_group(&mut self, group: GroupKey) -> Result<(), StorageError>;
 
+    /// As [`remove_group`](LogStorage::remove_group) for many: a store that can removes all of them in one durable write, or none.
+    ///
+    /// # Errors
+    /// As for [`remove_group`](LogStorage::remove_group).
+    fn remove_groups(&mut self, groups: &[GroupKey]) -> Result<(), StorageError> {
+        groups.iter().try_for_each(|group| self.remove_group(*group))
+    }
+
+    /// What the store remembers of one name.
+    fn stored_group(&self, group: &GroupId) -> Option<StoredGroup> {
+        self.stored_groups().into_iter().find(|stored| stored.group == *group)
+    }
+
     /// Every name that the store remembers: groups in it in order of number, then tombstones in order of name.
     fn stored_groups(&self) -> Vec<StoredGroup>;
 

@@ -259,10 +259,11 @@ pub fn rejoin(
     server: &PeerId,
     group: &str,
     cluster_id: &str,
+    creation: u64,
     timeout: Duration,
 ) -> Result<(), ringraft::RpcError> {
     let (group, cluster_id) = (group.to_owned(), cluster_id.to_owned());
-    let request = proto::RejoinRequest { group, cluster_id, ..Default::default() };
+    let request = proto::RejoinRequest { group, cluster_id, creation, ..Default::default() };
     // Only messages beyond 2 GiB cannot be written.
     let content = request.write_to_bytes().unwrap_or_default();
     client.call(&server.endpoint(), class::ATOMIC_REJOIN_REQUEST, content.into(), timeout).map(drop)

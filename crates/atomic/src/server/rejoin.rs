@@ -32,8 +32,8 @@ impl Served {
 
     /// Brings a replica back on a thread of its own, for it waits for lanes and disk: one at a time, so that strangers cannot make many threads.
     fn begin_rejoin(self: &Arc<Self>, request: &UserRequest, responder: Responder) {
-        let group = match proto::RejoinRequest::parse_from_bytes(&request.content) {
-            Ok(message) => message.group,
+        let (group, creation) = match proto::RejoinRequest::parse_from_bytes(&request.content) {
+            Ok(message) => (message.group, message.creation),
             Err(error) => return responder.fail(Status::new(RaftError::Invalid, error.to_string())),
         };
         if self.rejoining.swap(true, Ordering::AcqRel) {
@@ -41,7 +41,7 @@ impl Served {
             return responder.fail(Status::new(RaftError::Busy, what));
         }
         let turn = Turn(Arc::clone(self));
-        let work = move || match turn.0.rejoin(&group) {
+        let work = move || match turn.0.rejoin(&group, creation) {
             Ok(()) => {
                 drop(turn);
                 responder.respond(class::ATOMIC_REJOIN_RESPONSE, Vec::new());
@@ -57,8 +57,8 @@ impl Served {
         }
     }
 
-    /// Drops the log of the replica and starts it over.
-    fn rejoin(&self, group: &str) -> Result<(), Status> {
+    /// Drops the log of the replica and starts it over, if it is of the life with this creation number; 0 for any.
+    fn rejoin(&self, group: &str, creation: u64) -> Result<(), Status> {
         let Some((host, config)) = self.host.lock().clone() else { return Err(starting().status) };
         let groups = self.groups();
         let Some(range) = groups.iter().position(|served| *served.name == *group) else {
@@ -66,6 +66,13 @@ impl Served {
             return Err(Status::new(RaftError::NotFound, what));
         };
         let node = &groups[range].node;
+        if creation != 0 && creation != node.creation() {
+            let ours = node.creation();
+            let what = format!(
+                "the request means the life of group {group} with creation number {creation}, and this server runs the one with {ours} (0: none)"
+            );
+            return Err(Status::new(RaftError::WrongCreation, what));
+        }
         // A replica that works holds what others may have lost. One that has stopped was being brought back when something failed.
         if node.last_error().is_none() && node.state() != NodeState::Shutdown {
             let what = format!(
@@ -75,7 +82,7 @@ impl Served {
             );
             return Err(Status::new(RaftError::NotPermitted, what));
         }
-        let served = start_over(&host, &config, range).map_err(|error| {
+        let served = start_over(&host, &config, range, node.creation()).map_err(|error| {
             Status::new(RaftError::Internal, format!("the replica of {group} is not back: {error}"))
         })?;
         let mut groups: Vec<ServedGroup> = groups.to_vec();
@@ -85,9 +92,14 @@ impl Served {
     }
 }
 
-fn start_over(host: &RaftHost, config: &AtomicConfig, range: usize) -> Result<ServedGroup, StartError> {
+fn start_over(
+    host: &RaftHost,
+    config: &AtomicConfig,
+    range: usize,
+    creation: u64,
+) -> Result<ServedGroup, StartError> {
     let name = config.group_name(range);
-    host.rejoin_group(&name.parse()?)?;
+    host.rejoin_group(&name.parse()?, creation)?;
     let (start, replica) = group_start(config, range)?;
     let node = host.start_groups(vec![start]).pop().unwrap_or(Err(StartError::HostStopped))?;
     Ok(ServedGroup { name: name.into(), node, replica })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use ringraft::{
     CliError, CliOptions, CliService, Configuration, PeerId, PeersChanged, RaftError, RpcClient,
-    RpcClientOptions, RpcError,
+    RpcClientOptions, RpcError, Status,
 };
 use ringraft_atomic::client::rejoin as client_rejoin;
 use serde_json::{Map, Value, json};
@@ -52,6 +52,9 @@ pub struct AdminArgs {
     /// Only servers of the cluster with this id; else whatever cluster they belong to
     #[arg(long, global = true, value_name = "ID")]
     cluster_id: Option<String>,
+    /// Only the life of the group with this creation number; else whatever life there is
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    creation: u64,
     /// How long to try, in milliseconds; a new member catches up within it
     #[arg(long, global = true, value_name = "MS", default_value = "30000", value_parser = parse_millis)]
     timeout: Duration,
@@ -169,7 +172,9 @@ pub fn run(args: &AdminArgs) -> Exit {
     };
     let options = CliOptions { timeout_ms: args.timeout.as_millis() as u64, ..CliOptions::default() };
     let cluster_id = args.cluster_id.as_deref();
-    let cli = CliService::new(Arc::clone(&client), options).in_cluster(cluster_id.unwrap_or_default());
+    let cli = CliService::new(Arc::clone(&client), options)
+        .in_cluster(cluster_id.unwrap_or_default())
+        .of_life(args.creation);
     if let Request::Rebalance { group_prefix, groups } = &args.request {
         if args.group.is_some() {
             return Exit::Usage.say("--group names one group; rebalance takes --groups or --group-prefix");
@@ -191,7 +196,7 @@ pub fn run(args: &AdminArgs) -> Exit {
         Request::Rejoin { peer } => {
             let cluster_id = cluster_id.unwrap_or_default();
             rejoin(&cli, group, &conf, peer, |peer| {
-                client_rejoin(&client, peer, group, cluster_id, args.timeout)
+                client_rejoin(&client, peer, group, cluster_id, args.creation, args.timeout)
             })
         }
         request => ask(&cli, group, &conf, request),
@@ -268,7 +273,8 @@ fn ask(cli: &CliService, group: &str, conf: &Configuration, request: &Request) -
     }
 }
 
-/// Who drops a log must be able to get another: somebody else must lead.
+/// Who drops a log must be able to get another, and counts for nothing until it has it: somebody else must lead, and have a majority without
+/// it. Nothing overrides that: what only this replica holds may be what the group has acknowledged.
 fn rejoin(
     cli: &CliService,
     group: &str,
@@ -284,9 +290,26 @@ fn rejoin(
         let reasons = format!("the others still name {peer}, whose log is to be dropped");
         return Err(CliError::NoLeader { group: group.to_owned(), reasons });
     }
+    let (voters, alive) = (cli.get_peers(group, &others)?.peers, cli.get_alive_peers(group, &others)?.peers);
+    left_without(group, &voters, &alive, peer)?;
     ask(peer)?;
     let text = format!("{peer} has dropped its log and rejoins {leader}");
     Ok(Outcome { text, json: json!({ "peer": peer.to_string(), "leader": leader.to_string() }) })
+}
+
+/// Whether the voters from which the leader hears are a majority without this one.
+fn left_without(group: &str, voters: &[PeerId], alive: &[PeerId], peer: &PeerId) -> Result<(), CliError> {
+    let answer =
+        voters.iter().filter(|voter| voter.endpoint() != peer.endpoint() && alive.contains(voter)).count();
+    if answer > voters.len() / 2 {
+        return Ok(());
+    }
+    let message = format!(
+        "without {peer} only {answer} of the {} voters of group {group} answer, which is no majority, and what {peer} holds may be needed; \
+         bring others up first",
+        voters.len()
+    );
+    Err(CliError::Refused(Status::new(RaftError::NotPermitted, message)))
 }
 
 fn list(peers: &[PeerId]) -> Vec<String> {
@@ -319,4 +342,22 @@ fn to_json(group: &str, outcome: &Result<Outcome, CliError>) -> Value {
         }
     }
     Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_dropped_only_where_a_majority_answers_without_it() {
+        let Peers(all) = parse_peers_once("127.0.0.1:1,127.0.0.1:2,127.0.0.1:3").unwrap();
+        let fits = |voters: &[PeerId], alive: &[PeerId]| left_without("g", voters, alive, &all[2]);
+        assert!(fits(&all, &all).is_ok());
+        assert!(fits(&all, &all[..2]).is_ok(), "it does not answer, as one that has failed");
+        let refusal = fits(&all, &all[1..]).unwrap_err();
+        assert!(refusal.to_string().contains("only 1 of the 3"), "{refusal}");
+        assert!(fits(&all[1..], &all[1..]).is_err(), "of two");
+        assert!(fits(&all[2..], &all[2..]).is_err(), "alone");
+        assert!(fits(&all[..2], &all[..2]).is_ok(), "a learner");
+    }
 }

@@ -77,6 +77,7 @@ fn group_to_json(group: &GroupDescription) -> Value {
         "fsm_hash": format!("{:016x}", group.fsm_hash),
         "fsm_index": group.fsm_index,
         "keys": group.keys,
+        "creation": if group.creation == 0 { Value::Null } else { Value::from(group.creation) },
         "error": or_null(&group.error),
     })
 }
@@ -97,6 +98,9 @@ fn print_table(server: &ServerDescription) {
         );
         if g.removed_at > 0 {
             println!("  removed from the group by entry {}; its members: {}", g.removed_at, g.conf);
+        }
+        if g.creation > 0 {
+            println!("  creation number {}", g.creation);
         }
         if !g.error.is_empty() {
             println!("  failed: {}", g.error);

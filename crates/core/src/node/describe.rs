@@ -14,6 +14,8 @@ use crate::vote::Vote;
 pub struct NodeDescription {
     /// The group.
     pub group_id: GroupId,
+    /// Creation number of the group; 0 for none, and from the core, which knows none: who runs the node adds it.
+    pub creation: u64,
     /// The replica.
     pub server_id: PeerId,
     /// Role or life state.
@@ -151,6 +153,7 @@ impl NodeImpl {
         });
         NodeDescription {
             group_id: self.options.group_id.clone(),
+            creation: 0,
             server_id: self.options.server_id.clone(),
             state: self.state(),
             term: self.term(),
@@ -199,6 +202,9 @@ impl fmt::Display for NodeDescription {
             self.tail_bytes
         )?;
         write!(f, "  conf {}", self.configuration)?;
+        if self.creation > 0 {
+            write!(f, "\n  creation number {}", self.creation)?;
+        }
         if self.rejoining {
             write!(f, "\n  rejoining: neither votes nor counts")?;
         }

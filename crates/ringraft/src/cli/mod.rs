@@ -1,5 +1,6 @@
 //! Administration of groups over the network, for programs and operators (SOFAJRaft's `CliService` and `RouteTable`).
 
+mod answers;
 mod error;
 mod leader;
 mod priorities;
@@ -16,11 +17,12 @@ use ringraft_proto::generated::cli::{
     GetPeersRequest, GetPeersResponse, LearnersOpResponse, RemoveLearnersRequest, RemovePeerRequest,
     RemovePeerResponse, ResetLearnersRequest, ResetPeerRequest, SnapshotRequest, TransferLeaderRequest,
 };
-use ringraft_proto::{BoltMessage, EncodeError, class, decode_error_response, put_cluster_id, serialize};
+use ringraft_proto::{BoltMessage, EncodeError, put_cluster_id, put_creation, serialize};
 
-use crate::rpc::client::{RpcClient, RpcError, RpcResponse};
+use crate::rpc::client::{RpcClient, RpcResponse};
 use crate::thread::on_host_thread;
 
+use answers::{done, message, nonsense};
 pub use error::CliError;
 pub use rebalance::Rebalanced;
 pub use route_table::RouteTable;
@@ -66,6 +68,8 @@ pub struct CliService {
     options: CliOptions,
     /// The cluster that is meant; empty for whatever cluster the members belong to.
     cluster_id: Arc<str>,
+    /// Creation number of the group that is meant; 0 for whatever life there is.
+    creation: u64,
 }
 
 /// One call: to whom it may go, and how long it may take.
@@ -80,7 +84,7 @@ struct Call<'a> {
 impl CliService {
     /// A service that asks through `client`.
     pub fn new(client: Arc<RpcClient>, options: CliOptions) -> CliService {
-        CliService { client, options, cluster_id: "".into() }
+        CliService { client, options, cluster_id: "".into(), creation: 0 }
     }
 
     /// Its settings.
@@ -100,6 +104,14 @@ impl CliService {
     #[must_use]
     pub fn in_cluster(&self, cluster_id: &str) -> CliService {
         CliService { cluster_id: cluster_id.into(), ..self.clone() }
+    }
+
+    /// The same service for groups of this creation number: a server that runs another life of a group refuses what it asks, with
+    /// `EWRONGCREATION`. 0, as from the start, means whatever life there is; so it does to servers of earlier programs. See
+    /// [`NodeOptions::creation`](crate::NodeOptions::creation).
+    #[must_use]
+    pub fn of_life(&self, creation: u64) -> CliService {
+        CliService { creation, ..self.clone() }
     }
 
     /// Adds a voter. It catches up first; a learner becomes a voter in the same change.
@@ -425,6 +437,7 @@ impl CliService {
     fn content<Q: BoltMessage>(&self, request: &Q) -> Result<Bytes, EncodeError> {
         let mut content = serialize(request)?;
         put_cluster_id(&mut content, &self.cluster_id);
+        put_creation(&mut content, self.creation);
         Ok(content.into())
     }
 }
@@ -449,48 +462,4 @@ fn parse(texts: &[String]) -> Result<Vec<PeerId>, CliError> {
 
 fn changed(old: &[String], new: &[String]) -> Result<PeersChanged, CliError> {
     Ok(PeersChanged { old: parse(old)?, new: parse(new)? })
-}
-
-/// The request was taken, and its answer cannot be understood.
-fn nonsense(what: String) -> CliError {
-    CliError::Unknown(Status::new(RaftError::Internal, what))
-}
-
-/// An answer that is a message, or carries an error.
-fn message<M: BoltMessage>(response: &RpcResponse) -> Result<M, CliError> {
-    if response.class != M::CLASS {
-        let class = String::from_utf8_lossy(&response.class);
-        return Err(nonsense(format!("the answer is a {class}, not a {}", M::CLASS)));
-    }
-    let message =
-        M::parse_from_tokio_bytes(&response.content).map_err(|error| nonsense(error.to_string()))?;
-    match message.error_response() {
-        Some(error) if error.errorCode() != 0 => {
-            let status = Status::new(RaftError::from_code(error.errorCode()), error.errorMsg());
-            Err(CliError::of_status(status))
-        }
-        _ => Ok(message),
-    }
-}
-
-/// An answer that says "done".
-fn done(response: &RpcResponse) -> Result<(), CliError> {
-    if response.class != class::ERROR_RESPONSE {
-        return Err(nonsense(format!("the answer is a {}", String::from_utf8_lossy(&response.class))));
-    }
-    match decode_error_response(&response.content) {
-        Ok(None) => Ok(()),
-        Ok(Some(status)) => Err(CliError::of_status(status)),
-        Err(error) => Err(nonsense(error.to_string())),
-    }
-}
-
-impl From<RpcError> for CliError {
-    fn from(error: RpcError) -> CliError {
-        match error {
-            RpcError::Remote { status, .. } => CliError::of_status(status),
-            error if error.was_not_sent() => CliError::NotSent(error),
-            error => CliError::Unknown(Status::new(RaftError::TimedOut, error.to_string())),
-        }
-    }
 }

@@ -145,12 +145,7 @@ impl LaneEvent {
     /// bulk. An order to campaign stays behind the entries that were sent before it; a probe stays among them.
     pub fn goes_with_entries(&self) -> bool {
         let LaneEvent::Request(event) = self else { return false };
-        match &event.request {
-            _ if Mutant::K3ControlWaitsBehindBulk.is_active() => true,
-            RaftRequest::AppendEntries(append) => append.kind != AppendKind::Heartbeat,
-            RaftRequest::TimeoutNow(_) => true,
-            RaftRequest::RequestVote(_) | RaftRequest::ReadIndex(_) => false,
-        }
+        is_bulk(&event.request)
     }
 
     /// Bytes of the entries that it brings.
@@ -173,6 +168,16 @@ impl LaneEvent {
             term => Some(term),
         };
         Some(Task { data, done, expected_term })
+    }
+}
+
+/// Whether a request waits for room. Rule R3: a vote or a heartbeat that waited for a full disk would cost the leader its place.
+fn is_bulk(request: &RaftRequest) -> bool {
+    match request {
+        _ if Mutant::K3ControlWaitsBehindBulk.is_active() => true,
+        RaftRequest::AppendEntries(append) => append.kind != AppendKind::Heartbeat,
+        RaftRequest::TimeoutNow(_) => true,
+        RaftRequest::RequestVote(_) | RaftRequest::ReadIndex(_) => false,
     }
 }
 

@@ -186,7 +186,7 @@ impl FsmGroup {
         out: &mut ApplyOutput,
     ) {
         debug_assert!(
-            self.failed.is_some() || self.applied >= index || Mutant::F6ReadDoesNotWaitForApply.is_active(),
+            self.failed.is_some() || has_applied(self.applied, index),
             "applied {} of {index}",
             self.applied
         );
@@ -264,6 +264,11 @@ impl FsmGroup {
             drop_quietly(state_machine);
         }
     }
+}
+
+/// Whether the state machine holds what a read of `index` must see. The node asks no earlier; the read would else see an older state.
+fn has_applied(applied: LogIndex, index: LogIndex) -> bool {
+    applied >= index || Mutant::F6ReadDoesNotWaitForApply.is_active()
 }
 
 /// Drops what users wrote; a panic in it goes no further.

@@ -7,6 +7,7 @@
 //! Progress travels back through a [`ProgressBoard`]: the newest value a group, never a queue.
 
 mod apply_task;
+mod closed;
 mod entry_room;
 mod event;
 mod fsm_group;

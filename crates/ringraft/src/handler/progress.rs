@@ -29,6 +29,13 @@ pub struct GroupProgress {
 }
 
 impl GroupProgress {
+    /// It stands in its board's list no more: whoever has news puts it there again.
+    fn was_taken(&self) {
+        if !Mutant::K6ProgressIsToldOnce.is_active() {
+            self.listed.swap(false, Ordering::AcqRel);
+        }
+    }
+
     /// Number of the last durable write, and index of the last applied entry.
     pub fn values(&self) -> (u64, LogIndex) {
         (self.stable.load(Ordering::Acquire), self.applied.load(Ordering::Acquire))
@@ -163,9 +170,7 @@ impl ProgressBoard {
         let error = dirty.store_error.take();
         drop(dirty);
         for (_, progress) in into.iter() {
-            if !Mutant::K6ProgressIsToldOnce.is_active() {
-                progress.listed.swap(false, Ordering::AcqRel);
-            }
+            progress.was_taken();
         }
         error
     }

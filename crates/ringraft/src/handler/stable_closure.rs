@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ringraft_core::{LogOp, Mutant, RaftError, RaftResponse, Status};
 use ringraft_storage::{GroupKey, GroupWrite, RefusedWrites, StorageError, WriteBatch};
 
-use crate::handler::{DiskWrite, GroupHandle, GroupProgress, OutReply, OutSend};
+use crate::handler::{DiskWrite, GroupHandle, GroupProgress, OutReply, OutSend, WriteQueue};
 
 /// What the loop (or the simulator) does after a write.
 #[derive(Debug, Default)]
@@ -57,6 +57,8 @@ pub struct StableClosureEventHandler {
     /// One for each group whose writes were refused. A later batch may hold an answer of it that only waits for that write, and of which the
     /// store knows nothing.
     refused: Vec<RefusedWrites>,
+    /// Groups that were ended before their writes were done, some of which may still be on their way here.
+    ended: Vec<GroupKey>,
 }
 
 impl StableClosureEventHandler {
@@ -68,11 +70,46 @@ impl StableClosureEventHandler {
     /// The group begins anew in the store: what was refused before concerns it no more.
     pub fn opened(&mut self, group: GroupKey) {
         self.refused.retain(|refused| refused.group != group);
+        self.ended.retain(|ended| *ended != group);
+    }
+
+    /// The group, which does not run, is removed or loses its log: what it wanted written is not written any more. Whoever waits for that,
+    /// in a batch that was not submitted yet or in the queue, gets an error, as for what still comes. No batch may be with the store.
+    pub fn end(&mut self, group: GroupKey, queue: &mut WriteQueue, out: &mut StableOutput) {
+        if !self.has_ended(group) {
+            self.ended.push(group);
+        }
+        for waiting in &mut self.waiting {
+            waiting.end(group, out);
+        }
+        for write in queue.take_group(group) {
+            out.replies.extend(write.replies.into_iter().map(|reply| refuse(reply, &end_of_group())));
+        }
+    }
+
+    /// Whether the store refuses the group's writes.
+    pub fn refuses(&self, group: GroupKey) -> bool {
+        self.refused.iter().any(|refused| refused.group == group)
+    }
+
+    /// Whether nothing of the group is written any more.
+    pub fn has_ended(&self, group: GroupKey) -> bool {
+        self.ended.contains(&group)
+    }
+
+    /// Nothing is on its way here, so that nothing of groups that have ended is.
+    pub fn caught_up(&mut self) {
+        self.ended.clear();
     }
 
     /// Why the store has failed.
     pub fn failed(&self) -> Option<&Status> {
         self.failed.as_ref()
+    }
+
+    /// Why nothing is let go of any more. Rule P6: the first failure counts, also for what is written after it.
+    fn holds_back(&self) -> Option<&Status> {
+        self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active())
     }
 
     /// Takes writes, oldest first, and merges them into one. The batch may be empty: then nothing needs to be written, and
@@ -81,10 +118,12 @@ impl StableClosureEventHandler {
         let mut batch = WriteBatch { writes: Vec::with_capacity(writes.len()) };
         let mut waiting = Waiting::default();
         let (mut entries, mut bytes) = (0_usize, 0_usize);
-        if Mutant::J1BatchIsWrittenBackwards.is_active() {
-            writes.reverse();
-        }
+        in_order_of_arrival(writes);
         for mut write in writes.drain(..) {
+            if !self.ended.is_empty() && self.has_ended(write.key) {
+                waiting.forget(write);
+                continue;
+            }
             for op in &write.ops {
                 if let LogOp::Append(chunk) = op {
                     entries += chunk.len();
@@ -140,8 +179,7 @@ impl StableClosureEventHandler {
                 }
             }
         }
-        let failed = self.failed.as_ref().filter(|_| !Mutant::H2FailedWriteIsAcknowledged.is_active());
-        match failed {
+        match self.holds_back() {
             None if self.refused.is_empty() => {
                 out.sends.extend(waiting.sends);
                 out.replies.extend(waiting.replies);
@@ -156,11 +194,56 @@ impl StableClosureEventHandler {
     }
 }
 
+/// Rule P1: writes of a group are records in the order in which it made them, and they come so.
+fn in_order_of_arrival(writes: &mut [DiskWrite]) {
+    if Mutant::J1BatchIsWrittenBackwards.is_active() {
+        writes.reverse();
+    }
+}
+
 fn refuse(reply: OutReply, status: &Status) -> OutReply {
     OutReply { response: RaftResponse::Error(status.clone()), ..reply }
 }
 
+/// What is told to who waits for a group that was ended.
+fn end_of_group() -> Status {
+    Status::new(RaftError::NodeShutdown, "the group was removed from this host, or its log was dropped")
+}
+
 impl Waiting {
+    /// Takes a write of a group that has ended: only who waits for its answers is left of it.
+    fn forget(&mut self, write: DiskWrite) {
+        self.writes.push(WaitingWrite {
+            key: write.key,
+            handle: write.handle,
+            progress: write.progress,
+            sequence: 0,
+            stored: false,
+            sends: 0,
+            replies: write.replies.len(),
+        });
+        self.replies.extend(write.replies.into_iter().map(|reply| refuse(reply, &end_of_group())));
+    }
+
+    /// Nothing of the group waits any more: who asked gets an error now.
+    fn end(&mut self, group: GroupKey, out: &mut StableOutput) {
+        let (mut sends, mut replies) =
+            (std::mem::take(&mut self.sends).into_iter(), std::mem::take(&mut self.replies).into_iter());
+        self.writes.retain(|write| {
+            let sends = sends.by_ref().take(write.sends);
+            let replies = replies.by_ref().take(write.replies);
+            let ends = write.key == group;
+            if ends {
+                sends.for_each(drop);
+                out.replies.extend(replies.map(|reply| refuse(reply, &end_of_group())));
+            } else {
+                self.sends.extend(sends);
+                self.replies.extend(replies);
+            }
+            !ends
+        });
+    }
+
     /// Lets go of everything but what belongs to groups whose writes were refused.
     fn release_but(self, refused: &[RefusedWrites], out: &mut StableOutput) {
         let (mut sends, mut replies) = (self.sends.into_iter(), self.replies.into_iter());
@@ -324,6 +407,37 @@ mod tests {
         out.replies.clear();
         stage.on_synced(Ok(Vec::new()), &mut out);
         assert!(granted(&out.replies[0]), "it begins anew");
+    }
+
+    /// A group is removed, or loses its log, while its writes wait for room: nothing of them is done or leaves any more, neither of those that
+    /// wait nor of those that come later; who asked is told at once, and the group beside it goes on.
+    #[test]
+    fn a_group_that_ends_has_nothing_more_written() {
+        let (mut stage, mut out) = (StableClosureEventHandler::new(), StableOutput::default());
+        let mut queue = WriteQueue::new();
+        let group = write(2, 1).key;
+        queue.push(vec![write(2, 6), write(4, 1)]);
+        let mut batch = stage.on_batch(&mut vec![write(1, 5), write(2, 5), write(3, 5)]);
+        stage.end(group, &mut queue, &mut out);
+        batch.writes.retain(|write| !stage.has_ended(write.group));
+        assert_eq!((batch.writes.len(), queue.len()), (2, 1));
+        let told = |out: &mut StableOutput| -> Vec<_> {
+            let replies = std::mem::take(&mut out.replies).into_iter();
+            replies.map(|r| (r.handle.connection, matches!(r.response, RaftResponse::Error(_)))).collect()
+        };
+        assert_eq!(told(&mut out), [(2, true), (2, true)]);
+        stage.on_synced(Ok(Vec::new()), &mut out);
+        assert_eq!(told(&mut out), [(1, false), (3, false)]);
+        assert_eq!(out.stable.iter().map(|(handle, ..)| handle.slot).collect::<Vec<_>>(), [1, 3]);
+        let late = stage.on_batch(&mut vec![write(2, 7), write(1, 6)]);
+        assert_eq!(late.writes.len(), 1, "it was on its way");
+        stage.on_synced(Ok(Vec::new()), &mut out);
+        assert_eq!(told(&mut out), [(2, true), (1, false)]);
+        stage.opened(group);
+        assert_eq!(stage.on_batch(&mut vec![write(2, 1)]).writes.len(), 1, "it begins anew");
+        stage.end(write(1, 1).key, &mut queue, &mut out);
+        stage.caught_up();
+        assert!(!stage.has_ended(write(1, 1).key), "nothing of it can come any more");
     }
 
     /// Shows rule P6.

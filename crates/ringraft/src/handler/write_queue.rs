@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use ringraft_core::{LogOp, Mutant};
-use ringraft_storage::GroupNumber;
+use ringraft_storage::{GroupKey, GroupNumber};
 use rustc_hash::FxHashMap;
 
 use crate::handler::DiskWrite;
@@ -56,6 +56,15 @@ impl WriteQueue {
     /// nothing more in: what waits for a slow disk is bounded in bytes. Rule R1.
     pub fn has_room(&self, max_bytes: usize) -> bool {
         self.bytes < max_bytes.saturating_mul(WRITES_AHEAD) && self.len() < MOST_WRITES
+    }
+
+    /// Takes all writes of a group, oldest first.
+    pub fn take_group(&mut self, group: GroupKey) -> Vec<DiskWrite> {
+        let (taken, left): (VecDeque<DiskWrite>, VecDeque<DiskWrite>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|write| write.key == group);
+        self.waiting = left;
+        self.bytes -= taken.iter().map(|write| write.bytes).sum::<usize>();
+        taken.into()
     }
 
     /// Takes what the next durable write shall hold: everything, when that has at most `max_bytes`. Else first the writes with a
@@ -143,7 +152,7 @@ mod tests {
     use std::sync::Arc;
 
     use ringraft_core::{HardState, Vote};
-    use ringraft_storage::{GroupKey, Incarnation};
+    use ringraft_storage::Incarnation;
 
     use super::*;
     use crate::handler::GroupHandle;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringraft_core::{Configuration, GroupId, HardState, LogId, RecoveredState};
+use ringraft_core::{Configuration, GroupId};
 use ringraft_ring::Producer;
 use ringraft_storage::{GroupKey, GroupOpening, OpenedGroup};
 
@@ -37,6 +37,20 @@ impl Inner {
         waiter.wait(None).ok_or(StartError::HostStopped)
     }
 
+    /// As [`on_disk`](Inner::on_disk), for what waits for no write. A group that is concerned must not run.
+    pub(super) fn on_disk_at_once<T>(
+        &self,
+        make: impl FnOnce(Promise<T>) -> DiskEvent,
+    ) -> Result<T, StartError> {
+        let (answer, waiter) = promise();
+        if !self.disk_control.ask(make(answer)) {
+            return Err(StartError::HostStopped);
+        }
+        // Where the ring is full, the stage is awake.
+        let _ = self.disk.try_publish(DiskEvent::Look);
+        waiter.wait(None).ok_or(StartError::HostStopped)
+    }
+
     /// Asks the peers of groups that remember nothing here, and keeps what they say until the groups are started.
     pub(super) fn ask_peers(&self, blank: &[(GroupOpening, Configuration)]) -> Result<(), StartError> {
         let Some(question) = self.question.as_ref().filter(|_| !blank.is_empty()) else { return Ok(()) };
@@ -51,24 +65,31 @@ impl Inner {
                  These groups begin without a vote, as after --rejoin; take --bootstrap out of whatever starts this server"
             );
         }
-        let lost = blank.iter().map(|(meant, _)| (meant.group.clone(), found.contains_key(&meant.group)));
+        let lost = blank.iter().map(|(meant, _)| {
+            (meant.group.clone(), Asked { creation: meant.creation, lost: found.contains_key(&meant.group) })
+        });
         self.asked.lock().extend(lost);
         Ok(())
     }
 
     /// Rule P12: whether others remember a group of which this host remembers nothing. It may have voted, and acknowledged entries.
     /// Its peers were asked.
-    pub(super) fn has_lost_its_memory(&self, group: &GroupId) -> bool {
-        self.asked.lock().remove(group).unwrap_or(false)
+    pub(super) fn has_lost_its_memory(&self, group: &GroupId, creation: u64) -> bool {
+        self.asked.lock().remove(group).is_some_and(|asked| asked.creation == creation && asked.lost)
+    }
+
+    /// Whether its peers were asked for this life of a group.
+    pub(super) fn was_asked(&self, group: &GroupId, creation: u64) -> bool {
+        self.asked.lock().get(group).is_some_and(|asked| asked.creation == creation)
     }
 }
 
-/// Whether nothing was ever written of a group.
-pub(super) fn is_blank(recovered: &RecoveredState) -> bool {
-    recovered.last_index == 0
-        && recovered.before_first == LogId::default()
-        && recovered.hard_state == HardState::default()
-        && recovered.damaged.is_empty()
+/// What the peers of a blank group were asked, and what came out.
+pub(super) struct Asked {
+    /// For which life.
+    creation: u64,
+    /// Some of them have committed entries.
+    lost: bool,
 }
 
 /// Has an id that is learnt written into the directory, on the thread that owns its files.

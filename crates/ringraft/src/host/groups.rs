@@ -1,27 +1,26 @@
-//! Groups of a host: how they begin, how they end, and how they go for good.
+//! Groups of a host: how they begin. How they end is in [`endings`](super::endings).
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringraft_core::{Configuration, GroupId, PeerId, Status, Vote};
-use ringraft_storage::{GroupOpening, OpenedGroup, StorageError, StoredGroup};
+use ringraft_storage::{GroupOpening, OpenedGroup};
 
-use super::blank::is_blank;
 use super::{Inner, RaftHost};
 use crate::error::StartError;
 use crate::handler::{Control, FsmGroup, GroupHandle, GroupNames, GroupProgress, OpenGroup};
 use crate::identity::creation::begins_anew;
 use crate::node::{Node, NodeShared};
 use crate::options::NodeOptions;
-use crate::pipeline::DiskEvent;
+use crate::pipeline::{DiskEvent, is_blank};
 use crate::state_machine::StateMachine;
 use crate::status::NodeStatus;
 use crate::task::promise::Waiter;
 use crate::thread::on_host_thread;
 
-/// How long a start waits for a sole voter to elect itself, which takes one write: longer, and the disk hangs.
+/// How long a start waits for sole voters to elect themselves, which takes a write: longer, and the disk hangs.
 const SELF_ELECTION: Duration = Duration::from_secs(5);
 
 /// A replica that is to be started.
@@ -108,11 +107,13 @@ impl RaftHost {
         let names: Vec<(usize, GroupId)> =
             reserved.iter().map(|group| (group.place, group.start.group_id.clone())).collect();
         inner.start_all(reserved, &mut outcomes);
+        // All elect themselves meanwhile: the last of them has waited for as long as the first.
+        let until = Instant::now() + SELF_ELECTION;
         for (place, group_id) in names {
             match outcomes.get(place) {
                 Some(Some(Ok(node))) if node.is_electing_itself() => {
                     // Whether it leads now, is seen by the first write; why it does not, by `last_error`.
-                    let _ = node.wait_for_leader(SELF_ELECTION);
+                    let _ = node.wait_for_leader(until.saturating_duration_since(Instant::now()));
                 }
                 Some(Some(Ok(_))) => {}
                 _ => {
@@ -125,8 +126,8 @@ impl RaftHost {
 
     /// Asks, for many groups without a creation number at once, what [`start_group`](RaftHost::start_group) would ask for each by itself:
     /// whether the peers in its initial configuration have committed entries of a group of which this host has no memory. Such a group
-    /// begins without a vote; see [`HostOptions::bootstrap_ask_ms`](crate::HostOptions::bootstrap_ask_ms). Groups that have a memory are
-    /// left out. [`start_groups`](RaftHost::start_groups) does so by itself.
+    /// begins without a vote; see [`HostOptions::bootstrap_ask_ms`](crate::HostOptions::bootstrap_ask_ms). Groups that have a memory, that run
+    /// or were removed are left out; none is created by that. [`start_groups`](RaftHost::start_groups) does so by itself.
     ///
     /// # Errors
     /// [`StartError`] when the store or the network fails.
@@ -137,124 +138,20 @@ impl RaftHost {
         if self.0.question.is_none() {
             return Ok(());
         }
-        let meant: Vec<_> =
-            groups.iter().map(|(group, _)| GroupOpening { group: group.clone(), creation: 0 }).collect();
-        let opened = self.0.open_logs(meant.clone())?;
-        let mut blank = Vec::new();
-        for ((meant, (_, conf)), opened) in meant.into_iter().zip(groups).zip(opened) {
-            if is_blank(&opened?.recovered) {
-                blank.push((meant, conf.clone()));
-            }
-        }
-        self.0.ask_peers(&blank)
-    }
-
-    /// Stops a group: every completion that waits is answered, its state machine gets `on_shutdown`. Its log stays in the store, and
-    /// the group can be started again. Says whether it was running.
-    ///
-    /// # Errors
-    /// [`StartError::OwnThread`] on a thread of the host.
-    pub fn stop_group(&self, group_id: &GroupId) -> Result<bool, StartError> {
-        self.stop_groups(std::slice::from_ref(group_id)).map(|stopped| stopped > 0)
-    }
-
-    /// As [`stop_group`](RaftHost::stop_group) for many at once. Says how many were running.
-    ///
-    /// # Errors
-    /// [`StartError::OwnThread`] on a thread of the host.
-    pub fn stop_groups(&self, groups: &[GroupId]) -> Result<usize, StartError> {
-        if on_host_thread() {
-            return Err(StartError::OwnThread);
-        }
-        let begun: Vec<_> = groups.iter().filter_map(|group| self.0.begin_stop(group, By::Anybody)).collect();
-        Ok(begun.into_iter().filter(|stop| self.0.stopped(stop) == Stopped::Gone).count())
-    }
-
-    /// Removes a group from this host for good: stops it if it runs, forgets what it stored, durably, and gives the space back. `creation`
-    /// names the life that is meant, so that a late call harms no later one; 0 means whatever is there. Says whether the store had it.
-    ///
-    /// The name and its creation number are kept: the name starts again on this host only with a higher
-    /// [`creation`](NodeOptions::creation). The other members are neither asked nor told. A replica that is removed while the group's
-    /// configuration names it is lost to the group, as if its disk had broken; remove the member first, or the group from all hosts.
-    ///
-    /// # Errors
-    /// [`StartError::OtherLife`] when another life is there; [`StartError::OneReplica`] while the group is being started;
-    /// [`StartError::BeingRemoved`] while somebody else removes it; [`StartError::Store`] when the store cannot write, and then the group
-    /// is stopped and still there; [`StartError::OwnThread`], [`StartError::HostStopped`].
-    pub fn remove_group(&self, group_id: &GroupId, creation: u64) -> Result<bool, StartError> {
-        if on_host_thread() {
-            return Err(StartError::OwnThread);
-        }
-        let inner = &*self.0;
-        inner.begin_removal(group_id)?;
-        let removed = self.remove_reserved(group_id, creation);
-        inner.groups.lock().removing.remove(group_id);
-        removed
-    }
-
-    fn remove_reserved(&self, group_id: &GroupId, creation: u64) -> Result<bool, StartError> {
-        let inner = &*self.0;
-        if let Some(node) = inner.routes.node(group_id.as_str())
-            && creation != 0
-            && node.creation() != creation
-        {
-            let (known, removed) = (node.creation(), false);
-            let error = StorageError::OtherLife { group: group_id.clone(), asked: creation, known, removed };
-            return Err(StartError::of_store(error));
-        }
-        inner.stop_for_good(group_id)?;
-        let removed =
-            inner.on_disk(|answer| DiskEvent::Remove { group: group_id.clone(), creation, answer })?;
-        let removed = removed.map_err(StartError::of_store)?;
-        inner.routes.unopened().remove(group_id);
-        inner.asked.lock().remove(group_id);
-        if removed {
-            tracing::info!(group = %group_id, creation, "the group is removed from this host");
-        }
-        Ok(removed)
-    }
-
-    /// [`StartMode::Rejoin`](crate::StartMode::Rejoin) for one group: stops it if it runs and drops its log, durably and at once. When it is
-    /// started again it takes itself for a member that has lost its disk: it votes for nobody and counts in no quorum until it holds what
-    /// the others have committed since. The groups beside it notice nothing. For a group whose log is damaged. Says whether the store had
-    /// it.
-    ///
-    /// What only this replica held is gone: a majority of the *other* members must be up and sound.
-    ///
-    /// # Errors
-    /// As for [`remove_group`](RaftHost::remove_group); after [`StartError::Store`] the group is stopped and has its log.
-    pub fn rejoin_group(&self, group_id: &GroupId) -> Result<bool, StartError> {
-        if on_host_thread() {
-            return Err(StartError::OwnThread);
-        }
-        let inner = &*self.0;
-        inner.begin_removal(group_id)?;
-        let dropped = inner.stop_for_good(group_id).and_then(|()| {
-            let dropped = inner.on_disk(|answer| DiskEvent::Rejoin { group: group_id.clone(), answer })?;
-            dropped.map_err(StartError::of_store)
+        let names = groups.iter().map(|(group, _)| group.clone()).collect();
+        let found = self.0.on_disk(|answer| DiskEvent::Blank { groups: names, answer })?;
+        let found = found.map_err(StartError::of_store)?;
+        let blank = groups.iter().zip(found).filter_map(|((group, conf), creation)| {
+            // One that runs has asked, or knows better.
+            let creation = creation.filter(|_| self.node(group).is_none())?;
+            Some((GroupOpening { group: group.clone(), creation }, conf.clone()))
         });
-        inner.groups.lock().removing.remove(group_id);
-        if let Ok(true) = dropped {
-            tracing::warn!(group = %group_id, "the group's log is dropped; it rejoins when it is started");
-        }
-        dropped
-    }
-
-    /// Every group that the store remembers, started or not: those in it in the order of their creation, then those that were removed, in
-    /// order of name.
-    ///
-    /// # Errors
-    /// [`StartError::OwnThread`], [`StartError::HostStopped`].
-    pub fn stored_groups(&self) -> Result<Vec<StoredGroup>, StartError> {
-        if on_host_thread() {
-            return Err(StartError::OwnThread);
-        }
-        self.0.on_disk(|answer| DiskEvent::Stored { answer })
+        self.0.ask_peers(&blank.collect::<Vec<_>>())
     }
 }
 
 /// The same error for another of the groups that it concerns.
-fn same(error: &StartError) -> StartError {
+pub(super) fn same(error: &StartError) -> StartError {
     match error {
         StartError::HostStopped => StartError::HostStopped,
         StartError::Store(reason) => StartError::Store(reason.clone()),
@@ -264,32 +161,6 @@ fn same(error: &StartError) -> StartError {
         StartError::Net(reason) => StartError::Net(reason.clone()),
         other => StartError::Net(other.to_string()),
     }
-}
-
-/// On whose behalf a group is stopped.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum By {
-    Anybody,
-    /// Whoever holds the place in [`Groups::removing`](super::Groups).
-    Remover,
-}
-
-/// A replica that its lane closes.
-struct Stop {
-    group_id: GroupId,
-    handle: GroupHandle,
-    answer: Option<Waiter<bool>>,
-}
-
-/// What came of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stopped {
-    /// It is closed, and all that it wrote is with the disk.
-    Gone,
-    /// A panic had ended it before.
-    WasGone,
-    /// The host ends, and with it the replica.
-    WithTheHost,
 }
 
 impl Inner {
@@ -322,83 +193,6 @@ impl Inner {
         groups.by_id.insert(group_id.clone(), server_id.clone());
         groups.started += 1;
         Ok(groups.started - 1)
-    }
-
-    /// Keeps the group from being started until it is gone.
-    fn begin_removal(&self, group_id: &GroupId) -> Result<(), StartError> {
-        let mut groups = self.groups.lock();
-        if groups.closing {
-            return Err(StartError::HostStopped);
-        }
-        if let Some(server) = groups.by_id.get(group_id)
-            && self.routes.node(group_id.as_str()).is_none()
-        {
-            return Err(StartError::OneReplica { group: group_id.clone(), server: server.clone() });
-        }
-        match groups.removing.insert(group_id.clone()) {
-            true => Ok(()),
-            false => Err(StartError::BeingRemoved { group: group_id.clone() }),
-        }
-    }
-
-    /// Has a replica closed by its lane; nothing where none runs, or somebody else removes it.
-    fn begin_stop(&self, group_id: &GroupId, by: By) -> Option<Stop> {
-        // Under the lock: who removes a group must see that it is being stopped, or keep others from stopping it.
-        let groups = self.groups.lock();
-        if by == By::Anybody && groups.removing.contains(group_id) {
-            return None;
-        }
-        let node = self.routes.node(group_id.as_str())?;
-        let handle = node.handle();
-        // Where another caller has stopped it, he may have started it again.
-        if !self.routes.remove_life(group_id, handle) {
-            return None;
-        }
-        drop(groups);
-        let answer = self.control(handle.lane, |answer| Control::Close { handle, answer });
-        Some(Stop { group_id: group_id.clone(), handle, answer })
-    }
-
-    /// Waits until a replica is closed. Its name is free only then.
-    fn stopped(&self, stop: &Stop) -> Stopped {
-        let closed = stop.answer.as_ref().and_then(|answer| answer.wait(None));
-        let mut groups = self.groups.lock();
-        match closed {
-            Some(true) => {
-                groups.by_id.remove(&stop.group_id);
-                Stopped::Gone
-            }
-            Some(false) if !groups.closing => {
-                // A replica that a panic has ended is not there to be closed.
-                groups.by_id.remove(&stop.group_id);
-                Stopped::WasGone
-            }
-            _ => Stopped::WithTheHost,
-        }
-    }
-
-    /// Stops a group before its log is touched: nothing of it may be on its way to the disk then. A write that comes after it would stand over
-    /// what was written there, as a vote over the mark that the vote is withheld.
-    fn stop_for_good(&self, group_id: &GroupId) -> Result<(), StartError> {
-        let Some(stop) = self.begin_stop(group_id, By::Remover) else {
-            let groups = self.groups.lock();
-            return match groups.by_id.get(group_id) {
-                Some(server) => {
-                    Err(StartError::OneReplica { group: group_id.clone(), server: server.clone() })
-                }
-                None => Ok(()),
-            };
-        };
-        match self.stopped(&stop) {
-            Stopped::Gone => Ok(()),
-            Stopped::WasGone => {
-                // The turn in which it ended may be this one, and what it wrote before leaves at the turn's end: another turn is waited for.
-                let handle = stop.handle;
-                let answer = self.control(handle.lane, |answer| Control::Close { handle, answer });
-                answer.and_then(|answer| answer.wait(None)).map(|_| ()).ok_or(StartError::HostStopped)
-            }
-            Stopped::WithTheHost => Err(StartError::HostStopped),
-        }
     }
 
     /// Whether the group may have lived here before the disk was lost.
@@ -448,7 +242,7 @@ impl Inner {
     fn ask_for_blank(&self, found: &[(Reserved, OpenedGroup)]) -> Result<(), StartError> {
         let mut blank = Vec::new();
         for (Reserved { start, .. }, log) in found {
-            if is_blank(&log.recovered) && !self.asked.lock().contains_key(&start.group_id) {
+            if is_blank(&log.recovered) && !self.was_asked(&start.group_id, log.creation) {
                 let meant = GroupOpening { group: start.group_id.clone(), creation: log.creation };
                 blank.push((meant, start.options.initial_conf.clone()));
             }
@@ -463,7 +257,7 @@ impl Inner {
         let (mut options, server_id) = (options.clone(), options.with_priority(server_id));
         let OpenedGroup { key, creation, mut recovered } = log;
         let rejoins = self.rejoins(creation);
-        if is_blank(&recovered) && self.has_lost_its_memory(&group_id) {
+        if is_blank(&recovered) && self.has_lost_its_memory(&group_id, creation) {
             self.withhold(key)?;
             recovered.hard_state.vote = Vote::Withheld;
         }
@@ -530,59 +324,5 @@ impl Inner {
         self.routes.insert_node(node.clone());
         self.routes.unopened().remove(node.group_id());
         Ok(node)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ringraft_net::inproc::Network;
-
-    use super::*;
-    use crate::{HostOptions, Iterator, StartMode, StoreOptions, TransportOptions};
-
-    struct Nothing;
-
-    impl StateMachine for Nothing {
-        fn on_apply(&mut self, iter: &mut Iterator<'_>) {
-            while iter.next().is_some() {}
-        }
-    }
-
-    fn host() -> RaftHost {
-        let mut options = HostOptions::new("127.0.0.1:1", StoreOptions::Memory);
-        options.transport = TransportOptions::Inproc(Network::new());
-        options.start_mode = StartMode::Bootstrap;
-        options.bootstrap_ask_ms = 0;
-        RaftHost::start(options).unwrap()
-    }
-
-    fn start(host: &RaftHost, group: &GroupId) -> Result<Node, StartError> {
-        let options = NodeOptions { initial_conf: "127.0.0.1:1".parse().unwrap(), ..NodeOptions::default() };
-        host.start_group(group.clone(), "127.0.0.1:1".parse().unwrap(), options, Box::new(Nothing))
-    }
-
-    /// Whoever drops a log must be the one who has stopped the group: of a replica that is still being closed for somebody else a vote may
-    /// be on its way to the disk, and stand over the mark that the vote is withheld.
-    #[test]
-    fn a_log_is_dropped_by_who_has_stopped_the_group() {
-        let (host, group) = (host(), "g".parse().unwrap());
-        start(&host, &group).unwrap();
-        host.0.begin_removal(&group).unwrap();
-        assert!(!host.stop_group(&group).unwrap(), "it is left to who removes it");
-        assert!(host.node(&group).is_some());
-        host.0.stop_for_good(&group).unwrap();
-        host.0.groups.lock().removing.clear();
-        start(&host, &group).unwrap();
-        // Somebody stops it, and has not heard yet that it is closed.
-        let stop = host.0.begin_stop(&group, By::Anybody).unwrap();
-        for _ in 0..2 {
-            assert!(matches!(host.rejoin_group(&group), Err(StartError::OneReplica { .. })));
-            assert!(matches!(host.remove_group(&group, 0), Err(StartError::OneReplica { .. })));
-            assert!(matches!(start(&host, &group), Err(StartError::OneReplica { .. })));
-        }
-        assert!(host.0.stopped(&stop) == Stopped::Gone);
-        assert!(host.rejoin_group(&group).unwrap());
-        host.shutdown();
-        assert!(matches!(host.rejoin_group(&group), Err(StartError::HostStopped)));
     }
 }

@@ -3,6 +3,7 @@
 mod blank;
 mod bootstrap_question;
 pub(crate) mod descriptors;
+mod endings;
 mod groups;
 mod network;
 pub(crate) mod options;
@@ -31,8 +32,8 @@ use crate::host::store::Opened;
 use crate::identity::cluster_gate::ClusterGate;
 use crate::node::Node;
 use crate::pipeline::{
-    DiskEvent, DiskLoop, FsmLoop, LaneLoop, LaneParts, LaneRings, LaneShared, NetThread, NetWaker, ReadLoop,
-    Running, StoreWatch, Threads, lane_rings,
+    DiskControl, DiskEvent, DiskLoop, FsmLoop, LaneLoop, LaneParts, LaneRings, LaneShared, NetThread,
+    NetWaker, ReadLoop, Running, StoreWatch, Threads, lane_rings,
 };
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, SinkRings, UserProcessors};
@@ -40,7 +41,7 @@ use crate::task::completion::{CompletionSink, SinkId};
 use crate::task::promise::{Waiter, promise};
 use crate::thread::on_host_thread;
 use crate::thread::sync::{Mutex, Ordering};
-use blank::remember_on_disk;
+use blank::{Asked, remember_on_disk};
 pub use groups::GroupStart;
 
 /// Slots of a read worker's ring; a lane keeps what does not fit.
@@ -67,9 +68,10 @@ struct Inner {
     /// Asked for groups without memory; `None` where they begin without a vote anyway, or shall not ask.
     question: Option<BootstrapQuestion>,
     /// Blank groups for which was asked, and what came out; they have not been started yet.
-    asked: Mutex<BTreeMap<GroupId, bool>>,
+    asked: Mutex<BTreeMap<GroupId, Asked>>,
     lanes: Vec<(LaneRings, Arc<LaneShared>)>,
     disk: Producer<DiskEvent>,
+    disk_control: Arc<DiskControl>,
     routes: Arc<RoutingTable>,
     users: Arc<UserProcessors>,
     transport: Arc<dyn Transport>,
@@ -136,6 +138,7 @@ impl RaftHost {
         let store_watch = Arc::new(StoreWatch::default());
         let control_rings: Vec<_> = rings_of_lanes.iter().map(|rings| rings.control.clone()).collect();
         let (disk, disk_consumer) = ring(options.disk_ring_size);
+        let disk_control = Arc::<DiskControl>::default();
         let (fsm, fsm_consumers) = rings(options.fsm_workers, options.fsm_ring_size);
         let (reads, read_consumers) = rings(options.read_workers, READ_RING);
         let reader = storage.reader();
@@ -193,6 +196,7 @@ impl RaftHost {
             asked: Mutex::default(),
             lanes: rings_of_lanes.into_iter().zip(lanes.iter().cloned()).collect(),
             disk: disk.clone(),
+            disk_control: Arc::clone(&disk_control),
             routes,
             users,
             transport: Arc::clone(&transport),
@@ -218,6 +222,7 @@ impl RaftHost {
                 shared: Arc::clone(&lanes[number]),
                 outbox: Outbox::new(Arc::clone(&transport)),
                 disk: disk.clone(),
+                disk_control: Arc::clone(&disk_control),
                 fsm: fsm.clone(),
                 reads: reads.clone(),
                 turn_events: options.turn_events,
@@ -234,6 +239,7 @@ impl RaftHost {
         let Some(disk_guard) = stage_guards.pop() else { return Err(StartError::HostStopped) };
         let disk_loop = DiskLoop {
             ring: disk_consumer,
+            control: disk_control,
             storage,
             outbox: Outbox::new(transport),
             max_write_bytes: options.max_write_bytes,

@@ -25,6 +25,15 @@ pub(crate) fn check(group: &str, theirs: u64, ours: u64) -> Result<(), Status> {
     Err(Status::new(RaftError::WrongCreation, message))
 }
 
+/// Whether a call of an operator or a program who means the life with the creation number `meant`, 0 for any, is for the one that runs
+/// here.
+///
+/// # Errors
+/// As for [`check`].
+pub(crate) fn check_call(group: &str, meant: u64, ours: u64) -> Result<(), Status> {
+    if meant == 0 { Ok(()) } else { check(group, meant, ours) }
+}
+
 /// Whether an answer is of the life with number `ours`, which has asked. A member that runs another program, of Java or of an earlier
 /// version, does not look at the number of a request: it votes and acknowledges for whatever life it has, and says no number. An error
 /// counts for nothing and passes.
@@ -81,6 +90,14 @@ mod tests {
             let (said, runs) = (format!("number {theirs}"), format!("with {ours}"));
             assert!(refusal.message.contains(&said) && refusal.message.contains(&runs), "{refusal}");
         }
+    }
+
+    #[test]
+    fn calls_mean_a_life_or_any() {
+        assert_eq!(check_call("g", 0, 7), Ok(()));
+        assert_eq!(check_call("g", 7, 7), Ok(()));
+        assert_eq!(check_call("g", 6, 7).unwrap_err().error, RaftError::WrongCreation);
+        assert_eq!(check_call("g", 6, 0).unwrap_err().error, RaftError::WrongCreation);
     }
 
     /// Shows rule P13.

@@ -1,59 +1,23 @@
 //! The loop of the disk stage.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringraft_core::{GroupId, HardState, LogId, LogOp, Term, Vote};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
-use ringraft_storage::{
-    GroupKey, GroupOpening, GroupWrite, LogStorage, OpenedGroup, StorageError, StoredGroup, WriteBatch,
-};
+use ringraft_storage::{GroupKey, GroupWrite, LogStorage, StorageError, WriteBatch};
 
 use crate::handler::{
     DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput, WriteQueue,
 };
 use crate::pipeline::damage::DamageReports;
+use crate::pipeline::disk_control::DiskControl;
+use crate::pipeline::disk_event::DiskEvent;
+use crate::pipeline::store_calls::{blank, meant};
 use crate::pipeline::{LaneShared, StageGuard, StoreWatch};
 use crate::rpc::Outbox;
-use crate::task::promise::Promise;
 use crate::thread::clock::now;
 use crate::thread::sync::Ordering;
-
-/// What the disk stage takes from its ring.
-pub(crate) enum DiskEvent {
-    /// The writes of one turn of one lane.
-    Writes(Vec<DiskWrite>),
-    /// Open groups, all new ones in one write.
-    Open { groups: Vec<GroupOpening>, answer: Promise<Opened> },
-    /// Remove a group that does not run, of the life with this creation number (0: whatever is there). Answers whether it was there.
-    Remove { group: GroupId, creation: u64, answer: Promise<Result<bool, StorageError>> },
-    /// Drop the log of a group that does not run and withhold its vote, durably and at once. Answers whether it was there.
-    Rejoin { group: GroupId, answer: Promise<Result<bool, StorageError>> },
-    /// Tell which groups the store remembers.
-    Stored { answer: Promise<Vec<StoredGroup>> },
-    /// Have a blank group withhold its vote, durably.
-    Withhold { group: GroupKey, answer: Promise<Result<(), StorageError>> },
-    /// Write another file of the directory, which belongs to this thread as the log does.
-    Run(Box<dyn FnOnce() + Send>),
-}
-
-/// What became of the groups that were to be opened.
-pub(crate) type Opened = Result<Vec<Result<OpenedGroup, StorageError>>, StorageError>;
-
-impl fmt::Debug for DiskEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DiskEvent::Writes(writes) => f.debug_tuple("Writes").field(&writes.len()).finish(),
-            DiskEvent::Open { groups, .. } => f.debug_tuple("Open").field(&groups.len()).finish(),
-            DiskEvent::Remove { group, .. } => f.debug_tuple("Remove").field(group).finish(),
-            DiskEvent::Rejoin { group, .. } => f.debug_tuple("Rejoin").field(group).finish(),
-            DiskEvent::Stored { .. } => f.write_str("Stored"),
-            DiskEvent::Withhold { group, .. } => f.debug_tuple("Withhold").field(group).finish(),
-            DiskEvent::Run(_) => f.write_str("Run"),
-        }
-    }
-}
 
 /// Events taken before the next durable write, at most. Each may carry the writes of many groups.
 const BATCH: usize = 1024;
@@ -71,6 +35,8 @@ const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct DiskLoop {
     pub(crate) ring: Consumer<DiskEvent>,
+    /// What waits for no write.
+    pub(crate) control: Arc<DiskControl>,
     pub(crate) storage: Box<dyn LogStorage>,
     pub(crate) outbox: Outbox,
     /// What one durable write takes, in bytes.
@@ -105,7 +71,9 @@ impl DiskLoop {
                 }
                 WaitOutcome::Ready => {}
             }
-            if self.take_in(&mut handler, &mut events, &mut queue, &mut out) {
+            let mut changed = self.take_in(&mut handler, &mut events, &mut queue, &mut out);
+            changed |= self.do_at_once(&mut handler, &mut queue, &mut out);
+            if changed {
                 quiet_calls = QUIET_CALLS;
             }
             if !queue.is_empty() {
@@ -117,8 +85,37 @@ impl DiskLoop {
                 self.maintain(&mut handler, &mut damage, &mut out);
             }
         }
+        self.control.close();
         // What the next start cannot read is then known for damage, and not taken for a torn write.
         self.vouch(&mut handler, &mut out);
+    }
+
+    /// Does what waits for no write. Says whether there was anything.
+    fn do_at_once(
+        &mut self,
+        handler: &mut StableClosureEventHandler,
+        queue: &mut WriteQueue,
+        out: &mut StableOutput,
+    ) -> bool {
+        let mut any = false;
+        while let Some(request) = self.control.next() {
+            self.on_event(request, handler, queue, out);
+            any = true;
+        }
+        any
+    }
+
+    /// A group is over before its writes are done: none of them is done any more, whether it waits here or comes later. Whoever waits for
+    /// them is told.
+    fn end_group(
+        &mut self,
+        group: GroupKey,
+        handler: &mut StableClosureEventHandler,
+        queue: &mut WriteQueue,
+        out: &mut StableOutput,
+    ) {
+        handler.end(group, queue, out);
+        self.release(out);
     }
 
     /// Takes events from the ring while there is room for what they bring. Says whether one of them changed the store at once.
@@ -140,6 +137,9 @@ impl DiskLoop {
                 changed |= self.on_event(event, handler, queue, out);
             }
             if drained.end_of_batch {
+                if queue.is_empty() {
+                    handler.caught_up();
+                }
                 break;
             }
         }
@@ -154,7 +154,14 @@ impl DiskLoop {
         queue: &mut WriteQueue,
         out: &mut StableOutput,
     ) -> bool {
-        let changes = !matches!(event, DiskEvent::Writes(_) | DiskEvent::Stored { .. } | DiskEvent::Run(_));
+        let changes = !matches!(
+            event,
+            DiskEvent::Writes(_)
+                | DiskEvent::Blank { .. }
+                | DiskEvent::Stored { .. }
+                | DiskEvent::Look
+                | DiskEvent::Run(_)
+        );
         match event {
             DiskEvent::Writes(writes) => queue.push(writes),
             DiskEvent::Open { groups, answer } => {
@@ -165,20 +172,37 @@ impl DiskLoop {
                 keys.for_each(|key| handler.opened(key));
                 answer.fulfil(self.unless_final(opened, handler, out));
             }
-            DiskEvent::Remove { group, creation, answer } => {
-                self.write_all(handler, queue, out);
-                let removed = remove(&mut *self.storage, &group, creation);
+            DiskEvent::Remove { groups, answer } => {
+                let found: Vec<_> =
+                    groups.iter().map(|(group, creation)| meant(&*self.storage, group, *creation)).collect();
+                let keys: Vec<GroupKey> = found.iter().flatten().flatten().copied().collect();
+                keys.iter().for_each(|key| self.end_group(*key, handler, queue, out));
+                let removed = self.storage.remove_groups(&keys);
+                let removed = removed.map(|()| {
+                    found.into_iter().map(|meant| meant.map(|key| key.is_some())).collect::<Vec<_>>()
+                });
                 answer.fulfil(self.unless_final(removed, handler, out));
             }
-            DiskEvent::Rejoin { group, answer } => {
-                self.write_all(handler, queue, out);
-                answer.fulfil(self.rejoin(&group, handler, out));
+            DiskEvent::Rejoin { group, creation, answer } => {
+                let dropped = match meant(&*self.storage, &group, creation) {
+                    Ok(Some(key)) => {
+                        self.end_group(key, handler, queue, out);
+                        self.rejoin(&group, handler, out).map(|()| true)
+                    }
+                    other => other.map(|_| false),
+                };
+                answer.fulfil(dropped);
+            }
+            DiskEvent::Blank { groups, answer } => {
+                let blank = blank(&mut *self.storage, &groups, |key| handler.refuses(key));
+                answer.fulfil(self.unless_final(blank, handler, out));
             }
             DiskEvent::Stored { answer } => answer.fulfil(self.storage.stored_groups()),
             DiskEvent::Withhold { group, answer } => {
                 self.write_all(handler, queue, out);
                 answer.fulfil(self.withhold(group, handler, out));
             }
+            DiskEvent::Look => {}
             DiskEvent::Run(run) => run(),
         }
         changes
@@ -219,12 +243,13 @@ impl DiskLoop {
         out: &mut StableOutput,
     ) {
         queue.take(self.max_write_bytes, &mut self.writes);
-        let batch = handler.on_batch(&mut self.writes);
+        let mut batch = handler.on_batch(&mut self.writes);
         let result = if batch.is_empty() || handler.failed().is_some() {
             Ok(Vec::new())
         } else {
             let start = now();
-            let result = self.submit(&batch).and_then(|()| self.storage.complete());
+            let submitted = self.submit(&mut batch, handler, queue, out);
+            let result = submitted.and_then(|any| if any { self.storage.complete() } else { Ok(Vec::new()) });
             metrics::histogram!("append-logs").record(now().since(start) as f64 / 1000.0);
             result
         };
@@ -248,16 +273,13 @@ impl DiskLoop {
         group: &GroupId,
         handler: &mut StableClosureEventHandler,
         out: &mut StableOutput,
-    ) -> Result<bool, StorageError> {
-        if self.storage.groups().iter().all(|(name, _)| name != group) {
-            return Ok(false);
-        }
+    ) -> Result<(), StorageError> {
         let opened = self.storage.open_group(group);
         let (key, recovered) = self.unless_final(opened, handler, out)?;
         let reset = LogOp::Reset { before: LogId::default(), conf: None };
         // One write: a vote without its log, or a log without its vote, would be a member that has forgotten and does not know it.
         let ops = vec![withheld(recovered.hard_state.term), reset];
-        self.write_alone(key, ops, handler, out).map(|()| true)
+        self.write_alone(key, ops, handler, out)
     }
 
     /// A write of one group, for which nobody waits but the caller.
@@ -296,20 +318,37 @@ impl DiskLoop {
         result
     }
 
-    /// Starts a write. On a full disk it waits for space: the rings before it fill, and callers get `Busy`.
-    fn submit(&mut self, batch: &WriteBatch) -> Result<(), StorageError> {
-        loop {
+    /// Starts a write. On a full disk it waits for space: the rings before it fill, and callers get `Busy`. What waits for no write is done
+    /// meanwhile; a group that ends by that has nothing more in the batch. Says whether anything is left of it.
+    fn submit(
+        &mut self,
+        batch: &mut WriteBatch,
+        handler: &mut StableClosureEventHandler,
+        queue: &mut WriteQueue,
+        out: &mut StableOutput,
+    ) -> Result<bool, StorageError> {
+        let submitted = loop {
             match self.storage.submit(batch) {
                 Err(error @ StorageError::NoRoom(_)) => {
                     // Lanes that end want to hand on what they have.
                     if self.lanes.iter().any(|lane| lane.stop.load(Ordering::Acquire)) {
-                        return Err(error);
+                        break Err(error);
                     }
-                    std::thread::sleep(ROOM_PAUSE);
+                    self.control.set_full(true);
+                    self.lanes.iter().for_each(|lane| lane.room());
+                    self.control.wait(ROOM_PAUSE);
+                    if self.do_at_once(handler, queue, out) {
+                        batch.writes.retain(|write| !handler.has_ended(write.group));
+                    }
+                    if batch.is_empty() {
+                        break Ok(false);
+                    }
                 }
-                submitted => return submitted,
+                submitted => break submitted.map(|()| true),
             }
-        }
+        };
+        self.control.set_full(false);
+        submitted
     }
 
     /// Lets go of what waited, answers first: a leader elsewhere waits for them.
@@ -370,17 +409,4 @@ impl DiskLoop {
 /// A vote that is given to nobody, from this term on.
 fn withheld(term: Term) -> LogOp {
     LogOp::HardState(HardState { term, vote: Vote::Withheld })
-}
-
-/// Removes a life of a group durably; says whether the store had it. Whoever names one that is over already has what he wants.
-fn remove(storage: &mut dyn LogStorage, group: &GroupId, creation: u64) -> Result<bool, StorageError> {
-    let stored = storage.stored_groups().into_iter().find(|stored| stored.group == *group);
-    let Some((known, key)) = stored.and_then(|stored| Some((stored.creation, stored.key?))) else {
-        return Ok(false);
-    };
-    if creation != 0 && creation != known {
-        let (group, asked) = (group.clone(), creation);
-        return Err(StorageError::OtherLife { group, asked, known, removed: false });
-    }
-    storage.remove_group(key).map(|()| true)
 }

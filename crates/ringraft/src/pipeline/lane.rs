@@ -10,7 +10,7 @@ use ringraft_ring::{Producer, TryPublishError};
 
 use crate::handler::{Control, FsmTask, LaneEvent, LaneOutput, LogEntryAndClosureHandler, ReadTask};
 use crate::pipeline::net::end;
-use crate::pipeline::{DiskEvent, HostLoop, Intake, LaneShared, Running, StageGuard};
+use crate::pipeline::{DiskControl, DiskEvent, HostLoop, Intake, LaneShared, Running, StageGuard};
 use crate::rpc::flush::{flush_now, gather_flushes};
 use crate::rpc::{Outbox, Processors};
 #[cfg(shuttle)]
@@ -25,6 +25,7 @@ pub(crate) struct LaneParts {
     pub(crate) shared: Arc<LaneShared>,
     pub(crate) outbox: Outbox,
     pub(crate) disk: Producer<DiskEvent>,
+    pub(crate) disk_control: Arc<DiskControl>,
     pub(crate) fsm: Vec<Producer<Vec<FsmTask>>>,
     pub(crate) reads: Vec<Producer<ReadTask>>,
     pub(crate) turn_events: usize,
@@ -176,7 +177,10 @@ impl LaneLoop {
             DiskEvent::Writes(writes) => writes,
             _ => Vec::new(),
         }) {
-            // What the state machines are told never overtakes the writes of the same turn.
+            // What the state machines are told never overtakes the writes of the same turn,
+            if parts.disk_control.is_full() {
+                Self::let_closed_go(parts, out, &mut self.failed);
+            }
             return;
         }
         for (ring, tasks) in parts.fsm.iter().zip(&mut out.fsm) {
@@ -185,6 +189,21 @@ impl LaneLoop {
         for (ring, reads) in parts.reads.iter().zip(&mut out.reads) {
             publish_in_order(ring, reads);
         }
+    }
+
+    /// but for groups that are closed: whoever stops them may want to make room.
+    fn let_closed_go(
+        parts: &mut LaneParts,
+        out: &mut LaneOutput,
+        failed: &mut Vec<(RequestContext, Status)>,
+    ) {
+        for (worker, mut tasks) in out.let_closed_go().into_iter().enumerate() {
+            publish(&parts.fsm[worker], &mut tasks, |tasks| tasks, |tasks| tasks);
+            // A worker that has no room is waited for.
+            out.fsm[worker].splice(0..0, tasks);
+        }
+        parts.outbox.dispatch(&mut out.sends, &mut out.replies, failed);
+        flush_now();
     }
 
     /// Whether the next turn has something to do that is here already.

@@ -2,6 +2,8 @@
 
 mod damage;
 mod disk;
+mod disk_control;
+mod disk_event;
 mod fsm;
 mod intake;
 mod lane;
@@ -9,6 +11,7 @@ mod net;
 mod read;
 #[cfg(shuttle)]
 mod scripted_net;
+mod store_calls;
 mod store_watch;
 mod threads;
 
@@ -22,7 +25,9 @@ use crate::handler::ProgressBoard;
 use crate::thread::breakage::{Breakage, is};
 use crate::thread::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 
-pub(crate) use disk::{DiskEvent, DiskLoop};
+pub(crate) use disk::DiskLoop;
+pub(crate) use disk_control::DiskControl;
+pub(crate) use disk_event::DiskEvent;
 pub(crate) use fsm::FsmLoop;
 pub(crate) use intake::{Intake, LaneRings, lane_rings};
 pub(crate) use lane::{LaneLoop, LaneParts};
@@ -30,6 +35,7 @@ pub(crate) use net::{HostLoop, NetThread, NetWaker};
 pub(crate) use read::ReadLoop;
 #[cfg(all(test, shuttle))]
 pub(crate) use scripted_net::ScriptedNet;
+pub(crate) use store_calls::is_blank;
 pub(crate) use store_watch::StoreWatch;
 pub(crate) use threads::Threads;
 

@@ -23,6 +23,7 @@ use ringraft_proto::{
 };
 
 use crate::handler::{CallResult, NodeCall};
+use crate::identity::creation;
 use crate::node::Node;
 use crate::rpc::flush::flush_later;
 use crate::rpc::group_state;
@@ -96,6 +97,8 @@ trait CliRequest: OfCluster {
     fn group(&self) -> &str;
     /// The replica; blank means the one that runs here.
     fn node(&self) -> &str;
+    /// Creation number of the group; 0 means whatever life runs here.
+    fn life(&self) -> u64;
 }
 
 /// A request that may say which cluster it means.
@@ -119,6 +122,10 @@ macro_rules! cli_requests {
 
             fn node(&self) -> &str {
                 self.$node()
+            }
+
+            fn life(&self) -> u64 {
+                self.creation()
             }
         }
 
@@ -210,7 +217,7 @@ impl Cli<'_> {
     /// Begins what a request asks of its node; a refusal is answered here.
     fn begin<M: CliRequest>(self, begin: fn(&Node, &M, Answer) -> Result<(), Status>) {
         let Some(message) = self.message::<M>() else { return };
-        let node = self.routes.cli_node(message.group(), message.node());
+        let node = self.routes.cli_node(message.group(), message.node(), message.life());
         let answer = self.answer.clone();
         let begun = node.and_then(|node| {
             tracing::debug!(node = %node.node_id(), request = M::CLASS, "administration");
@@ -234,8 +241,10 @@ impl Cli<'_> {
     fn get_leader(self) {
         let Some(message) = self.message::<GetLeaderRequest>() else { return };
         let node = match (message.node(), self.routes.node(message.group())) {
-            ("", Some(node)) => Ok(node),
-            (id, _) => self.routes.cli_node(message.group(), id),
+            ("", Some(node)) => {
+                creation::check_call(message.group(), message.life(), node.creation()).map(|()| node)
+            }
+            (id, _) => self.routes.cli_node(message.group(), id, message.life()),
         };
         let leader = node
             .and_then(|node| node.leader_id().ok_or_else(|| Status::new(RaftError::Again, "Unknown leader")));

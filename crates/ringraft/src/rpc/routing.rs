@@ -91,8 +91,8 @@ impl RoutingTable {
     ///
     /// # Errors
     /// `ENOENT` when there is none, `EINVAL` when the text is no peer id, `EACCES` when the node refuses such requests: what Java
-    /// answers.
-    pub(crate) fn cli_node(&self, group: &str, peer: &str) -> Result<Node, Status> {
+    /// answers. `EWRONGCREATION` when the request names another creation number than 0, which means any, and than the group's.
+    pub(crate) fn cli_node(&self, group: &str, peer: &str, creation: u64) -> Result<Node, Status> {
         let not_found = |message| Status::new(RaftError::NotFound, message);
         let found = self.node(group);
         let node = if peer.trim().is_empty() {
@@ -109,6 +109,7 @@ impl RoutingTable {
             let message = format!("Cli service is not allowed to access node {}", node.node_id());
             return Err(Status::new(RaftError::Access, message));
         }
+        creation::check_call(group, creation, node.creation())?;
         Ok(node)
     }
 

@@ -263,17 +263,17 @@ fn a_state_machine_that_stands_still_stops_nobody_else() {
 
 /// A store in memory that fails when told to.
 #[derive(Default)]
-struct Failing {
-    inner: MemoryLogStorage,
-    fail: Arc<AtomicBool>,
+pub(crate) struct Failing {
+    pub(crate) inner: MemoryLogStorage,
+    pub(crate) fail: Arc<AtomicBool>,
     /// The disk is full.
-    full: Arc<AtomicBool>,
+    pub(crate) full: Arc<AtomicBool>,
     /// Writes for which there is space all the same.
-    spared: Arc<AtomicU64>,
+    pub(crate) spared: Arc<AtomicU64>,
     /// Writes that were turned away because of that.
-    turned_away: Arc<AtomicU64>,
+    pub(crate) turned_away: Arc<AtomicU64>,
     /// The writes of group `g` break a rule.
-    spoil: Arc<AtomicBool>,
+    pub(crate) spoil: Arc<AtomicBool>,
 }
 
 impl LogStorage for Failing {

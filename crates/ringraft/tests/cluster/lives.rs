@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use ringraft::inproc::Network;
 use ringraft::{
-    Configuration, GroupId, GroupStart, HostOptions, Node, NodeOptions, RaftHost, StartError, StartMode,
-    StoreOptions,
+    CliError, Configuration, GroupId, GroupStart, HostOptions, Node, NodeOptions, RaftError, RaftHost,
+    StartError, StartMode, StoreOptions,
 };
 
+use crate::cli_service::service;
 use crate::restart::free_ports;
 use crate::support::{
     Applied, Cluster, Journal, LIMIT, Member, converge, eventually, leader_of, memory_options, quick, write,
@@ -106,6 +107,26 @@ fn a_member_of_an_earlier_life_is_not_heard() {
     write(&whole, 2);
     converge(&whole, 12);
     whole.iter().for_each(|member| member.host.shutdown());
+}
+
+/// What an operator asks of one life is not done to another.
+#[test]
+fn a_call_means_the_life_that_it_names() {
+    let network = Network::new();
+    let (cluster, cli) = (Cluster::of(&network, THREE, |node| node.creation = 5), service(&network));
+    write(&cluster.members, 1);
+    for fits in [0, 5] {
+        assert!(cli.of_life(fits).get_peers("g", &cluster.conf).is_ok(), "{fits}");
+    }
+    let others = cli.of_life(4);
+    let leader = cli.get_leader("g", &cluster.conf).expect("it leads");
+    let code = |error: CliError| error.code();
+    assert!(matches!(others.get_leader("g", &cluster.conf), Err(CliError::NoLeader { .. })));
+    let refusal = others.reset_peer("g", &leader, std::slice::from_ref(&leader)).map_err(code);
+    assert_eq!(refusal, Err(Some(RaftError::WrongCreation)));
+    let described = cluster.members[0].node.describe(LIMIT).expect("described");
+    assert!(described.creation == 5 && described.to_string().contains("creation number 5"), "{described}");
+    cluster.shutdown();
 }
 
 fn late_alone(late: &Member) -> Configuration {
@@ -254,8 +275,8 @@ fn a_damaged_group_takes_no_part_until_its_log_is_dropped() {
     assert_eq!((damaged.node.state(), damaged.node.term()), (ringraft::NodeState::Error, described.term));
     eventually("the neighbour follows", || beside.leader_id());
 
-    assert!(again.rejoin_group(&g()).expect("dropped"));
-    assert!(!again.rejoin_group(&"unknown".parse().expect("a group")).expect("nothing to drop"));
+    assert!(again.rejoin_group(&g(), 0).expect("dropped"));
+    assert!(!again.rejoin_group(&"unknown".parse().expect("a group"), 0).expect("nothing to drop"));
     members.push(begin(&again, quick(&conf)).expect("started"));
     assert!(members[2].node.describe(LIMIT).expect("described").rejoining, "it begins without a vote");
     write(&members, 5);

@@ -2,6 +2,9 @@
 
 use ringraft_core::Time;
 
+/// Microseconds in a millisecond.
+pub(super) const MS: u64 = 1000;
+
 #[derive(Clone, Debug)]
 pub(super) struct HostClock {
     /// World time and host time at which they were last set side by side.

@@ -5,13 +5,11 @@
 //! member is made anew. What a store cannot know is damage to its last batch alone, before a later one proves that it was
 //! durable (`docs/formats.md`): that passes for a torn write, and such a host stays down, too.
 //!
-//! A member that comes back with an empty disk (*rejoin*) has its place in [`World::refused`].
+//! A member that comes back with an empty disk (*rejoin*) has its place in `World::refused`.
 
-use ringraft_storage::{Disk, MemoryDisk};
+use ringraft_storage::MemoryDisk;
 
-use super::plan::Plan;
 use super::random::Random;
-use super::world::World;
 
 /// What the writes of a store prove about what it wrote before.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,63 +39,25 @@ impl Proof {
     }
 }
 
-impl Plan {
-    /// Hosts whose disks may be damaged: without them every group still has a majority.
-    pub(super) fn draw_atlas(hosts: usize, groups: &[Vec<usize>], r: &mut Random) -> Vec<bool> {
-        let mut atlas = vec![false; hosts];
-        let mut order: Vec<usize> = (0..hosts).collect();
-        for at in (1..hosts).rev() {
-            order.swap(at, r.index(at + 1));
-        }
-        for host in order {
-            atlas[host] = true;
-            let good =
-                |members: &Vec<usize>| 2 * members.iter().filter(|m| !atlas[**m]).count() > members.len();
-            atlas[host] = groups.iter().all(good);
-        }
-        atlas
+/// Hosts whose disks may be damaged: without them every group still has a majority.
+pub(super) fn draw_atlas(hosts: usize, groups: &[Vec<usize>], r: &mut Random) -> Vec<bool> {
+    let mut atlas = vec![false; hosts];
+    let mut order: Vec<usize> = (0..hosts).collect();
+    for at in (1..hosts).rev() {
+        order.swap(at, r.index(at + 1));
     }
-}
-
-impl World {
-    /// Inverts some bits of a host's disk. Says whether there was anything to damage.
-    pub(super) fn flip_bits(&mut self, host: usize, r: &mut Random) -> bool {
-        let disk = &self.hosts[host].disk;
-        let names = disk.list().unwrap_or_default();
-        if names.is_empty() {
-            return false;
-        }
-        let mut flipped = false;
-        for _ in 0..r.sized(1, 4) {
-            let name = &names[r.index(names.len())];
-            let bytes = disk.contents(name).map_or(0, |bytes| bytes.len() as u64);
-            // Most of a file is empty: look for a place that was written.
-            let written = (0..16).map(|_| r.below(bytes)).find(|at| disk.written_at(name, *at) > 0);
-            if let Some(offset) = written {
-                disk.flip_bit(name, offset, r.below(8) as u8);
-                flipped = true;
-            }
-        }
-        flipped
+    for host in order {
+        atlas[host] = true;
+        let good = |members: &Vec<usize>| 2 * members.iter().filter(|m| !atlas[**m]).count() > members.len();
+        atlas[host] = groups.iter().all(good);
     }
-
-    /// Whether anything of a host's disk was damaged so far.
-    pub(super) fn is_damaged(&self, host: usize) -> bool {
-        !self.hosts[host].disk.damage().is_empty()
-    }
-
-    /// The store of a host was refused, or must not be trusted: the host stays down.
-    pub(super) fn refused(&mut self, host: usize, mark: &'static str) {
-        self.mark(mark);
-        self.note(|| format!("host {host} stays down: {mark}"));
-        self.hosts[host].left_dead = true;
-        let mut r = self.random.fork(self.now ^ 0xDEAD);
-        self.crash(host, None, 0, &mut r);
-    }
+    atlas
 }
 
 #[cfg(test)]
 mod tests {
+    use ringraft_storage::Disk;
+
     use super::*;
 
     #[test]
@@ -109,13 +69,13 @@ mod tests {
                 .map(|_| (0..hosts).filter(|_| r.chance(700)).collect::<Vec<usize>>())
                 .filter(|members| !members.is_empty())
                 .collect();
-            let atlas = Plan::draw_atlas(hosts, &groups, &mut r);
+            let atlas = draw_atlas(hosts, &groups, &mut r);
             for members in &groups {
                 let good = members.iter().filter(|member| !atlas[**member]).count();
                 assert!(2 * good > members.len(), "{members:?} {atlas:?}");
             }
         }
-        let three = Plan::draw_atlas(3, &[vec![0, 1, 2]], &mut Random::new(1));
+        let three = draw_atlas(3, &[vec![0, 1, 2]], &mut Random::new(1));
         assert_eq!(three.iter().filter(|damaged| **damaged).count(), 1);
     }
 

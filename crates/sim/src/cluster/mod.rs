@@ -1,44 +1,27 @@
 //! Deterministic simulation of whole clusters: the handlers of `ringraft`, the segment log and the RPC processors of up to
 //! seven hosts in one thread, on virtual time, from one seed. `docs/testing.md` says what is simulated and what is not.
 
+mod agenda;
 mod checks;
 mod clock;
 mod damage;
-mod disk_stage;
 mod faults;
-mod fsm_stage;
 mod host;
-mod last_calls;
-mod leases;
-mod liveness;
-mod lives;
 mod machine;
-mod network;
-mod operators;
+mod operator_plan;
 mod oracle;
-mod other_cluster;
-mod patience;
 mod plan;
 mod random;
-mod readers;
 mod recovery;
-mod replicas;
-mod run;
-mod standstill;
-mod strain;
-mod strangers;
 #[cfg(test)]
 mod tests;
-mod trace;
 mod transport;
-mod turn;
-mod workload;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use faults::FaultKind;
-pub use run::{run, shrink};
+pub use world::run::{run, shrink};
 
 /// Which world a seed draws.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use ringraft_core::{LogOp, NodeImpl, NodeState, PeerId, RaftRequest, RaftRespons
 use ringraft_storage::{GroupKey, LogReader, WriteBatch};
 use rustc_hash::FxHashMap;
 
+use super::checks::broken;
 use super::checks::{
     Bounds, Load, OpenRequest, acknowledges, binds_itself, log_as_written, speaks_for, stable_mark,
     term_of_the_group, votes,
 };
 use super::recovery::explain;
-use super::world::broken;
 use crate::LogImage;
 use crate::checkers::{Checkers, Disks, Event, Violation};
 

@@ -4,13 +4,12 @@ use ringraft::handler::LaneLimits;
 use ringraft_storage::SegmentLogOptions;
 
 use super::checks::Bounds;
+use super::clock::MS;
+use super::damage::draw_atlas;
 use super::faults::FaultKind;
-use super::operators::OperatorPlan;
+use super::operator_plan::OperatorPlan;
 use super::random::Random;
 use super::{Length, Profile, SimOptions};
-
-/// Microseconds in a millisecond.
-pub(super) const MS: u64 = 1000;
 
 /// The largest chunk of entries in memory, generously.
 const LARGEST_PIECE: usize = 16 << 10;
@@ -196,11 +195,11 @@ impl Plan {
         };
         let mut faults = Vec::new();
         for kind in FaultKind::ALL {
-            if kind.fits(options.profile, &store) && (r.chance(500) || all) {
+            if kind.fits(options.profile, matches!(store, StoreKind::Segment(_))) && (r.chance(500) || all) {
                 faults.push(kind);
             }
         }
-        let mut atlas = Plan::draw_atlas(hosts, &groups, &mut r);
+        let mut atlas = draw_atlas(hosts, &groups, &mut r);
         let mut operators = OperatorPlan::draw(options, &groups, election_timeout_ms);
         // From a source of its own, so that all else of a seed stays as it was.
         operators.uneven = operators.lease_reads && Random::new(options.seed).fork(7).chance(700);

@@ -1,10 +1,14 @@
 //! One node of a world with everything around it: clock, disk, state machine.
 
-use ringraft_core::{EntryChunk, LogIndex, LogRead, NodeImpl, PeerId, Time};
+use ringraft_core::{CoreOptions, EntryChunk, LogIndex, LogRead, NodeImpl, PeerId, Time};
 
 use super::network::{Link, Message};
-use super::world::Settings;
 use crate::model_disk::ModelDisk;
+
+/// Settings for the nodes that are added next: the core's options with the core's defaults.
+///
+/// Group, server id and initial configuration in it are replaced for every node.
+pub type Settings = CoreOptions;
 
 /// What happens by itself at a node; everything does unless a script says otherwise.
 #[derive(Clone, Copy, Debug)]

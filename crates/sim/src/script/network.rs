@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use ringraft_core::{AppendKind, RaftRequest, RaftResponse, Status, Ticket};
 
-use super::world::NodeName;
+/// Number of a node; node N is the peer `127.0.0.1:(8080+N)`.
+pub type NodeName = u32;
 
 /// What a message asks, or answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

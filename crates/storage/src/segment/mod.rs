@@ -15,6 +15,8 @@ mod prepare;
 mod reader;
 mod recovery;
 mod replay;
+mod runs;
+mod segments;
 mod stream;
 mod write;
 
@@ -133,7 +135,7 @@ impl SegmentLog {
         let names = recovered.groups.values().map(|g| (g.name.clone(), g.key)).collect();
         let groups: Groups = Arc::new(RwLock::new(recovered.groups));
         Ok(SegmentLog {
-            reader: Arc::new(SegmentReader::new(Arc::clone(&groups))),
+            reader: Arc::new(SegmentReader::new(Arc::clone(&groups), Arc::clone(&stream.segments))),
             disk,
             options,
             stream,
@@ -311,26 +313,45 @@ impl LogStorage for SegmentLog {
     }
 
     fn remove_group(&mut self, key: GroupKey) -> Result<(), StorageError> {
+        self.remove_groups(&[key])
+    }
+
+    fn remove_groups(&mut self, keys: &[GroupKey]) -> Result<(), StorageError> {
         self.guard(|log| {
-            let group = log.group(key)?;
+            let groups = keys.iter().map(|key| log.group(*key)).collect::<Result<Vec<_>, _>>()?;
+            if groups.is_empty() {
+                return Ok(());
+            }
             log.settle()?;
-            let name = Bytes::copy_from_slice(group.name.as_str().as_bytes());
-            log.begin(std::iter::once(run_bound(0, name.len())))?;
-            let sequence = group.index.lock().take_sequence();
-            let header = RunHeader {
-                index: group.creation,
-                ..control_header(RunKind::GroupRemoved, key, sequence, &name)
-            };
-            log.stream.push(&header, &[], &name)?;
+            log.begin(groups.iter().map(|group| run_bound(0, group.name.as_str().len())))?;
+            for group in &groups {
+                let name = Bytes::copy_from_slice(group.name.as_str().as_bytes());
+                let sequence = group.index.lock().take_sequence();
+                let header = RunHeader {
+                    index: group.creation,
+                    ..control_header(RunKind::GroupRemoved, group.key, sequence, &name)
+                };
+                log.stream.push(&header, &[], &name)?;
+            }
             log.stream.finish()?;
             log.stream.sync()?;
-            log.groups.write().remove(&key.number.0);
-            log.names.remove(&group.name);
-            lives::bury(&mut log.tombstones, &group.name, group.creation);
-            group.index.lock().release_all();
-            log.refused.remove(&key);
+            for group in groups {
+                log.groups.write().remove(&group.key.number.0);
+                log.names.remove(&group.name);
+                lives::bury(&mut log.tombstones, &group.name, group.creation);
+                group.index.lock().release_all(&log.stream.segments);
+                log.refused.remove(&group.key);
+            }
             Ok(())
         })
+    }
+
+    fn stored_group(&self, group: &GroupId) -> Option<StoredGroup> {
+        if let Some(live) = self.live(group) {
+            return Some(StoredGroup { group: group.clone(), creation: live.creation, key: Some(live.key) });
+        }
+        let creation = *self.tombstones.get(group)?;
+        Some(StoredGroup { group: group.clone(), creation, key: None })
     }
 
     fn stored_groups(&self) -> Vec<StoredGroup> {

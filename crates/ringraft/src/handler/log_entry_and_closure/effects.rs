@@ -121,7 +121,7 @@ impl LogEntryAndClosureHandler {
             let creation = group.names.creation;
             let answer = waiting.answer(creation, reply.response);
             match &mut write {
-                Some(write) if reply.after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active() => {
+                Some(write) if answer_waits(reply.after_durable) => {
                     write.replies.push(answer);
                 }
                 _ => out.replies.push(answer),
@@ -165,7 +165,7 @@ impl LogEntryAndClosureHandler {
                 timeout_ms: send.timeout_ms,
             };
             match &mut write {
-                Some(write) if send.after_durable && !Mutant::H5RequestsLeaveBesideTheWrite.is_active() => {
+                Some(write) if request_waits(send.after_durable) => {
                     write.sends.push(request);
                 }
                 _ => out.sends.push(request),
@@ -197,13 +197,9 @@ impl LogEntryAndClosureHandler {
         }
         group.end_outcomes(fx.calls.drain(..), tasks);
         if let Some(status) = fx.abandoned.take() {
-            let stay = Mutant::D23ClosuresOutliveLeadership.is_active();
-            let completions = if stay { Vec::new() } else { group.closures.take_all() };
+            let completions = group.closures.end_of_leadership();
             if !completions.is_empty() {
-                let mut error = ApplyError::Unknown(status);
-                if Mutant::I2UnknownIsToldAsRefusal.is_active() {
-                    error = ApplyError::NotLeader { leader: None };
-                }
+                let error = lost_from_sight(status);
                 tasks.push(FsmTask::Fail { handle, completions, error });
             }
         }
@@ -228,6 +224,25 @@ impl LogEntryAndClosureHandler {
         if group.report_panic() {
             out.fsm[usize::from(worker)].push(FsmTask::Event { handle, event: FsmEvent::Error(status) });
         }
+    }
+}
+
+/// Whether an answer leaves with the write of its step. Rule P4: it says what is durable, and a crash would make a lie of it.
+fn answer_waits(after_durable: bool) -> bool {
+    after_durable && !Mutant::H5AnswersLeaveBesideTheWrite.is_active()
+}
+
+/// Whether a request leaves with the write of its step. Rule P2: a vote that is asked for is durable, or a restart casts another.
+fn request_waits(after_durable: bool) -> bool {
+    after_durable && !Mutant::H5RequestsLeaveBesideTheWrite.is_active()
+}
+
+/// What callers hear of tasks that a leader leaves behind. Rule O3: another leader may commit them yet; who heard of a refusal would
+/// give them again.
+fn lost_from_sight(status: Status) -> ApplyError {
+    match Mutant::I2UnknownIsToldAsRefusal.is_active() {
+        true => ApplyError::NotLeader { leader: None },
+        false => ApplyError::Unknown(status),
     }
 }
 

@@ -22,6 +22,7 @@ impl LogEntryAndClosureHandler {
             Control::Describe { handle, answer } => {
                 let description = self.group(handle).map(|group| {
                     let mut description = group.node().describe();
+                    description.creation = group.names.creation;
                     if let Some(status) = group.panicked() {
                         description.state = NodeState::Error;
                         description.last_error = Some(status.clone());

@@ -38,6 +38,37 @@ struct Worker {
     task_bytes: usize,
 }
 
+impl Worker {
+    /// How many groups get a share of what is left in this turn: all that stand in line, for nothing else wakes them.
+    fn standing_in_line(&mut self) -> usize {
+        if Mutant::K3HeldEntriesStay.is_active() {
+            self.held.clear();
+        }
+        self.held.len()
+    }
+
+    /// A group has tasks left after its share of this turn.
+    fn wants_another_turn(&mut self, group: GroupHandle) {
+        if !Mutant::K3BacklogIsForgotten.is_active() {
+            self.backlogged.push(group);
+        }
+    }
+}
+
+/// Whether a worker has taken all that it was given. Rule R2: its own room counts for it, so that no other one holds it back.
+fn has_own_room(out: &LaneOutput, worker: usize) -> bool {
+    match Mutant::K3RoomIsCountedForTheLane.is_active() {
+        true => (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)),
+        false => out.worker_has_room(worker),
+    }
+}
+
+/// Whether entries may come, whatever the workers have taken. Rule R2: they need the disk alone.
+fn needs_no_worker(out: &LaneOutput) -> bool {
+    !Mutant::K3ControlWaitsBehindBulk.is_active()
+        || (0..out.fsm.len()).all(|worker| out.worker_has_room(worker))
+}
+
 /// Room of every worker.
 #[derive(Default)]
 pub(super) struct Rooms {
@@ -94,11 +125,7 @@ impl LogEntryAndClosureHandler {
     /// before all other inputs of the turn.
     pub fn begin_turn(&mut self, now: Time, out: &mut LaneOutput) {
         for worker in 0..out.fsm.len() {
-            let has_room = match Mutant::K3RoomIsCountedForTheLane.is_active() {
-                true => (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)),
-                false => out.worker_has_room(worker),
-            };
-            self.rooms.worker(worker as u16).has_room = has_room;
+            self.rooms.worker(worker as u16).has_room = has_own_room(out, worker);
         }
         for worker in 0..out.fsm.len() as u16 {
             if self.rooms.has_room(worker) {
@@ -150,9 +177,7 @@ impl LogEntryAndClosureHandler {
     /// Whether entries of leaders are taken, and what goes with them. Rule R2: they need the disk alone. What is committed of them waits
     /// with its node for a worker, so that no state machine keeps the entries of another group, on the same connection, waiting.
     pub fn takes_entries(&self, out: &LaneOutput) -> bool {
-        out.disk_has_room()
-            && (!Mutant::K3ControlWaitsBehindBulk.is_active()
-                || (0..out.fsm.len()).all(|worker| out.worker_has_room(worker)))
+        out.disk_has_room() && needs_no_worker(out)
     }
 
     /// How many tasks and reads for groups of this worker [`on_tasks`](Self::on_tasks) may be given in this turn. Rule R2:
@@ -178,10 +203,7 @@ impl LogEntryAndClosureHandler {
 
     /// Gives the groups that stand in line their share of what is left, each once, as far as it goes. Who wants more stands at the end.
     fn deliver_held(&mut self, now: Time, worker: u16, out: &mut LaneOutput) {
-        if Mutant::K3HeldEntriesStay.is_active() {
-            return self.rooms.worker(worker).held.clear();
-        }
-        for _ in 0..self.rooms.worker(worker).held.len() {
+        for _ in 0..self.rooms.worker(worker).standing_in_line() {
             let share = self.share_of(worker);
             if share == 0 {
                 break;
@@ -225,9 +247,8 @@ impl LogEntryAndClosureHandler {
                 self.rooms.worker(worker).backlog -= 1;
                 self.on_apply(now, worker, task, out);
             }
-            let more = self.group(handle).is_some_and(|group| !group.backlog.is_empty());
-            if more && !Mutant::K3BacklogIsForgotten.is_active() {
-                self.rooms.worker(worker).backlogged.push(handle);
+            if self.group(handle).is_some_and(|group| !group.backlog.is_empty()) {
+                self.rooms.worker(worker).wants_another_turn(handle);
             }
         }
     }

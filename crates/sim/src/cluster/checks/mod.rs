@@ -16,3 +16,10 @@ pub(super) use promises::{
 };
 pub(super) use quotas::AtRest;
 pub(super) use tasks::{Call, Completed, Outcome, Tasks};
+
+use crate::checkers::Violation;
+
+/// A rule that a world found broken.
+pub(in crate::cluster) fn broken(checker: &'static str, message: impl Into<String>) -> Violation {
+    Violation { checker, message: message.into() }
+}

@@ -5,8 +5,8 @@ use ringraft::ApplyError;
 use ringraft_core::{LogIndex, PeerId};
 
 use crate::checkers::Violation;
+use crate::cluster::checks::broken;
 use crate::cluster::machine::{Answer, AppliedCommand, Command};
-use crate::cluster::world::broken;
 
 /// What became of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

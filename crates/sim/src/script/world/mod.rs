@@ -16,13 +16,8 @@ use crate::checkers::{Checkers, Disks, Violation};
 use crate::log_image::LogImage;
 use crate::model_disk::ModelDisk;
 
-/// Number of a node; node N is the peer `127.0.0.1:(8080+N)`.
-pub type NodeName = u32;
-
-/// Settings for the nodes that are added next: the core's options with the core's defaults.
-///
-/// Group, server id and initial configuration in it are replaced for every node.
-pub type Settings = CoreOptions;
+pub use super::host::Settings;
+pub use super::network::NodeName;
 
 /// Why a world does not do what it is told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
