@@ -20,6 +20,7 @@ mod segments;
 mod stream;
 mod write;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -322,7 +323,9 @@ impl LogStorage for SegmentLog {
 
     fn remove_groups(&mut self, keys: &[GroupKey]) -> Result<(), StorageError> {
         self.guard(|log| {
-            let groups = keys.iter().map(|key| log.group(*key)).collect::<Result<Vec<_>, _>>()?;
+            // A start that finds the end of a group that has ended takes it for damage, and that of the whole store.
+            let once: BTreeSet<&GroupKey> = keys.iter().collect();
+            let groups = once.into_iter().map(|key| log.group(*key)).collect::<Result<Vec<_>, _>>()?;
             if groups.is_empty() {
                 return Ok(());
             }

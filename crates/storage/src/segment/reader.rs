@@ -82,6 +82,10 @@ fn wanted(
         let run = Run::of(&run, segment);
         runs.push(Run { first: run.first.max(from), last: run.last.min(to), ..run });
     }
+    // Whoever is told of no entry and of no error asks again for ever.
+    if runs.is_empty() {
+        return Err(StorageError::NotFound { group: group.key, index: from });
+    }
     Ok(runs)
 }
 
@@ -295,6 +299,7 @@ impl LogReader for SegmentReader {
 #[cfg(test)]
 mod tests {
     use super::super::index::{GroupIndex, Suspicion};
+    use super::super::runs::RunAt;
     use super::*;
     use crate::traits::{GroupNumber, Incarnation};
 
@@ -305,6 +310,19 @@ mod tests {
         let group = Group::new(key, "g".parse().unwrap(), 0, index, Suspicion::default());
         let files = Segments::default();
         group.index.lock().release_all(&files);
+        assert!(matches!(wanted(&group, &files, 3, 5, 100), Err(StorageError::NotFound { .. })));
+    }
+
+    #[test]
+    fn entries_that_stand_nowhere_are_an_error_and_not_an_empty_answer() {
+        let key = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
+        let index = GroupIndex { durable_last: 5, ..GroupIndex::default() };
+        let group = Group::new(key, "g".parse().unwrap(), 0, index, Suspicion::default());
+        let files = Segments::default();
+        assert!(matches!(wanted(&group, &files, 3, 5, 100), Err(StorageError::NotFound { .. })));
+        let (first, last, kind) = (1, 5, RunKind::Data);
+        let run = RunAt { first, last, term: 1, sequence: 1, kind, file: 7, offset: 4096, len: 128 };
+        group.index.lock().runs.push(run);
         assert!(matches!(wanted(&group, &files, 3, 5, 100), Err(StorageError::NotFound { .. })));
     }
 }

@@ -7,10 +7,31 @@ use super::*;
 /// What a step does to the list.
 #[derive(Clone, Debug)]
 enum Step {
-    Push { count: u64, gap: u64, term: u64, kind: u8, file: u64, skip: u64, len: u32 },
+    Push {
+        count: u64,
+        gap: u64,
+        term: u64,
+        kind: u8,
+        file: u64,
+        skip: u64,
+        len: u32,
+    },
     CutBack(u64),
     CutFront(u64),
-    Move { which: usize, file: u64, offset: u64, len: u32 },
+    /// Cuts all but some entries at the end.
+    KeepLast(u64),
+    /// Cuts near the first entry of one of the elements.
+    CutAtBound {
+        which: usize,
+        beside: u64,
+        back: bool,
+    },
+    Move {
+        which: usize,
+        file: u64,
+        offset: u64,
+        len: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -18,12 +39,43 @@ fn step() -> impl Strategy<Value = Step> {
         |(count, gap, term, kind, file, skip, len)| Step::Push { count, gap, term, kind, file, skip, len },
     );
     let moved = (any::<usize>(), 0..90u64, 0..(1u64 << 27), 1..200u32);
+    let at_bound = (any::<usize>(), 0..3u64, any::<bool>())
+        .prop_map(|(which, beside, back)| Step::CutAtBound { which, beside, back });
+    // Cuts are few and mostly small, so that logs grow over several elements.
     prop_oneof![
-        12 => push,
-        1 => (0..400u64).prop_map(Step::CutBack),
-        1 => (0..60u64).prop_map(Step::CutFront),
-        2 => moved.prop_map(|(which, file, offset, len)| Step::Move { which, file, offset, len }),
+        400 => push,
+        3 => (0..12u64).prop_map(Step::CutBack),
+        1 => (0..900u64).prop_map(Step::CutBack),
+        3 => (0..60u64).prop_map(Step::CutFront),
+        1 => (1..300u64).prop_map(Step::CutFront),
+        2 => (0..5u64).prop_map(Step::KeepLast),
+        2 => at_bound,
+        20 => moved.prop_map(|(which, file, offset, len)| Step::Move { which, file, offset, len }),
     ]
+}
+
+fn cut_back(runs: &mut Runs, model: &mut Vec<RunAt>, from: LogIndex) {
+    let from = from.max(model.first().map_or(10, |run| run.first));
+    let (mut gone, mut expected) = (Vec::new(), Vec::new());
+    runs.cut_back(from, |run| gone.push(run.sequence));
+    while model.last().is_some_and(|run| run.first >= from) {
+        expected.extend(model.pop().map(|run| run.sequence));
+    }
+    if let Some(run) = model.last_mut() {
+        run.last = run.last.min(from - 1);
+    }
+    assert_eq!(gone, expected);
+}
+
+fn cut_front(runs: &mut Runs, model: &mut Vec<RunAt>, to: LogIndex) {
+    let mut gone = Vec::new();
+    runs.cut_front(to, |run| gone.push(run.sequence));
+    let stays = model.iter().position(|run| run.last > to).unwrap_or(model.len());
+    let expected: Vec<u64> = model.drain(..stays).map(|run| run.sequence).collect();
+    if let Some(run) = model.first_mut() {
+        run.first = run.first.max(to + 1);
+    }
+    assert_eq!(gone, expected);
 }
 
 /// Does the step on both; the runs that went must be the same.
@@ -47,27 +99,23 @@ fn apply(runs: &mut Runs, model: &mut Vec<RunAt>, step: Step) {
         }
         Step::CutBack(less) => {
             let end = model.last().map_or(10, |run| run.last + 1);
-            let from = end.saturating_sub(less).max(10);
-            let (mut gone, mut expected) = (Vec::new(), Vec::new());
-            runs.cut_back(from, |run| gone.push(run.sequence));
-            while model.last().is_some_and(|run| run.first >= from) {
-                expected.extend(model.pop().map(|run| run.sequence));
-            }
-            if let Some(run) = model.last_mut() {
-                run.last = run.last.min(from - 1);
-            }
-            assert_eq!(gone, expected);
+            cut_back(runs, model, end.saturating_sub(less));
         }
         Step::CutFront(more) => {
             let to = model.first().map_or(9, |run| run.first) + more;
-            let mut gone = Vec::new();
-            runs.cut_front(to, |run| gone.push(run.sequence));
-            let stays = model.iter().position(|run| run.last > to).unwrap_or(model.len());
-            let expected: Vec<u64> = model.drain(..stays).map(|run| run.sequence).collect();
-            if let Some(run) = model.first_mut() {
-                run.first = run.first.max(to + 1);
+            cut_front(runs, model, to);
+        }
+        Step::KeepLast(some) => {
+            let last = model.last().map_or(10, |run| run.last);
+            cut_front(runs, model, last - some);
+        }
+        Step::CutAtBound { which, beside, back } => {
+            let which = which.checked_rem(runs.elements.len()).unwrap_or(0);
+            let near = runs.elements.get(which).map_or(10, |element| element.first) + beside;
+            match back {
+                true => cut_back(runs, model, near - 1),
+                false => cut_front(runs, model, near - 2),
             }
-            assert_eq!(gone, expected);
         }
         Step::Move { which, file, offset, len } => {
             let Some(run) = model.get_mut(which.checked_rem(runs.iter().count()).unwrap_or(0)) else {
@@ -107,11 +155,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn rows_say_what_a_plain_list_says(steps in proptest::collection::vec(step(), 0..500)) {
+    fn rows_say_what_a_plain_list_says(steps in proptest::collection::vec(step(), 0..2000)) {
         let (mut runs, mut model) = (Runs::default(), Vec::new());
         for (at, step) in steps.into_iter().enumerate() {
             apply(&mut runs, &mut model, step);
-            if at % 23 == 0 {
+            if at % 61 == 0 {
                 compare(&runs, &model);
             }
         }
