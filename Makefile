@@ -24,7 +24,7 @@ OLD_BIN := $(OLD_DIR)/release/ringraft
 CARGO ?= cargo
 LOCKED := --locked
 
-.PHONY: help demo test build where lint format loom schedules shuttle sim sim-test sim-ci build-sim canary mutants bench bench-ring bench-peers scripts rewrite-scripts docs setup hostile mixed old clean
+.PHONY: help demo test build where lint format loom schedules shuttle sim sim-test sim-ci build-sim canary mutants bench bench-ring bench-peers scripts rewrite-scripts docs setup hostile mixed power nightly old clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,13 @@ mixed: setup ## The program of an earlier commit and this one in one cluster, an
 	  $(MAKE) --no-print-directory old; \
 	  RINGRAFT_OLD=$(OLD_BIN) $(CARGO) test $(LOCKED) --release -p ringraft-cli --test mixed -- $(WORDS); \
 	fi
+
+power: setup ## All servers lose what they have not synced, and end: 30 times (ROUNDS=, SEED=); Linux only
+	$(CARGO) build $(LOCKED) --release -p ringraft-power-undo
+	RINGRAFT_UNDO=$(CARGO_TARGET_DIR)/release/libringraft_undo.so ROUNDS=$(ROUNDS) SEED=$(SEED) \
+	  $(CARGO) test $(LOCKED) --release -p ringraft-cli --test power
+
+nightly: mutants hostile mixed power ## What takes too long for each change
 
 old: $(OLD_BIN)
 	@true

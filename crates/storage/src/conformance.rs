@@ -35,7 +35,7 @@ pub trait ReopenableStore {
 /// # Panics
 /// At the first difference from what [`LogStorage`] promises.
 pub fn log_storage_suite(make: &mut dyn FnMut() -> Box<dyn ReopenableStore>) {
-    let cases: [(&str, Case); 16] = [
+    let cases: [(&str, Case); 17] = [
         ("a new group is empty", new_group),
         ("entries are read back", append_and_read),
         ("reads stop at the byte limit", byte_limit),
@@ -51,6 +51,7 @@ pub fn log_storage_suite(make: &mut dyn FnMut() -> Box<dyn ReopenableStore>) {
         ("removal and re-creation", lives::remove_and_create),
         ("names and their lives", lives::lives_of_a_name),
         ("many groups are opened at once", lives::open_many),
+        ("many groups are removed at once", lives::remove_many),
         ("many groups in one batch", many_groups),
     ];
     for (name, case) in cases {

@@ -1,5 +1,6 @@
 //! What the engine asks of a log store: many groups, one ordered stream, one durable write a batch.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -258,12 +259,14 @@ pub trait LogStorage: Send {
     /// As for [`open_groups`](LogStorage::open_groups); [`StorageError::Invalid`] for a group that is not in the store.
     fn remove_group(&mut self, group: GroupKey) -> Result<(), StorageError>;
 
-    /// As [`remove_group`](LogStorage::remove_group) for many: a store that can removes all of them in one durable write, or none.
+    /// As [`remove_group`](LogStorage::remove_group) for many: a store that can removes all of them in one durable write, or none. A key
+    /// that stands there twice is one group.
     ///
     /// # Errors
     /// As for [`remove_group`](LogStorage::remove_group).
     fn remove_groups(&mut self, groups: &[GroupKey]) -> Result<(), StorageError> {
-        groups.iter().try_for_each(|group| self.remove_group(*group))
+        let once: BTreeSet<&GroupKey> = groups.iter().collect();
+        once.into_iter().try_for_each(|group| self.remove_group(*group))
     }
 
     /// What the store remembers of one name.

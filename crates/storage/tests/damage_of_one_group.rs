@@ -110,6 +110,54 @@ fn a_run_that_housekeeping_cannot_read_concerns_its_group_alone() {
     }
 }
 
+/// Shows rule P7: a replica that was stopped by damage and is started again, on the same log and in the same process, is told of it as after
+/// a restart: it would vote and count with a log that it cannot give to anybody.
+#[test]
+fn who_opens_a_group_is_told_of_damage_that_was_found_meanwhile() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, &tiny()).unwrap();
+    let (cold, good) = (group(&mut log, "cold"), group(&mut log, "good"));
+    append(&mut log, cold, 1, 20);
+    append(&mut log, good, 1, 20);
+    append(&mut log, cold, 21, 3);
+    assert_eq!(log.damaged_groups().len(), 0);
+    let (file, at) = find(&disk, b"7@1;7@1;7@1;");
+    disk.flip_bit(&file, at, 3);
+    let told = |log: &mut SegmentLog, name: &str| {
+        let (_, recovered) = log.open_group(&name.parse().unwrap()).unwrap();
+        recovered.damaged.iter().map(|range| (range.first, range.last)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut log, "cold"), [], "nobody has met it");
+    assert!(log.reader().read(cold, 1, 20, 1000).is_err());
+    assert_eq!(told(&mut log, "cold"), [(1, 20)]);
+    assert_eq!(told(&mut log, "good"), []);
+    assert_eq!(log.damaged_groups().len(), 1);
+    write(&mut log, cold, vec![LogOp::TruncatePrefix { first_kept: 21 }]);
+    assert_eq!(told(&mut log, "cold"), [], "the log holds it no more");
+    assert_eq!(log.damaged_groups().len(), 0);
+}
+
+/// Shows rule P7: an error that passed, met first, does not hide the damage that is found in its place: its group must stop.
+#[test]
+fn an_error_that_may_pass_gives_way_to_damage() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, &tiny()).unwrap();
+    let (cold, busy) = (group(&mut log, "cold"), group(&mut log, "busy"));
+    append(&mut log, cold, 1, 20);
+    let (file, at) = find(&disk, b"7@1;7@1;7@1;");
+    let mut next = 1;
+    drive(&mut log, busy, &mut next, 2);
+    disk.fail_read_after(0);
+    while log.damaged_groups().is_empty() {
+        drive(&mut log, busy, &mut next, 1);
+    }
+    assert!(matches!(log.damaged_groups()[..], [(key, StorageError::Io { .. })] if key == cold));
+    disk.flip_bit(&file, at, 3);
+    assert!(log.reader().read(cold, 1, 20, 1000).is_err());
+    let damaged = log.damaged_groups();
+    assert!(matches!(damaged[..], [(key, StorageError::Damaged { .. })] if key == cold), "{damaged:?}");
+}
+
 /// A store that has used some files, and has two ready behind the one it writes.
 fn with_spares(options: &SegmentLogOptions) -> (MemoryDisk, model::StoreModel) {
     let disk = MemoryDisk::new();

@@ -445,3 +445,27 @@ fn readers_see_only_whole_entries_while_files_are_recycled_under_them() {
     drop(log);
     assert_eq!(contents(&mut open(&disk, &options).unwrap()).unwrap(), before);
 }
+
+/// A truncation is written with the configuration in force, which an earlier write of its batch may have brought.
+#[test]
+fn a_batch_that_brings_a_configuration_and_truncates_behind_it_has_the_files_it_needs() {
+    let conf: ringraft_core::Configuration = "127.0.0.1:8081,127.0.0.1:8082,127.0.0.1:8083".parse().unwrap();
+    let none = ringraft_core::Configuration::default();
+    for size in (2800..3700).step_by(16) {
+        let disk = MemoryDisk::new();
+        let mut log = open(&disk, &tiny()).unwrap();
+        let g = group(&mut log, "g");
+        write(&mut log, g, vec![LogOp::Append(big_chunk(1, &[8]))]).unwrap();
+        let conf = EntryChunk::configuration(ringraft_core::LogId::new(2, 1), conf.clone(), none.clone());
+        let ops = [
+            vec![LogOp::Append(Arc::new(conf))],
+            vec![LogOp::TruncatePrefix { first_kept: 2 }, LogOp::TruncatePrefix { first_kept: 3 }],
+            vec![LogOp::Append(big_chunk(3, &[size]))],
+            vec![LogOp::TruncatePrefix { first_kept: 4 }],
+        ];
+        let writes = ops.into_iter().map(|ops| GroupWrite { group: g, ops }).collect();
+        log.submit(&WriteBatch { writes }).unwrap_or_else(|e| panic!("with {size} bytes: {e}"));
+        model::completed(&mut log).unwrap();
+        assert_eq!(contents(&mut log).unwrap()["g"].before_first.index, 3);
+    }
+}

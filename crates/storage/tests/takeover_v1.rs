@@ -3,94 +3,19 @@
 
 mod model;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use model::fixtures::{Told, expected, fixture, told};
 use model::{Random, contents, open, tiny, work};
-use ringraft_core::{LogId, Vote};
-use ringraft_storage::{Disk, MemoryDisk, SegmentLog, SegmentLogOptions, StorageError};
-
-/// What `expected.txt` says of a group.
-#[derive(Debug, PartialEq, Eq)]
-struct Told {
-    name: String,
-    before_first: LogId,
-    term: u64,
-    vote: Vote,
-    entries: Vec<(u64, Vec<u8>)>,
-}
-
-fn folder(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "testdata", "v1", name].iter().collect()
-}
+use ringraft_storage::{Disk, SegmentLog, SegmentLogOptions, StorageError};
 
 fn options() -> SegmentLogOptions {
     SegmentLogOptions { prepared_files: 1, recycled_files: 1, ..tiny() }
 }
 
-/// The files of a fixture on a disk that can be cut off.
-fn fixture(name: &str) -> MemoryDisk {
-    let disk = MemoryDisk::new();
-    for entry in std::fs::read_dir(folder(name)).unwrap() {
-        let entry = entry.unwrap();
-        let file_name = entry.file_name().into_string().unwrap();
-        if file_name == "expected.txt" {
-            continue;
-        }
-        let bytes = std::fs::read(entry.path()).unwrap();
-        let file = disk.create(&file_name, bytes.len() as u64).unwrap();
-        file.write_at(0, &bytes).unwrap();
-        file.sync_data().unwrap();
-    }
-    disk.sync_dir().unwrap();
-    disk
-}
-
-fn expected(name: &str) -> Vec<Told> {
-    let text = std::fs::read_to_string(folder(name).join("expected.txt")).unwrap();
-    let mut groups: Vec<Told> = Vec::new();
-    for line in text.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["group", name, index, before_term, term, vote] => groups.push(Told {
-                name: name.to_owned(),
-                before_first: LogId::new(index.parse().unwrap(), before_term.parse().unwrap()),
-                term: term.parse().unwrap(),
-                vote: match vote {
-                    "-" => Vote::None,
-                    peer => Vote::For(peer.parse().unwrap()),
-                },
-                entries: Vec::new(),
-            }),
-            [term, hex] => {
-                let bytes =
-                    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
-                groups.last_mut().unwrap().entries.push((term.parse().unwrap(), bytes.collect()));
-            }
-            _ => panic!("{line:?}"),
-        }
-    }
-    groups
-}
-
-fn told(log: &mut SegmentLog) -> Vec<Told> {
-    let groups = contents(log).unwrap();
-    groups
-        .into_iter()
-        .filter(|(_, group)| !group.removed)
-        .map(|(name, group)| Told {
-            name,
-            before_first: group.before_first,
-            term: group.hard_state.term,
-            vote: group.hard_state.vote,
-            entries: group.entries,
-        })
-        .collect()
-}
-
 #[test]
 fn a_directory_of_version_1_is_taken_over_whole() {
-    for name in ["short", "long"] {
+    for name in ["v1/short", "v1/long"] {
         let (disk, expected) = (fixture(name), expected(name));
         assert!(expected.len() > 1 && expected.iter().any(|group| group.entries.len() > 3), "{name}");
         let mut log = open(&disk, &options()).unwrap();
@@ -111,7 +36,7 @@ fn a_directory_of_version_1_is_taken_over_whole() {
 
 #[test]
 fn the_power_goes_at_any_step_of_the_takeover() {
-    for name in ["short", "long"] {
+    for name in ["v1/short", "v1/long"] {
         let expected = expected(name);
         let mut finished = false;
         for operations in 0..200 {
@@ -135,7 +60,7 @@ fn the_power_goes_at_any_step_of_the_takeover() {
 
 #[test]
 fn work_goes_on_in_a_directory_that_was_taken_over_until_no_old_file_is_left() {
-    let disk = fixture("long");
+    let disk = fixture("v1/long");
     let old: Vec<String> = disk.list().unwrap().into_iter().filter(|n| n.ends_with(".seg")).collect();
     let mut log = open(&disk, &options()).unwrap();
     let mut model = contents(&mut log).unwrap();
@@ -155,7 +80,7 @@ fn work_goes_on_in_a_directory_that_was_taken_over_until_no_old_file_is_left() {
 
 #[test]
 fn a_bit_of_an_old_directory_that_is_wrong_never_changes_what_is_read() {
-    for name in ["short", "long"] {
+    for name in ["v1/short", "v1/long"] {
         let (whole, expected) = (fixture(name), expected(name));
         let (mut refused, mut same, mut torn) = (0, 0, 0);
         for file in whole.list().unwrap() {

@@ -1,4 +1,4 @@
-//! What the runs against real clusters share: `make hostile` and `make mixed`. Each of the two uses a part of it.
+//! What the runs against real clusters share: `make hostile`, `make mixed` and `make power`. Each uses a part of it.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod bridge;

@@ -1,11 +1,12 @@
-//! Server processes: three of them, on loopback or each on a network of its own behind a bridge.
+//! Server processes: three of them or fewer, on loopback or each on a network of its own behind a bridge.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, PipeReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use ringraft_atomic::{AtomicClient, ClientOptions, ServerDescription};
 
 use super::bridge;
 
-/// Servers of a cluster.
+/// Servers of a cluster, unless its plan has fewer.
 pub const SERVERS: usize = 3;
 /// A pipe takes nothing more when a writer has stood still for so long.
 const FULL_PIPE: Duration = Duration::from_millis(300);
@@ -50,8 +51,10 @@ pub enum Stderr {
 }
 
 /// What a cluster is made of. Whatever is not here is as by default.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
+    /// At most [`SERVERS`].
+    pub servers: usize,
     pub groups: usize,
     /// Files of the log: small, so that they are rolled.
     pub segment_file_bytes: u64,
@@ -62,6 +65,16 @@ pub struct Plan {
     pub bridged: bool,
     /// The program of each server.
     pub programs: [PathBuf; SERVERS],
+    /// A library that is loaded before those of each server.
+    pub preload: Option<Preload>,
+}
+
+/// A library that stands before the C library, and what it is told of a server.
+#[derive(Clone)]
+pub struct Preload {
+    pub library: PathBuf,
+    /// Variables of a server's environment, by its data directory.
+    pub variables: Arc<dyn Fn(&Path) -> Vec<(&'static str, OsString)> + Send + Sync>,
 }
 
 /// The program that is tested.
@@ -72,6 +85,7 @@ pub fn program() -> PathBuf {
 impl Default for Plan {
     fn default() -> Plan {
         Plan {
+            servers: SERVERS,
             groups: 8,
             segment_file_bytes: 1 << 20,
             descriptors: Descriptors::Usual,
@@ -79,6 +93,7 @@ impl Default for Plan {
             lease_reads: false,
             bridged: false,
             programs: [program(), program(), program()],
+            preload: None,
         }
     }
 }
@@ -93,7 +108,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts three servers on blank directories below `dir` and waits until every group has a leader that all know.
+    /// Starts the servers on blank directories below `dir` and waits until every group has a leader that all know.
     ///
     /// # Errors
     /// What went wrong.
@@ -103,13 +118,13 @@ impl Servers {
             true => PeerId::new(&bridge::address(server), 8081),
             false => PeerId::new("127.0.0.1", free_port()),
         };
-        let peers = (0..SERVERS).map(peer).collect();
-        let children = (0..SERVERS).map(|_| None).collect();
+        let peers = (0..plan.servers).map(peer).collect();
+        let children = (0..plan.servers).map(|_| None).collect();
         let mut servers = Servers { dir, plan, peers, children, readers: Vec::new() };
         if servers.plan.bridged {
             bridge::make()?;
         }
-        for server in 0..SERVERS {
+        for server in 0..servers.plan.servers {
             servers.write_config(server)?;
             servers.spawn(server, &["--bootstrap"])?;
         }
@@ -119,7 +134,7 @@ impl Servers {
 
     fn write_config(&self, server: usize) -> Result<(), String> {
         let conf = self.peers.iter().map(PeerId::endpoint).collect::<Vec<_>>().join(",");
-        let (address, data) = (self.address(server), self.dir.path().join(format!("data{server}")));
+        let (address, data) = (self.address(server), self.data(server));
         let Plan { groups, segment_file_bytes, lease_reads, .. } = &self.plan;
         let text = format!(
             "group_id = \"atomic\"\ndata_path = {data:?}\nconf = {conf:?}\nserver_address = {address:?}\n\
@@ -132,6 +147,16 @@ impl Servers {
         self.dir.path().join(format!("{server}.toml"))
     }
 
+    /// Where a server keeps its data.
+    pub fn data(&self, server: usize) -> PathBuf {
+        self.dir.path().join(format!("data{server}"))
+    }
+
+    /// Where everything of the cluster is.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Where a server logs.
     pub fn log(&self, server: usize) -> PathBuf {
         self.dir.path().join(format!("{server}.log"))
@@ -139,7 +164,7 @@ impl Servers {
 
     /// Where all of them log.
     pub fn logs(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        (0..SERVERS).map(|server| self.log(server))
+        (0..self.plan.servers).map(|server| self.log(server))
     }
 
     /// `ip:port` of a server.
@@ -154,7 +179,7 @@ impl Servers {
 
     /// Process ids of the servers that run.
     pub fn pids(&self) -> Vec<u32> {
-        (0..SERVERS).filter_map(|server| self.pid(server)).collect()
+        (0..self.plan.servers).filter_map(|server| self.pid(server)).collect()
     }
 
     /// Starts the process of a server.
@@ -185,6 +210,9 @@ impl Servers {
             .env_remove("RUST_LOG")
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
+        if let Some(preload) = &self.plan.preload {
+            command.env("LD_PRELOAD", &preload.library).envs((preload.variables)(&self.data(server)));
+        }
         match self.plan.stderr {
             Stderr::File => {
                 let log = File::options().create(true).append(true).open(self.log(server));
@@ -233,17 +261,30 @@ impl Servers {
     /// When it does not end within half a minute.
     pub fn terminate(&mut self, server: usize) -> Result<bool, String> {
         let Some(mut child) = self.children[server].take() else { return Ok(true) };
-        self.signal_pid(child.id(), "TERM")?;
-        let deadline = Instant::now() + START_LIMIT;
-        while Instant::now() < deadline {
-            match child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-                Ok(Some(status)) => return Ok(status.success()),
-                Err(error) => return Err(format!("cannot wait for server {server}: {error}")),
+        self.signal_pids(&[child.id()], "TERM")?;
+        match wait(&mut child)? {
+            Some(status) => Ok(status.success()),
+            None => {
+                self.children[server] = Some(child);
+                Err(format!("server {server} does not end on SIGTERM"))
             }
         }
-        self.children[server] = Some(child);
-        Err(format!("server {server} does not end on SIGTERM"))
+    }
+
+    /// Sends a signal to all that run, at one moment, and waits for their ends.
+    ///
+    /// # Errors
+    /// When one does not end within half a minute.
+    pub fn end_all_by(&mut self, name: &str) -> Result<Vec<ExitStatus>, String> {
+        self.signal_pids(&self.pids(), name)?;
+        let mut statuses = Vec::new();
+        for server in 0..self.plan.servers {
+            let Some(child) = &mut self.children[server] else { continue };
+            let status = wait(child)?;
+            statuses.push(status.ok_or_else(|| format!("server {server} does not end on SIG{name}"))?);
+            self.children[server] = None;
+        }
+        Ok(statuses)
     }
 
     /// Sends a signal, such as `STOP` or `CONT`.
@@ -252,12 +293,13 @@ impl Servers {
     /// When the server does not run.
     pub fn signal(&self, server: usize, name: &str) -> Result<(), String> {
         let pid = self.pid(server).ok_or_else(|| format!("server {server} does not run"))?;
-        self.signal_pid(pid, name)
+        self.signal_pids(&[pid], name)
     }
 
-    fn signal_pid(&self, pid: u32, name: &str) -> Result<(), String> {
-        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
-        if kill.is_ok_and(|status| status.success()) { Ok(()) } else { Err(format!("no SIG{name} to {pid}")) }
+    fn signal_pids(&self, pids: &[u32], name: &str) -> Result<(), String> {
+        let all = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {all}")]).status();
+        if kill.is_ok_and(|status| status.success()) { Ok(()) } else { Err(format!("no SIG{name} to {all}")) }
     }
 
     /// Servers that have ended by themselves, with how and the last that they logged.
@@ -279,7 +321,7 @@ impl Servers {
     pub fn describe_all(&self) -> Vec<Option<ServerDescription>> {
         std::thread::scope(|scope| {
             let asked: Vec<_> =
-                (0..SERVERS).map(|server| scope.spawn(move || self.describe(server))).collect();
+                (0..self.plan.servers).map(|server| scope.spawn(move || self.describe(server))).collect();
             asked.into_iter().map(|thread| thread.join().ok().flatten()).collect()
         })
     }
@@ -335,7 +377,7 @@ impl Servers {
     /// Why the cluster is not whole, if it is not.
     pub fn missing(&self) -> Option<String> {
         let all = self.describe_all();
-        let running = (0..SERVERS).filter(|server| self.children[*server].is_some());
+        let running = (0..self.plan.servers).filter(|server| self.children[*server].is_some());
         let mut described = Vec::new();
         for server in running {
             match &all[server] {
@@ -395,13 +437,26 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        for server in 0..SERVERS {
+        for server in 0..self.plan.servers {
             self.kill(server);
         }
         if self.plan.bridged {
             bridge::remove();
         }
     }
+}
+
+/// How a process has ended; `None` when it has not after half a minute.
+fn wait(child: &mut Child) -> Result<Option<ExitStatus>, String> {
+    let deadline = Instant::now() + START_LIMIT;
+    while Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(status) => return Ok(status),
+            Err(error) => return Err(format!("cannot wait for {}: {error}", child.id())),
+        }
+    }
+    Ok(None)
 }
 
 /// Fills a pipe and keeps it full until its reader is gone.

@@ -20,6 +20,7 @@ use crate::task::Task;
 use crate::task::closure_queue::ClosureBatch;
 use crate::task::completion::{ApplyError, Completion};
 use crate::task::promise::Promise;
+use crate::thread::sync::{AtomicBool, Ordering};
 
 /// A task on its way to its owner.
 #[derive(Debug)]
@@ -203,6 +204,33 @@ pub struct OpenGroup {
     pub fsm: Box<FsmGroup>,
 }
 
+/// A group of which the store has met a record that it cannot read back.
+#[derive(Debug)]
+pub struct DamagedGroup {
+    /// The group in the store.
+    pub key: GroupKey,
+    /// What is wrong.
+    pub status: Status,
+    stopped: AtomicBool,
+}
+
+impl DamagedGroup {
+    /// A group that was not told yet.
+    pub fn new(key: GroupKey, status: Status) -> DamagedGroup {
+        DamagedGroup { key, status, stopped: AtomicBool::new(false) }
+    }
+
+    /// Its owner has stopped it.
+    pub fn stopped(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Whether an owner has.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
 /// A command of the host to an owner. Each is answered exactly once, unless the host stops first.
 pub enum Control {
     /// Start a group.
@@ -247,12 +275,10 @@ pub enum Control {
         /// Which group.
         handle: GroupHandle,
     },
-    /// The store has met a record of a group that it cannot read back. Whoever asks learns it from the group.
+    /// The store has met records of groups that it cannot read back. Whoever asks learns it from the group.
     Damaged {
-        /// The group in the store.
-        key: GroupKey,
-        /// What is wrong.
-        status: Status,
+        /// In order of their keys, those of other lanes among them.
+        groups: Arc<[DamagedGroup]>,
     },
     /// Stop every group and take nothing more.
     Stop,

@@ -33,8 +33,8 @@ pub use dropped_log::drop_log;
 pub(crate) use dropped_log::withheld;
 pub use entry_room::EntryRoom;
 pub use event::{
-    ApplyEvent, CallResult, Control, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall, OpenGroup,
-    OutReply, OutSend, ReadEvent, ReadTask, RequestEvent, ResponseEvent,
+    ApplyEvent, CallResult, Control, DamagedGroup, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall,
+    OpenGroup, OutReply, OutSend, ReadEvent, ReadTask, RequestEvent, ResponseEvent,
 };
 pub use fsm_group::{ApplyOutput, FsmGroup};
 pub use log_entry_and_closure::{LaneLimits, LogEntryAndClosureHandler};

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use ringraft_core::{LogOp, Mutant, RaftError, RaftResponse, Status};
 use ringraft_storage::{GroupKey, GroupWrite, RefusedWrites, StorageError, WriteBatch};
 
+use rustc_hash::FxHashSet;
+
 use crate::handler::{DiskWrite, GroupHandle, GroupProgress, OutReply, OutSend, WriteQueue};
 
 /// What the loop (or the simulator) does after a write.
@@ -58,7 +60,7 @@ pub struct StableClosureEventHandler {
     /// store knows nothing.
     refused: Vec<RefusedWrites>,
     /// Groups that were ended before their writes were done, some of which may still be on their way here.
-    ended: Vec<GroupKey>,
+    ended: FxHashSet<GroupKey>,
 }
 
 impl StableClosureEventHandler {
@@ -70,19 +72,20 @@ impl StableClosureEventHandler {
     /// The group begins anew in the store: what was refused before concerns it no more.
     pub fn opened(&mut self, group: GroupKey) {
         self.refused.retain(|refused| refused.group != group);
-        self.ended.retain(|ended| *ended != group);
+        self.ended.remove(&group);
     }
 
-    /// The group, which does not run, is removed or loses its log: what it wanted written is not written any more. Whoever waits for that,
+    /// The groups, which do not run, are removed or lose their logs: what they wanted written is not written any more. Whoever waits for that,
     /// in a batch that was not submitted yet or in the queue, gets an error, as for what still comes. No batch may be with the store.
-    pub fn end(&mut self, group: GroupKey, queue: &mut WriteQueue, out: &mut StableOutput) {
-        if !self.has_ended(group) {
-            self.ended.push(group);
-        }
+    ///
+    /// All at once: what waits is looked at once, however many groups end, for the disk writes nothing meanwhile.
+    pub fn end(&mut self, groups: &[GroupKey], queue: &mut WriteQueue, out: &mut StableOutput) {
+        self.ended.extend(groups);
+        let ends = groups.iter().copied().collect();
         for waiting in &mut self.waiting {
-            waiting.end(group, out);
+            waiting.end(&ends, out);
         }
-        for write in queue.take_group(group) {
+        for write in queue.take_groups(&ends) {
             out.replies.extend(write.replies.into_iter().map(|reply| refuse(reply, &end_of_group())));
         }
     }
@@ -225,14 +228,14 @@ impl Waiting {
         self.replies.extend(write.replies.into_iter().map(|reply| refuse(reply, &end_of_group())));
     }
 
-    /// Nothing of the group waits any more: who asked gets an error now.
-    fn end(&mut self, group: GroupKey, out: &mut StableOutput) {
+    /// Nothing of the groups waits any more: who asked gets an error now.
+    fn end(&mut self, groups: &FxHashSet<GroupKey>, out: &mut StableOutput) {
         let (mut sends, mut replies) =
             (std::mem::take(&mut self.sends).into_iter(), std::mem::take(&mut self.replies).into_iter());
         self.writes.retain(|write| {
             let sends = sends.by_ref().take(write.sends);
             let replies = replies.by_ref().take(write.replies);
-            let ends = write.key == group;
+            let ends = groups.contains(&write.key);
             if ends {
                 sends.for_each(drop);
                 out.replies.extend(replies.map(|reply| refuse(reply, &end_of_group())));
@@ -418,7 +421,7 @@ mod tests {
         let group = write(2, 1).key;
         queue.push(vec![write(2, 6), write(4, 1)]);
         let mut batch = stage.on_batch(&mut vec![write(1, 5), write(2, 5), write(3, 5)]);
-        stage.end(group, &mut queue, &mut out);
+        stage.end(&[group], &mut queue, &mut out);
         batch.writes.retain(|write| !stage.has_ended(write.group));
         assert_eq!((batch.writes.len(), queue.len()), (2, 1));
         let told = |out: &mut StableOutput| -> Vec<_> {
@@ -435,9 +438,25 @@ mod tests {
         assert_eq!(told(&mut out), [(2, true), (1, false)]);
         stage.opened(group);
         assert_eq!(stage.on_batch(&mut vec![write(2, 1)]).writes.len(), 1, "it begins anew");
-        stage.end(write(1, 1).key, &mut queue, &mut out);
+        stage.end(&[write(1, 1).key], &mut queue, &mut out);
         stage.caught_up();
         assert!(!stage.has_ended(write(1, 1).key), "nothing of it can come any more");
+    }
+
+    /// A hundred thousand groups end while as many writes wait: looking through those for each group would take minutes, and the groups that
+    /// stay wait for the disk as long.
+    #[test]
+    fn many_groups_end_in_one_look() {
+        let (mut stage, mut out) = (StableClosureEventHandler::new(), StableOutput::default());
+        let mut queue = WriteQueue::new();
+        stage.on_batch(&mut (0..100_000).map(|slot| write(slot, 1)).collect());
+        queue.push((0..100_001).map(|slot| write(slot, 2)).collect());
+        let groups: Vec<GroupKey> = (0..100_000).map(|slot| write(slot, 1).key).collect();
+        stage.end(&groups, &mut queue, &mut out);
+        assert_eq!((queue.len(), out.replies.len()), (1, 200_000));
+        assert!(groups.iter().all(|group| stage.has_ended(*group)));
+        groups.iter().for_each(|group| stage.opened(*group));
+        assert!(!groups.iter().any(|group| stage.has_ended(*group)));
     }
 
     /// Shows rule P6.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use ringraft_core::{LogOp, Mutant};
 use ringraft_storage::{GroupKey, GroupNumber};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::handler::DiskWrite;
 
@@ -58,10 +58,10 @@ impl WriteQueue {
         self.bytes < max_bytes.saturating_mul(WRITES_AHEAD) && self.len() < MOST_WRITES
     }
 
-    /// Takes all writes of a group, oldest first.
-    pub fn take_group(&mut self, group: GroupKey) -> Vec<DiskWrite> {
+    /// Takes all writes of these groups, oldest first.
+    pub fn take_groups(&mut self, groups: &FxHashSet<GroupKey>) -> Vec<DiskWrite> {
         let (taken, left): (VecDeque<DiskWrite>, VecDeque<DiskWrite>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|write| write.key == group);
+            std::mem::take(&mut self.waiting).into_iter().partition(|write| groups.contains(&write.key));
         self.waiting = left;
         self.bytes -= taken.iter().map(|write| write.bytes).sum::<usize>();
         taken.into()

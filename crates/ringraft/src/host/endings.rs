@@ -37,7 +37,7 @@ impl RaftHost {
     /// names the life that is meant, so that a late call harms no later one; 0 means whatever is there. Says whether the store had it.
     ///
     /// The name and its creation number are kept: the name starts again on this host only with a higher
-    /// [`creation`](NodeOptions::creation). The other members are neither asked nor told. A replica that is removed while the group's
+    /// [`creation`](crate::NodeOptions::creation). The other members are neither asked nor told. A replica that is removed while the group's
     /// configuration names it is lost to the group, as if its disk had broken; remove the member first, or the group from all hosts.
     ///
     /// # Errors

@@ -32,8 +32,8 @@ use crate::host::store::Opened;
 use crate::identity::cluster_gate::ClusterGate;
 use crate::node::Node;
 use crate::pipeline::{
-    DiskControl, DiskEvent, DiskLoop, FsmLoop, LaneLoop, LaneParts, LaneRings, LaneShared, NetThread,
-    NetWaker, ReadLoop, Running, StoreWatch, Threads, lane_rings,
+    DamageReports, DiskControl, DiskEvent, DiskLoop, FsmLoop, LaneLoop, LaneParts, LaneRings, LaneShared,
+    NetThread, NetWaker, ReadLoop, Running, StoreWatch, Threads, lane_rings,
 };
 use crate::rpc::user::UserProcessor;
 use crate::rpc::{LaneSink, Outbox, Place, Processors, RoutingTable, SinkRings, UserProcessors};
@@ -242,6 +242,7 @@ impl RaftHost {
             control: disk_control,
             storage,
             outbox: Outbox::new(transport),
+            damage: DamageReports::default(),
             max_write_bytes: options.max_write_bytes,
             lanes: lanes.clone(),
             lane_rings: control_rings.clone(),

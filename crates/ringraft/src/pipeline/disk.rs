@@ -47,6 +47,8 @@ pub(crate) struct DiskLoop {
     pub(crate) lane_rings: Vec<Producer<LaneEvent>>,
     /// What the next durable write holds; empty between writes.
     pub(crate) writes: Vec<DiskWrite>,
+    /// What the lanes were told of damage.
+    pub(crate) damage: DamageReports,
     /// Told when the store has failed.
     pub(crate) watch: Arc<StoreWatch>,
     /// Held until the end.
@@ -57,7 +59,7 @@ impl DiskLoop {
     pub(crate) fn run(mut self) {
         let mut handler = StableClosureEventHandler::new();
         let (mut events, mut queue, mut out) = (Vec::new(), WriteQueue::new(), StableOutput::default());
-        let (mut batches, mut quiet_calls, mut damage) = (0, 0, DamageReports::default());
+        let (mut batches, mut quiet_calls) = (0, 0);
         loop {
             let timeout = (quiet_calls > 0).then_some(QUIET);
             // While writes wait the ring is looked at, too: a vote that came meanwhile goes before them.
@@ -67,7 +69,7 @@ impl DiskLoop {
                     // Again and again: it does nothing when no file is ready for it, and nothing once it is done.
                     self.vouch(&mut handler, &mut out);
                     quiet_calls -= 1;
-                    self.maintain(&mut handler, &mut damage, &mut out);
+                    self.maintain(&mut handler, &mut out);
                     continue;
                 }
                 WaitOutcome::Ready => {}
@@ -83,7 +85,7 @@ impl DiskLoop {
             }
             if batches >= BATCHES_PER_MAINTENANCE {
                 batches = 0;
-                self.maintain(&mut handler, &mut damage, &mut out);
+                self.maintain(&mut handler, &mut out);
             }
         }
         self.control.close();
@@ -106,16 +108,16 @@ impl DiskLoop {
         any
     }
 
-    /// A group is over before its writes are done: none of them is done any more, whether it waits here or comes later. Whoever waits for
+    /// Groups are over before their writes are done: none of them is done any more, whether it waits here or comes later. Whoever waits for
     /// them is told.
-    fn end_group(
+    fn end_groups(
         &mut self,
-        group: GroupKey,
+        groups: &[GroupKey],
         handler: &mut StableClosureEventHandler,
         queue: &mut WriteQueue,
         out: &mut StableOutput,
     ) {
-        handler.end(group, queue, out);
+        handler.end(groups, queue, out);
         self.release(out);
     }
 
@@ -170,14 +172,17 @@ impl DiskLoop {
                 self.write_all(handler, queue, out);
                 let opened = self.storage.open_groups(&groups);
                 let keys = opened.iter().flatten().flatten().map(|opened| opened.key);
-                keys.for_each(|key| handler.opened(key));
+                keys.for_each(|key| {
+                    handler.opened(key);
+                    self.damage.opened(key);
+                });
                 answer.fulfil(self.unless_final(opened, handler, out));
             }
             DiskEvent::Remove { groups, answer } => {
                 let found: Vec<_> =
                     groups.iter().map(|(group, creation)| meant(&*self.storage, group, *creation)).collect();
                 let keys: Vec<GroupKey> = found.iter().flatten().flatten().copied().collect();
-                keys.iter().for_each(|key| self.end_group(*key, handler, queue, out));
+                self.end_groups(&keys, handler, queue, out);
                 let removed = self.storage.remove_groups(&keys);
                 let removed = removed.map(|()| {
                     found.into_iter().map(|meant| meant.map(|key| key.is_some())).collect::<Vec<_>>()
@@ -187,7 +192,7 @@ impl DiskLoop {
             DiskEvent::Rejoin { group, creation, answer } => {
                 let dropped = match meant(&*self.storage, &group, creation) {
                     Ok(Some(key)) => {
-                        self.end_group(key, handler, queue, out);
+                        self.end_groups(&[key], handler, queue, out);
                         self.rejoin(&group, handler, out).map(|()| true)
                     }
                     other => other.map(|_| false),
@@ -388,17 +393,12 @@ impl DiskLoop {
         }
     }
 
-    fn maintain(
-        &mut self,
-        handler: &mut StableClosureEventHandler,
-        damage: &mut DamageReports,
-        out: &mut StableOutput,
-    ) {
+    fn maintain(&mut self, handler: &mut StableClosureEventHandler, out: &mut StableOutput) {
         if handler.failed().is_some() {
             return;
         }
         match self.storage.maintain() {
-            Ok(()) => damage.look(&*self.storage, &self.lane_rings),
+            Ok(()) => self.damage.look(&*self.storage, &self.lane_rings),
             Err(error) => self.stop(handler, out, error),
         }
     }

@@ -25,6 +25,7 @@ use crate::handler::ProgressBoard;
 use crate::thread::breakage::{Breakage, is};
 use crate::thread::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 
+pub(crate) use damage::DamageReports;
 pub(crate) use disk::DiskLoop;
 pub(crate) use disk_control::DiskControl;
 pub(crate) use disk_event::DiskEvent;

@@ -119,6 +119,17 @@ fn damage_that_housekeeping_finds_stops_its_group_and_no_other() {
     assert_eq!(member.node.state(), NodeState::Error);
     beside_writes();
     assert_eq!(beside.state(), NodeState::Leader);
+    // It is started again on the same log, of which this store says nothing when it is opened: what it was told once is forgotten.
+    assert!(member.host.stop_group(&"g".parse().expect("a group")).expect("stops"));
+    let again = RaftGroupService::new(
+        "g",
+        member.node.server_id().clone(),
+        quick(&"127.0.0.1:1".parse().expect("conf")),
+        Journal(Arc::default()),
+    );
+    let again = again.start(&member.host).expect("starts");
+    eventually("it stops again", || again.last_error());
+    beside_writes();
     member.host.shutdown();
 }
 

@@ -91,3 +91,17 @@ pub(super) fn open_many(bench: &mut Bench) {
         bench.store.store().stored_groups().into_iter().map(|s| (s.key, s.creation)).collect();
     assert_eq!(stored, [(Some(before), 0), (keys[0], 2), (keys[2], 0)]);
 }
+
+/// A key that stands there twice is one group, and the store can be read afterwards.
+pub(super) fn remove_many(bench: &mut Bench) {
+    let keys: Vec<GroupKey> = ["a", "b", "c"].iter().map(|name| bench.group(name).0).collect();
+    keys.iter().for_each(|key| bench.write(*key, vec![LogOp::Append(sample_chunk(1, 1, 2))]));
+    bench.store.store().remove_groups(&[]).expect("nothing is to be done");
+    bench.store.store().remove_groups(&[keys[2], keys[0], keys[2]]).expect("both are removed");
+    bench.store.reopen();
+    let left = bench.store.store().groups();
+    assert_eq!(left.iter().map(|(_, key)| *key).collect::<Vec<_>>(), [keys[1]]);
+    bench.check_entries(keys[1], &[(1, 1), (2, 1)]);
+    let again = bench.store.store().remove_groups(&[keys[0]]);
+    assert!(matches!(again, Err(StorageError::Invalid { .. })), "{again:?}");
+}

@@ -1,8 +1,8 @@
-//! What the store knows of a group in memory: where its runs are, its hard state, its configurations.
+//! What the store knows of a group in memory: its hard state, its configurations, where its runs are.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use ringraft_core::{
@@ -10,60 +10,10 @@ use ringraft_core::{
     RecoveredState, Term,
 };
 
-use super::files::OpenFiles;
-use super::format::{RunKind, SegmentHeader};
-use crate::disk::DiskFile;
+use super::format::RunKind;
+use super::runs::{RunAt, Runs};
+use super::segments::{Segment, Segments};
 use crate::traits::{GroupKey, StorageError};
-
-/// One life of a segment file.
-pub(crate) struct Segment {
-    pub(crate) header: SegmentHeader,
-    files: Arc<OpenFiles>,
-    /// Bytes of runs that some group's log still needs.
-    pub(crate) live: AtomicU64,
-    /// This life of the file is over.
-    freed: AtomicBool,
-}
-
-impl Segment {
-    pub(crate) fn new(header: SegmentHeader, files: Arc<OpenFiles>) -> Arc<Segment> {
-        Arc::new(Segment { header, files, live: AtomicU64::new(0), freed: AtomicBool::new(false) })
-    }
-
-    /// The file, opened when it is not open.
-    pub(crate) fn file(&self) -> Result<Arc<dyn DiskFile>, StorageError> {
-        let file = self.files.get(self.number())?;
-        // Whoever frees the file does so first and closes it then: one of both closes what was opened here.
-        if self.freed.load(Ordering::SeqCst) {
-            self.files.forget(self.number());
-        }
-        Ok(file)
-    }
-
-    /// Nobody reads it any more, or must look again: its place is given up.
-    pub(crate) fn free(&self) {
-        self.freed.store(true, Ordering::SeqCst);
-        self.files.forget(self.number());
-    }
-
-    /// How to name the file to a person.
-    pub(crate) fn path(&self) -> String {
-        self.files.path(self.number())
-    }
-
-    /// Something is wrong at `offset`.
-    pub(crate) fn damaged(&self, offset: u64, what: String) -> StorageError {
-        StorageError::Damaged { path: self.path(), offset, what }
-    }
-
-    pub(crate) fn number(&self) -> u64 {
-        self.header.number
-    }
-
-    pub(crate) fn live(&self) -> u64 {
-        self.live.load(Ordering::Relaxed)
-    }
-}
 
 /// Where a run stands.
 #[derive(Clone)]
@@ -86,10 +36,38 @@ pub(crate) struct Run {
     pub(crate) place: Place,
 }
 
+impl Run {
+    /// As the index keeps it.
+    pub(crate) fn at(&self) -> RunAt {
+        RunAt {
+            first: self.first,
+            last: self.last,
+            term: self.term,
+            sequence: self.sequence,
+            kind: self.kind,
+            file: self.place.segment.number(),
+            offset: self.place.offset,
+            len: self.place.len,
+        }
+    }
+
+    /// A run of the index with its file, which is there as long as the run is.
+    pub(crate) fn of(at: &RunAt, segment: Arc<Segment>) -> Run {
+        Run {
+            first: at.first,
+            last: at.last,
+            term: at.term,
+            sequence: at.sequence,
+            kind: at.kind,
+            place: Place { segment, offset: at.offset, len: at.len },
+        }
+    }
+}
+
 /// Log and hard state of one group.
 #[derive(Default)]
 pub(crate) struct GroupIndex {
-    pub(crate) runs: VecDeque<Run>,
+    pub(crate) runs: Runs,
     pub(crate) before_first: LogId,
     pub(crate) hard_state: HardState,
     /// The hard state of the last completed batch.
@@ -109,6 +87,29 @@ pub(crate) struct GroupIndex {
     pub(crate) next_sequence: u64,
 }
 
+/// Whether any group of a store may have damage, so that the question costs nothing where none has. Shared by all of them; a store that was
+/// just opened does not know.
+#[derive(Clone)]
+pub(crate) struct Suspicion(Arc<AtomicBool>);
+
+impl Default for Suspicion {
+    fn default() -> Suspicion {
+        Suspicion(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Suspicion {
+    /// Some group has damage.
+    pub(crate) fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether somebody must look; who looks and finds damage raises it again. What is noted meanwhile does so by itself.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::AcqRel)
+    }
+}
+
 /// A group with its index, shared with readers.
 pub(crate) struct Group {
     pub(crate) key: GroupKey,
@@ -118,20 +119,44 @@ pub(crate) struct Group {
     pub(crate) index: Mutex<GroupIndex>,
     /// A run that could not be read back, and why.
     damage: Mutex<Option<(Run, StorageError)>>,
+    suspicion: Suspicion,
 }
 
 impl Group {
-    pub(crate) fn new(key: GroupKey, name: GroupId, creation: u64, index: GroupIndex) -> Group {
-        Group { key, name, creation, index: Mutex::new(index), damage: Mutex::new(None) }
+    pub(crate) fn new(
+        key: GroupKey,
+        name: GroupId,
+        creation: u64,
+        index: GroupIndex,
+        suspicion: Suspicion,
+    ) -> Group {
+        Group { key, name, creation, index: Mutex::new(index), damage: Mutex::new(None), suspicion }
     }
 
-    /// Notes that a run cannot be read back; the first one is kept.
+    /// Notes that a run cannot be read back. The first one is kept as long as the log holds it; but an error that may pass gives way to
+    /// damage, which does not: whoever is told of the former only goes on.
     pub(crate) fn note_damage(&self, run: &Run, error: &StorageError) {
         let mut damage = self.damage.lock();
-        if damage.is_none() {
+        damage.take_if(|(run, _)| !self.still_holds(run));
+        if damage.as_ref().is_none_or(|(_, known)| is_damage(error) && !is_damage(known)) {
             tracing::error!(group = %self.name, first = run.first, last = run.last, %error, "entries cannot be read back");
             *damage = Some((run.clone(), error.clone()));
         }
+        drop(damage);
+        self.suspicion.raise();
+    }
+
+    /// What whoever opens the group is told: what was recovered at the start of the store, and what was found to be damaged since. Rule P7: a
+    /// replica that was stopped by damage, and is started again on the same log, has lost what it may have acknowledged all the same.
+    pub(crate) fn recovered(&self) -> RecoveredState {
+        let found =
+            self.damage.lock().clone().filter(|(run, error)| is_damage(error) && self.still_holds(run));
+        let mut recovered = self.index.lock().recovered();
+        if let Some((run, error)) = found {
+            let what = error.to_string();
+            recovered.damaged.push(DamagedRange { first: run.first, last: run.last, what });
+        }
+        recovered
     }
 
     /// What is damaged, as long as the log still holds it there: an error that passed does not keep a run from being
@@ -151,22 +176,23 @@ impl Group {
     /// Whether the run stands where it was found.
     pub(crate) fn still_holds(&self, run: &Run) -> bool {
         let index = self.index.lock();
-        let at = index.runs.partition_point(|r| r.sequence < run.sequence);
-        index.runs.get(at).is_some_and(|r| {
-            r.sequence == run.sequence
-                && r.place.offset == run.place.offset
-                && Arc::ptr_eq(&r.place.segment, &run.place.segment)
-        })
+        let found = index.runs.find(run.sequence);
+        found.is_some_and(|r| (r.file, r.offset) == (run.place.segment.number(), run.place.offset))
     }
+}
+
+/// Whether what cannot be read now never can be.
+fn is_damage(error: &StorageError) -> bool {
+    matches!(error, StorageError::Damaged { .. })
 }
 
 impl GroupIndex {
     pub(crate) fn last_index(&self) -> LogIndex {
-        self.runs.back().map_or(self.before_first.index, |r| r.last)
+        self.runs.last().map_or(self.before_first.index, |r| r.last)
     }
 
     pub(crate) fn last_term(&self) -> Term {
-        self.runs.back().map_or(self.before_first.term, |r| r.term)
+        self.runs.last().map_or(self.before_first.term, |r| r.term)
     }
 
     /// Takes the sequence for one more operation.
@@ -188,13 +214,13 @@ impl GroupIndex {
     }
 
     /// Adds a run that [`check_append`](GroupIndex::check_append) accepted.
-    pub(crate) fn append(&mut self, run: Run, configuration: Option<(Configuration, Configuration)>) {
+    pub(crate) fn append(&mut self, run: &Run, configuration: Option<(Configuration, Configuration)>) {
         if let Some((conf, old_conf)) = configuration {
             let id = LogId::new(run.first, run.term);
             self.configurations.push_back(ConfigurationEntry { id, conf, old_conf });
         }
-        run.place.segment.live.fetch_add(u64::from(run.place.len), Ordering::Relaxed);
-        self.runs.push_back(run);
+        run.place.segment.retain(run.place.len);
+        self.runs.push(run.at());
     }
 
     /// Whether the suffix from `from` on may be dropped.
@@ -214,18 +240,8 @@ impl GroupIndex {
     }
 
     /// Drops entries `from..`; a run that is cut keeps its lower part.
-    pub(crate) fn truncate_suffix(&mut self, from: LogIndex) {
-        while let Some(run) = self.runs.back_mut() {
-            if run.last < from {
-                break;
-            }
-            if run.first < from {
-                run.last = from - 1;
-                break;
-            }
-            release(run);
-            self.runs.pop_back();
-        }
+    pub(crate) fn truncate_suffix(&mut self, from: LogIndex, files: &Segments) {
+        self.runs.cut_back(from, |run| files.release(run.file, run.len));
         self.forget_configurations(from);
         self.durable_last = self.durable_last.min(self.last_index());
     }
@@ -245,8 +261,9 @@ impl GroupIndex {
         if index == self.before_first.index {
             return Some(self.before_first.term);
         }
-        let at = self.runs.partition_point(|r| r.last < index);
-        self.runs.get(at).filter(|r| r.first <= index).map(|r| r.term)
+        // Nearly always it is asked for the end of the log.
+        let last = self.runs.last().filter(|run| run.first <= index && index <= run.last);
+        last.copied().or_else(|| self.runs.holding(index)).map(|run| run.term)
     }
 
     /// The configuration in force at `index`, which is in the log or right before it.
@@ -256,22 +273,12 @@ impl GroupIndex {
     }
 
     /// Drops entries below `before.index + 1`, which then stand for `before`.
-    pub(crate) fn truncate_prefix(&mut self, before: LogId) {
+    pub(crate) fn truncate_prefix(&mut self, before: LogId, files: &Segments) {
         if before.index <= self.before_first.index {
             return;
         }
         self.conf_at_start = self.configuration_at(before.index).cloned();
-        while let Some(run) = self.runs.front_mut() {
-            if run.first > before.index {
-                break;
-            }
-            if run.last > before.index {
-                run.first = before.index + 1;
-                break;
-            }
-            release(run);
-            self.runs.pop_front();
-        }
+        self.runs.cut_front(before.index, |run| files.release(run.file, run.len));
         while self.configurations.front().is_some_and(|c| c.id.index <= before.index) {
             self.configurations.pop_front();
         }
@@ -280,9 +287,8 @@ impl GroupIndex {
     }
 
     /// Drops the whole log; it goes on behind `before`. What was damaged goes with it.
-    pub(crate) fn reset(&mut self, before: LogId, conf: Option<ConfigurationEntry>) {
-        self.runs.iter().for_each(release);
-        self.runs.clear();
+    pub(crate) fn reset(&mut self, before: LogId, conf: Option<ConfigurationEntry>, files: &Segments) {
+        self.runs.clear(|run| files.release(run.file, run.len));
         self.configurations.clear();
         self.damaged.clear();
         self.before_first = before;
@@ -299,32 +305,38 @@ impl GroupIndex {
     }
 
     /// Gives up every run, as when the group is removed.
-    pub(crate) fn release_all(&mut self) {
-        self.runs.iter().for_each(release);
-        self.runs.clear();
+    pub(crate) fn release_all(&mut self, files: &Segments) {
+        self.runs.clear(|run| files.release(run.file, run.len));
         self.configurations.clear();
         // Whoever found the group before it went must not take this for a log without entries to return.
         self.durable_last = self.before_first.index;
     }
 
     /// Points the run of this identity at its new place; `false` when there is no such run with that range.
-    pub(crate) fn relocate(&mut self, sequence: u64, first: LogIndex, last: LogIndex, place: &Place) -> bool {
-        // A run that was split at a file's end gave each piece a sequence, so sequences ascend like indexes.
-        let at = self.runs.partition_point(|r| r.sequence < sequence);
-        let Some(run) = self.runs.get_mut(at) else { return false };
-        if (run.sequence, run.first, run.last) != (sequence, first, last) {
-            return false;
+    pub(crate) fn relocate(
+        &mut self,
+        sequence: u64,
+        first: LogIndex,
+        last: LogIndex,
+        place: &Place,
+        files: &Segments,
+    ) -> bool {
+        let Some(known) = self.runs.find(sequence) else { return false };
+        let (file, offset, len) = (place.segment.number(), place.offset, place.len);
+        match self.runs.replace(RunAt { first, last, file, offset, len, ..known }) {
+            Some(old) => {
+                files.release(old.file, old.len);
+                place.segment.retain(len);
+                true
+            }
+            None => false,
         }
-        release(run);
-        run.place = place.clone();
-        place.segment.live.fetch_add(u64::from(place.len), Ordering::Relaxed);
-        true
     }
 
     /// What a node is told at start.
     pub(crate) fn recovered(&self) -> RecoveredState {
         let mut terms: Vec<(LogIndex, Term)> = Vec::new();
-        for run in &self.runs {
+        for run in self.runs.iter() {
             if terms.last().is_none_or(|(_, term)| *term != run.term) {
                 terms.push((run.first, run.term));
             }
@@ -341,8 +353,4 @@ impl GroupIndex {
             damaged: self.damaged.clone(),
         }
     }
-}
-
-fn release(run: &Run) {
-    run.place.segment.live.fetch_sub(u64::from(run.place.len), Ordering::Relaxed);
 }

@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::checkpoint::{self, CheckpointRoom, Head};
 use super::format::stored_payload;
-use super::index::Group;
+use super::index::{Group, Run};
 use super::manifest::SharedManifest;
 use super::reader::read_run;
 use super::recovery::CheckpointNeeds;
@@ -132,9 +132,9 @@ impl SegmentLog {
     }
 
     /// Files before the current one without a live run.
-    fn dead_files(&self) -> impl Iterator<Item = u64> + '_ {
-        let current = self.stream.position().file;
-        self.stream.segments.range(..current).filter(|(_, s)| s.live() == 0).map(|(number, _)| *number)
+    fn dead_files(&self) -> impl Iterator<Item = u64> {
+        let earlier = self.stream.segments.range(..self.stream.position().file);
+        earlier.into_iter().filter(|s| s.live() == 0).map(|s| s.number())
     }
 
     /// Writes the state as of now to a file of its own; of those before only the last stays. Says whether it could: a full disk or a lack
@@ -178,8 +178,7 @@ impl SegmentLog {
         }
         maintenance.room.take_back(&*self.disk, manifest.checkpoint_before);
         (maintenance.checkpoint_failures, maintenance.checkpoint_pause) = (0, 0);
-        let live = self.stream.segments.values().filter(|s| s.live() > 0).map(|s| s.number());
-        let needs = CheckpointNeeds { from: position.file, files: live.collect() };
+        let needs = CheckpointNeeds { from: position.file, files: self.stream.segments.live() };
         maintenance.needs.swap(0, 1);
         maintenance.needs[1] = Some(needs);
         maintenance.checkpoint_bytes = bytes.len() as u64;
@@ -220,19 +219,19 @@ impl SegmentLog {
 
     /// The oldest file whose live share is small and whose runs fit elsewhere.
     fn choose_victim(&mut self) -> Option<Victim> {
-        let current = self.stream.position().file;
         let percent = u64::from(self.options.rewrite_live_percent);
-        loop {
-            let (file, _) = self.stream.segments.range(..current).find(|(file, s)| {
-                let live = s.live();
-                live > 0 && live * 100 <= s.header.bytes * percent && !self.maintenance.stuck.contains(file)
-            })?;
-            let file = *file;
+        for segment in self.stream.segments.range(..self.stream.position().file) {
+            let (file, live) = (segment.number(), segment.live());
+            let few = live > 0 && live * 100 <= segment.header.bytes * percent;
+            if !few || self.maintenance.stuck.contains(&file) {
+                continue;
+            }
             if let Some(groups) = self.groups_in(file) {
                 return Some(Victim { file, groups });
             }
             self.maintenance.stuck.insert(file);
         }
+        None
     }
 
     /// The groups with runs in the file; `None` when one of the runs fits in no file of the size that is set now.
@@ -241,10 +240,10 @@ impl SegmentLog {
         let mut groups = Vec::new();
         for group in self.groups.read().values() {
             let index = group.index.lock();
-            let mut runs = index.runs.iter().filter(|r| r.place.segment.number() == file).peekable();
+            let mut runs = index.runs.in_file(file).peekable();
             if runs.peek().is_some() {
                 // What is left of a run may need a table of lengths that the whole of it did without.
-                if runs.any(|r| u64::from(r.place.len) + (r.last - r.first + 1) * 4 > largest) {
+                if runs.any(|r| u64::from(r.len) + (r.last - r.first + 1) * 4 > largest) {
                     return None;
                 }
                 groups.push(Arc::clone(group));
@@ -264,14 +263,13 @@ impl SegmentLog {
     ) -> Result<Rewritten, StorageError> {
         let mut chosen = Vec::new();
         let mut bytes = 0;
-        {
-            let index = group.index.lock();
-            for run in index.runs.iter().filter(|r| r.place.segment.number() == file) {
+        if let Some(segment) = self.stream.segments.get(file) {
+            for run in group.index.lock().runs.in_file(file) {
                 if bytes >= budget {
                     break;
                 }
-                bytes += u64::from(run.place.len);
-                chosen.push(run.clone());
+                bytes += u64::from(run.len);
+                chosen.push(Run::of(&run, Arc::clone(&segment)));
             }
         }
         if chosen.is_empty() {
@@ -307,7 +305,7 @@ impl SegmentLog {
         self.stream.sync()?;
         let mut index = group.index.lock();
         for copy in &copies {
-            if !index.relocate(copy.sequence, copy.first, copy.last, &copy.place) {
+            if !index.relocate(copy.sequence, copy.first, copy.last, &copy.place, &self.stream.segments) {
                 let what = format!("a run of group {} changed while it was rewritten", group.key);
                 return Err(StorageError::Poisoned(what));
             }

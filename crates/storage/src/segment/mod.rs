@@ -15,9 +15,12 @@ mod prepare;
 mod reader;
 mod recovery;
 mod replay;
+mod runs;
+mod segments;
 mod stream;
 mod write;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +42,7 @@ use crate::traits::{
 };
 use files::OpenFiles;
 use format::{MAX_TEXT, RUN_HEADER, RunHeader, RunKind};
-use index::{Group, GroupIndex};
+use index::{Group, GroupIndex, Suspicion};
 use maintain::Maintenance;
 use prepare::Preparer;
 use reader::SegmentReader;
@@ -70,6 +73,8 @@ pub struct SegmentLog {
     options: SegmentLogOptions,
     stream: Stream,
     groups: Groups,
+    /// Whether one of them may have damage.
+    suspicion: Suspicion,
     names: FxHashMap<GroupId, GroupKey>,
     tombstones: Tombstones,
     store: StoreId,
@@ -133,11 +138,12 @@ impl SegmentLog {
         let names = recovered.groups.values().map(|g| (g.name.clone(), g.key)).collect();
         let groups: Groups = Arc::new(RwLock::new(recovered.groups));
         Ok(SegmentLog {
-            reader: Arc::new(SegmentReader::new(Arc::clone(&groups))),
+            reader: Arc::new(SegmentReader::new(Arc::clone(&groups), Arc::clone(&stream.segments))),
             disk,
             options,
             stream,
             groups,
+            suspicion: recovered.suspicion,
             names,
             tombstones: recovered.tombstones,
             store,
@@ -229,7 +235,7 @@ impl SegmentLog {
                 StorageError::Poisoned(format!("group {} was created and is not there", group.group))
             })?;
             self.refused.remove(&found.key);
-            let recovered = found.index.lock().recovered();
+            let recovered = found.recovered();
             Ok(OpenedGroup { key: found.key, creation: found.creation, recovered })
         });
         Ok(opened.collect())
@@ -267,7 +273,8 @@ impl SegmentLog {
                 RunHeader { index: *creation, ..control_header(RunKind::GroupCreated, key, 0, &payload) };
             self.stream.push(&header, &[], &payload)?;
             let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
-            created.push(Group::new(key, name.clone(), *creation, index));
+            let suspicion = self.suspicion.clone();
+            created.push(Group::new(key, name.clone(), *creation, index, suspicion));
         }
         self.stream.finish()?;
         self.stream.sync()?;
@@ -316,7 +323,9 @@ impl LogStorage for SegmentLog {
 
     fn remove_groups(&mut self, keys: &[GroupKey]) -> Result<(), StorageError> {
         self.guard(|log| {
-            let groups = keys.iter().map(|key| log.group(*key)).collect::<Result<Vec<_>, _>>()?;
+            // A start that finds the end of a group that has ended takes it for damage, and that of the whole store.
+            let once: BTreeSet<&GroupKey> = keys.iter().collect();
+            let groups = once.into_iter().map(|key| log.group(*key)).collect::<Result<Vec<_>, _>>()?;
             if groups.is_empty() {
                 return Ok(());
             }
@@ -337,7 +346,7 @@ impl LogStorage for SegmentLog {
                 log.groups.write().remove(&group.key.number.0);
                 log.names.remove(&group.name);
                 lives::bury(&mut log.tombstones, &group.name, group.creation);
-                group.index.lock().release_all();
+                group.index.lock().release_all(&log.stream.segments);
                 log.refused.remove(&group.key);
             }
             Ok(())
@@ -389,9 +398,15 @@ impl LogStorage for SegmentLog {
     }
 
     fn damaged_groups(&self) -> Vec<(GroupKey, StorageError)> {
+        if !self.suspicion.take() {
+            return Vec::new();
+        }
         let groups = self.groups.read();
         let mut damaged: Vec<_> =
             groups.values().filter_map(|group| Some((group.key, group.known_damage()?))).collect();
+        if !damaged.is_empty() {
+            self.suspicion.raise();
+        }
         damaged.sort_by_key(|(key, _)| *key);
         damaged
     }

@@ -14,9 +14,9 @@ use ringraft_core::Mutant;
 
 use super::files::OpenFiles;
 use super::format::{DATA_START, Layout, SMALLEST_BLOCK_LOG2, SegmentHeader, segment_name, segment_number};
-use super::index::Segment;
 use super::manifest::{ManifestFile, SharedManifest};
 use super::options::SegmentLogOptions;
+use super::segments::Segment;
 use crate::disk::{Disk, DiskFile, io_error};
 use crate::store_id::StoreId;
 use crate::traits::{IoKind, StorageError};

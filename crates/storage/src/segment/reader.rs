@@ -8,10 +8,14 @@ use ringraft_core::{ChunkBuilder, EntryChunk, LogIndex, Mutant};
 use super::Groups;
 use super::format::{RunError, RunKind, RunView, decode_run};
 use super::index::{Group, Run};
+use super::segments::Segments;
 use crate::traits::{GroupKey, LogReader, StorageError};
 
 /// Bytes between two runs that are read along rather than skipped (other groups' runs, batch headers).
 const MAX_GAP: u64 = 16 << 10;
+
+/// Bytes between runs that one call reads along, all in all: where many groups write by turns the gaps are most of the file.
+const MAX_GAPS: u64 = 64 << 10;
 
 /// Bytes of one read at most, unless a single run is larger.
 const MAX_SPAN: u64 = 1 << 20;
@@ -25,6 +29,7 @@ const ATTEMPTS: usize = 16;
 /// Reads of a segment log.
 pub(crate) struct SegmentReader {
     groups: Groups,
+    files: Arc<Segments>,
 }
 
 /// What a read does when a run cannot be read.
@@ -35,8 +40,8 @@ enum Failure {
 }
 
 impl SegmentReader {
-    pub(crate) fn new(groups: Groups) -> SegmentReader {
-        SegmentReader { groups }
+    pub(crate) fn new(groups: Groups, files: Arc<Segments>) -> SegmentReader {
+        SegmentReader { groups, files }
     }
 
     fn group(&self, key: GroupKey, index: LogIndex) -> Result<Arc<Group>, StorageError> {
@@ -47,7 +52,13 @@ impl SegmentReader {
 }
 
 /// Runs that hold `from..`, cut to `to` and about `max_bytes` of record.
-fn wanted(group: &Group, from: LogIndex, to: LogIndex, max_bytes: usize) -> Result<Vec<Run>, StorageError> {
+fn wanted(
+    group: &Group,
+    files: &Segments,
+    from: LogIndex,
+    to: LogIndex,
+    max_bytes: usize,
+) -> Result<Vec<Run>, StorageError> {
     let index = group.index.lock();
     if from <= index.before_first.index {
         return Err(StorageError::Compacted { group: group.key, index: from });
@@ -56,20 +67,30 @@ fn wanted(group: &Group, from: LogIndex, to: LogIndex, max_bytes: usize) -> Resu
     if from > to {
         return Err(StorageError::NotFound { group: group.key, index: from });
     }
-    let mut runs = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     let mut bytes = 0;
-    for at in index.runs.partition_point(|r| r.last < from).. {
-        let Some(run) = index.runs.get(at).filter(|r| r.first <= to && bytes <= max_bytes) else { break };
+    for run in index.runs.from(from).take_while(|run| run.first <= to) {
+        if bytes > max_bytes {
+            break;
+        }
+        let before = runs.last().map(|run| &run.place.segment).filter(|s| s.number() == run.file);
+        // It cannot be missing while the index is locked.
+        let Some(segment) = before.cloned().or_else(|| files.get(run.file)) else { break };
         // The record is a little larger than its payload: that only matters for where a read may stop early,
         // and the exact limit is applied to what was read. Headers are not counted so that small entries get through.
-        bytes += (run.place.len as usize).saturating_sub(64).max(1);
-        runs.push(Run { first: run.first.max(from), last: run.last.min(to), ..run.clone() });
+        bytes += (run.len as usize).saturating_sub(64).max(1);
+        let run = Run::of(&run, segment);
+        runs.push(Run { first: run.first.max(from), last: run.last.min(to), ..run });
+    }
+    // Whoever is told of no entry and of no error asks again for ever.
+    if runs.is_empty() {
+        return Err(StorageError::NotFound { group: group.key, index: from });
     }
     Ok(runs)
 }
 
-/// The longest prefix of `runs` that one read fetches.
-fn span(runs: &[Run]) -> usize {
+/// The longest prefix of `runs` that one read fetches; `gaps` is how many bytes between runs may still be read along.
+fn span(runs: &[Run], gaps: &mut u64) -> usize {
     let first = &runs[0].place;
     let mut n = 1;
     while let Some(next) = runs.get(n) {
@@ -77,11 +98,12 @@ fn span(runs: &[Run]) -> usize {
         let end = before.offset + u64::from(before.len);
         let near = Arc::ptr_eq(&next.place.segment, &first.segment)
             && next.place.offset >= end
-            && next.place.offset - end <= MAX_GAP
+            && next.place.offset - end <= MAX_GAP.min(*gaps)
             && next.place.offset + u64::from(next.place.len) - first.offset <= MAX_SPAN;
         if !near {
             break;
         }
+        *gaps -= next.place.offset - end;
         n += 1;
     }
     n
@@ -208,9 +230,9 @@ impl Collector {
 
 fn collect(group: &Group, runs: &[Run], max_bytes: usize) -> Result<Vec<Arc<EntryChunk>>, Failure> {
     let mut out = Collector::new(max_bytes);
-    let mut rest = runs;
+    let (mut rest, mut gaps) = (runs, MAX_GAPS);
     while !rest.is_empty() && !out.full {
-        let n = span(rest);
+        let n = span(rest, &mut gaps);
         let bytes = match fetch(&rest[..n]) {
             Ok(bytes) => bytes,
             Err(_) if rest[..n].iter().any(|r| !group.still_holds(r)) => return Err(Failure::Moved),
@@ -262,7 +284,7 @@ impl LogReader for SegmentReader {
     ) -> Result<Vec<Arc<EntryChunk>>, StorageError> {
         let found = self.group(group, from)?;
         for _ in 0..ATTEMPTS {
-            let runs = wanted(&found, from, to, max_bytes)?;
+            let runs = wanted(&found, &self.files, from, to, max_bytes)?;
             match collect(&found, &runs, max_bytes) {
                 Ok(chunks) => return Ok(chunks),
                 Err(Failure::Moved) => {}
@@ -276,7 +298,8 @@ impl LogReader for SegmentReader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::GroupIndex;
+    use super::super::index::{GroupIndex, Suspicion};
+    use super::super::runs::RunAt;
     use super::*;
     use crate::traits::{GroupNumber, Incarnation};
 
@@ -284,8 +307,22 @@ mod tests {
     fn a_group_that_is_removed_under_a_read_has_no_entries() {
         let key = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
         let index = GroupIndex { durable_last: 5, ..GroupIndex::default() };
-        let group = Group::new(key, "g".parse().unwrap(), 0, index);
-        group.index.lock().release_all();
-        assert!(matches!(wanted(&group, 3, 5, 100), Err(StorageError::NotFound { .. })));
+        let group = Group::new(key, "g".parse().unwrap(), 0, index, Suspicion::default());
+        let files = Segments::default();
+        group.index.lock().release_all(&files);
+        assert!(matches!(wanted(&group, &files, 3, 5, 100), Err(StorageError::NotFound { .. })));
+    }
+
+    #[test]
+    fn entries_that_stand_nowhere_are_an_error_and_not_an_empty_answer() {
+        let key = GroupKey { number: GroupNumber(1), incarnation: Incarnation(1) };
+        let index = GroupIndex { durable_last: 5, ..GroupIndex::default() };
+        let group = Group::new(key, "g".parse().unwrap(), 0, index, Suspicion::default());
+        let files = Segments::default();
+        assert!(matches!(wanted(&group, &files, 3, 5, 100), Err(StorageError::NotFound { .. })));
+        let (first, last, kind) = (1, 5, RunKind::Data);
+        let run = RunAt { first, last, term: 1, sequence: 1, kind, file: 7, offset: 4096, len: 128 };
+        group.index.lock().runs.push(run);
+        assert!(matches!(wanted(&group, &files, 3, 5, 100), Err(StorageError::NotFound { .. })));
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ringraft_core::{DamagedRange, GroupId, HardState, LogId, LogIndex, Mutant, Vote};
 use rustc_hash::FxHashMap;
 
-use super::checkpoint::{Checkpoint, in_force};
+use super::checkpoint::{Checkpoint, StoredGroup, in_force};
 use super::format::{Cursor, RunHeader, RunKind, RunView, decode_configuration, take_configuration_entry};
-use super::index::{Group, GroupIndex, Place, Run, Segment};
+use super::index::{Group, GroupIndex, Place, Run, Suspicion};
+use super::segments::Segments;
 use crate::lives::{self, Tombstones};
 
 /// Groups while they are rebuilt.
@@ -18,6 +19,9 @@ pub(crate) struct Replay {
     pub(crate) tombstones: Tombstones,
     /// Operations that groups miss, as the gaps in their sequences tell.
     pub(crate) missed: u64,
+    /// Of the store that comes of it.
+    pub(crate) suspicion: Suspicion,
+    files: Arc<Segments>,
 }
 
 /// What a group that misses an operation, or one that cannot be read, has lost.
@@ -36,36 +40,27 @@ fn withhold_vote(index: &mut GroupIndex) {
 }
 
 impl Replay {
-    /// Starts from a checkpoint whose runs stand in `segment_of`.
+    /// Starts from a checkpoint whose runs stand in `files`.
     ///
     /// The error names what does not fit and the file number it concerns.
-    pub(crate) fn new(
-        checkpoint: Checkpoint,
-        segment_of: impl Fn(u64) -> Option<Arc<Segment>>,
-    ) -> Result<Replay, (u64, String)> {
-        let mut groups = FxHashMap::default();
-        for stored in checkpoint.groups {
-            let mut index = stored.index;
-            let configurations = std::mem::take(&mut index.configurations);
-            for run in stored.runs {
-                let segment = segment_of(run.file)
-                    .ok_or_else(|| (run.file, format!("missing; group {} needs it", stored.name)))?;
-                let fits = run.offset + u64::from(run.len) <= segment.header.bytes
-                    && run.first <= run.last
-                    && run.sequence < index.next_sequence
-                    && index.runs.back().is_none_or(|r| r.sequence < run.sequence);
-                index
-                    .check_append(run.first, run.term)
-                    .and_then(|()| if fits { Ok(()) } else { Err("a run that cannot be".to_owned()) })
-                    .map_err(|what| (run.file, format!("checkpoint of group {}: {what}", stored.name)))?;
-                let place = Place { segment, offset: run.offset, len: run.len };
-                let (first, last, term) = (run.first, run.last, run.term);
-                let run = Run { first, last, term, sequence: run.sequence, kind: run.kind, place };
-                index.append(run, None);
+    pub(crate) fn new(checkpoint: Checkpoint, files: &Arc<Segments>) -> Result<Replay, (u64, String)> {
+        let (mut groups, suspicion) = (FxHashMap::default(), Suspicion::default());
+        for StoredGroup { key, name, creation, index } in checkpoint.groups {
+            let mut end = index.before_first;
+            for run in index.runs.iter() {
+                let wrong = |what: &str| (run.file, format!("checkpoint of group {name}: {what}"));
+                let segment = files.get(run.file);
+                let segment = segment.ok_or_else(|| (run.file, format!("missing; group {name} needs it")))?;
+                let follows = run.first == end.index + 1 && run.term >= end.term;
+                let there = run.offset + u64::from(run.len) <= segment.header.bytes;
+                if !follows || !there || run.sequence >= index.next_sequence {
+                    return Err(wrong("a run that cannot be"));
+                }
+                end = LogId::new(run.last, run.term);
+                segment.retain(run.len);
             }
-            index.configurations = configurations;
-            let (key, name, creation) = (stored.key, stored.name, stored.creation);
-            groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
+            let group = Group::new(key, name, creation, index, suspicion.clone());
+            groups.insert(key.number.0, Arc::new(group));
         }
         Ok(Replay {
             groups,
@@ -73,6 +68,8 @@ impl Replay {
             next_incarnation: checkpoint.next_incarnation,
             tombstones: checkpoint.tombstones,
             missed: 0,
+            suspicion,
+            files: Arc::clone(files),
         })
     }
 
@@ -113,7 +110,7 @@ impl Replay {
         let text = format!("{} at byte {}: {what}", place.segment.path(), place.offset);
         if header.rewritten {
             // The copy is damaged; the original may be gone. Its place is that of the copy.
-            index.relocate(header.sequence, header.index, header.last(), &place);
+            index.relocate(header.sequence, header.index, header.last(), &place, &self.files);
             index.damaged.push(DamagedRange { first: header.index, last: header.last(), what: text });
             return Ok(());
         }
@@ -121,7 +118,7 @@ impl Replay {
         match header.kind {
             kind if kind.is_entries() && !is_broken(index) => {
                 index.check_append(header.index, header.term)?;
-                index.append(run_of(header, place), None);
+                index.append(&run_of(header, place), None);
                 index.damaged.push(DamagedRange { first: header.index, last: header.last(), what: text });
             }
             RunKind::HardState => {
@@ -131,7 +128,7 @@ impl Replay {
             // The rest of it is known without the payload.
             RunKind::TruncatePrefix if !is_broken(index) => {
                 let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;
-                index.truncate_prefix(LogId::new(before, header.term));
+                index.truncate_prefix(LogId::new(before, header.term), &self.files);
             }
             RunKind::GroupRemoved => self.remove(&group, index, header),
             RunKind::Promise => index.promised_ms = index.promised_ms.max(header.index),
@@ -142,7 +139,7 @@ impl Replay {
     }
 
     fn remove(&mut self, group: &Group, index: &mut GroupIndex, header: &RunHeader) {
-        index.release_all();
+        index.release_all(&self.files);
         let creation = header.index.max(group.creation);
         lives::bury(&mut self.tombstones, &group.name, creation);
         self.groups.remove(&header.group.number.0);
@@ -161,7 +158,7 @@ impl Replay {
         let group = self.group(header)?;
         let index = &mut *group.index.lock();
         if header.rewritten {
-            let known = index.relocate(header.sequence, header.index, header.last(), &place);
+            let known = index.relocate(header.sequence, header.index, header.last(), &place, &self.files);
             // A repair: what the copy holds is whole again.
             index.damaged.retain(|range| (range.first, range.last) != (header.index, header.last()));
             return match known || is_broken(index) {
@@ -183,25 +180,25 @@ impl Replay {
                 if header.count == 0 || (configuration.is_some() && header.count != 1) {
                     return Err("a run with a wrong number of entries".to_owned());
                 }
-                index.append(run_of(header, place), configuration);
+                index.append(&run_of(header, place), configuration);
             }
             RunKind::HardState => {
                 index.hard_state = HardState { term: header.term, vote: recorded_vote(payload)? };
             }
             RunKind::TruncateSuffix => {
                 index.check_truncate_suffix(header.index)?;
-                repeat_truncation(index, header.index);
+                repeat_truncation(index, header.index, &self.files);
             }
             RunKind::TruncatePrefix => {
                 let before = header.index.checked_sub(1).ok_or("a prefix truncation at 0")?;
-                index.truncate_prefix(LogId::new(before, header.term));
+                index.truncate_prefix(LogId::new(before, header.term), &self.files);
             }
             RunKind::Reset => {
                 let conf = match payload {
                     [] => None,
                     conf => in_force(take_configuration_entry(&mut Cursor::new(conf))?),
                 };
-                index.reset(LogId::new(header.index, header.term), conf);
+                index.reset(LogId::new(header.index, header.term), conf, &self.files);
             }
             RunKind::Promise => index.promised_ms = index.promised_ms.max(header.index),
             RunKind::MemberRemoved => index.member_removed = LogId::new(header.index, header.term),
@@ -228,7 +225,8 @@ impl Replay {
         self.next_incarnation = key.incarnation.0 + 1;
         let index = GroupIndex { next_sequence: 1, ..GroupIndex::default() };
         let creation = view.header.index;
-        self.groups.insert(key.number.0, Arc::new(Group::new(key, name, creation, index)));
+        let group = Group::new(key, name, creation, index, self.suspicion.clone());
+        self.groups.insert(key.number.0, Arc::new(group));
         Ok(())
     }
 }
@@ -241,9 +239,9 @@ fn recorded_vote(payload: &[u8]) -> Result<Vote, String> {
 }
 
 /// What was truncated must not come back.
-fn repeat_truncation(index: &mut GroupIndex, from: LogIndex) {
+fn repeat_truncation(index: &mut GroupIndex, from: LogIndex, files: &Segments) {
     if !Mutant::D28RecoveryForgetsTruncations.is_active() {
-        index.truncate_suffix(from);
+        index.truncate_suffix(from, files);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of the stream: turns operations into batches, one vectored write and one fdatasync each.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use ringraft_core::Mutant;
 use super::format::{
     DATA_START, PART_HEADER, PartHeader, RUN_HEADER, RunHeader, align, encode_run, seal_run, segment_name,
 };
-use super::index::{Place, Segment};
+use super::index::Place;
 use super::options::SegmentLogOptions;
 use super::prepare::{Prepared, Preparer};
+use super::segments::Segments;
 use crate::traits::StorageError;
 
 /// Payloads up to this size are copied beside their header: cheaper than one more slice for the kernel.
@@ -133,7 +134,7 @@ pub(crate) struct Stream {
     /// Files of the batch that is being written, taken before it begins.
     hand: VecDeque<Prepared>,
     /// Every file that holds a part of the stream.
-    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    pub(crate) segments: Arc<Segments>,
     /// What the blocks of a new file hold.
     file_bytes: u64,
     current: Prepared,
@@ -158,7 +159,7 @@ impl Stream {
     pub(crate) fn new(
         options: &SegmentLogOptions,
         preparer: Preparer,
-        segments: BTreeMap<u64, Arc<Segment>>,
+        segments: Arc<Segments>,
         current: Prepared,
         position: Position,
         replayed: u64,
@@ -349,7 +350,7 @@ impl Stream {
         let next = self.hand.pop_front().ok_or_else(|| {
             StorageError::Poisoned("a batch takes more files than were made ready for it".to_owned())
         })?;
-        self.segments.insert(next.segment.number(), Arc::clone(&next.segment));
+        self.segments.insert(Arc::clone(&next.segment));
         let full = std::mem::replace(&mut self.current, next);
         self.preparer.files().keep(full.segment.number(), full.file);
         self.offset = DATA_START;
@@ -378,7 +379,7 @@ impl Stream {
 
     /// Gives up a file that no checkpoint and no run needs.
     pub(crate) fn free(&mut self, number: u64) {
-        let Some(segment) = self.segments.remove(&number) else { return };
+        let Some(segment) = self.segments.remove(number) else { return };
         segment.free();
         self.give(segment_name(number), segment.header.bytes);
     }

@@ -27,8 +27,9 @@ impl SegmentLog {
         let largest = self.stream.largest_run();
         self.refused_now.clear();
         let checked = self.check_batch(batch, largest);
+        let new = checked.iter().flat_map(|(_, ops)| ops.iter().map(new_configuration)).max().unwrap_or(0);
         let sizes = checked.iter().flat_map(|(group, ops)| {
-            let conf = in_force_bound(group, ops);
+            let conf = in_force_bound(group, ops, new);
             ops.iter().flat_map(move |op| run_sizes(op, largest, conf))
         });
         // Nothing needs no file, which there may not be.
@@ -125,25 +126,27 @@ fn halves(chunk: &EntryChunk) -> impl Iterator<Item = EntryChunk> {
     [chunk.slice(0, middle - 1), chunk.slice(middle, u64::MAX)].into_iter().flatten()
 }
 
-/// Bytes that the configuration in force at any place of the log takes at most, when one of the operations needs it.
-fn in_force_bound(group: &Group, ops: &[LogOp]) -> usize {
+/// Bytes that the configuration in force at any place of the log takes at most, when one of the operations needs it; `new` is what those
+/// take that the batch brings, for any group: an earlier write of this one may hold one of them.
+fn in_force_bound(group: &Group, ops: &[LogOp], new: usize) -> usize {
     if !ops.iter().any(|op| matches!(op, LogOp::TruncatePrefix { .. })) {
         return 0;
     }
-    let bytes = |entry: &ConfigurationEntry| in_force(Some(entry)).len();
     let index = group.index.lock();
-    let stored = index.configurations.iter().chain(&index.conf_at_start).map(bytes);
-    let new = ops.iter().filter_map(|op| match op {
+    let stored = index.configurations.iter().chain(&index.conf_at_start);
+    stored.map(|entry| in_force(Some(entry)).len()).max().unwrap_or(0).max(new)
+}
+
+/// Bytes that a configuration which the operation brings takes when it is in force.
+fn new_configuration(op: &LogOp) -> usize {
+    match op {
         LogOp::Append(chunk) => match chunk.kind() {
-            ChunkKind::Configuration { conf, old_conf } => {
-                Some(16 + encode_configuration(conf, old_conf).len())
-            }
-            _ => None,
+            ChunkKind::Configuration { conf, old_conf } => 16 + encode_configuration(conf, old_conf).len(),
+            _ => 0,
         },
-        LogOp::Reset { conf, .. } => conf.as_deref().map(bytes),
-        _ => None,
-    });
-    stored.chain(new).max().unwrap_or(0)
+        LogOp::Reset { conf, .. } => in_force(conf.as_deref()).len(),
+        _ => 0,
+    }
 }
 
 /// Sizes of the runs that an operation is written as, each at most; `conf` is what a configuration in force takes.
@@ -245,7 +248,7 @@ fn write_op(
             let header =
                 RunHeader { index: *from, ..RunHeader::control(RunKind::TruncateSuffix, key, sequence) };
             stream.push(&header, &[], &Bytes::new())?;
-            index.truncate_suffix(*from);
+            index.truncate_suffix(*from, &stream.segments);
             Ok(())
         }
         LogOp::TruncatePrefix { first_kept } => {
@@ -261,7 +264,7 @@ fn write_op(
                 ..control_header(RunKind::TruncatePrefix, key, sequence, &conf)
             };
             stream.push(&header, &[], &conf)?;
-            index.truncate_prefix(before);
+            index.truncate_prefix(before, &stream.segments);
             Ok(())
         }
         LogOp::Reset { before, conf } => {
@@ -273,7 +276,7 @@ fn write_op(
                 ..control_header(RunKind::Reset, key, sequence, &payload)
             };
             stream.push(&header, &[], &payload)?;
-            index.reset(*before, conf.as_deref().cloned());
+            index.reset(*before, conf.as_deref().cloned(), &stream.segments);
             Ok(())
         }
         LogOp::Promise { ms } => {
@@ -322,7 +325,7 @@ fn append(
         ChunkKind::Configuration { conf, old_conf } => Some((conf.clone(), old_conf.clone())),
         _ => None,
     };
-    index.append(run, configuration);
+    index.append(&run, configuration);
     Ok(())
 }
 

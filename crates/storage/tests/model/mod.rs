@@ -1,6 +1,8 @@
 //! A model of a log store, and random work for both.
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub(crate) mod fixtures;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

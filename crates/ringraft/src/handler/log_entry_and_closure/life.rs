@@ -1,11 +1,12 @@
 //! Groups that begin and end in a lane: the owner's answers to the host.
 
 use ringraft_core::{Input, NodeImpl, NodeState, RaftError, RaftResponse, Status, Time};
-use ringraft_storage::GroupKey;
 
 use crate::handler::log_entry_and_closure::Slot;
 use crate::handler::log_entry_and_closure::group::Group;
-use crate::handler::{Control, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup};
+use crate::handler::{
+    Control, DamagedGroup, FsmTask, GroupHandle, LaneOutput, LogEntryAndClosureHandler, OpenGroup,
+};
 use crate::task::completion::ApplyError;
 use crate::task::credit::cost;
 use crate::task::promise::Promise;
@@ -41,18 +42,25 @@ impl LogEntryAndClosureHandler {
             Control::Call { handle, call, answer } => self.on_call(now, handle, call, answer, out),
             // The end of the turn arms the timer.
             Control::WatchReads { handle } => self.touch(handle),
-            Control::Damaged { key, status } => self.on_damage(now, key, status, out),
+            Control::Damaged { groups } => self.on_damage(now, &groups, out),
             Control::Stop => self.stop(now, out),
         }
     }
 
     /// Rule P7: what this replica may have acknowledged it cannot give to anybody, so that from now on it neither votes nor counts. The log
     /// of a group that is not here is looked at when it is started.
-    fn on_damage(&mut self, now: Time, key: GroupKey, status: Status, out: &mut LaneOutput) {
-        let mut groups = self.slots.iter().filter_map(|slot| slot.group.as_deref());
-        let damaged = groups.find(|group| group.key == key).map(|group| group.handle);
-        if let Some(handle) = damaged {
-            self.step(now, handle, Input::Failed { status }, out);
+    fn on_damage(&mut self, now: Time, damaged: &[DamagedGroup], out: &mut LaneOutput) {
+        // One walk over the groups, however many are damaged: a rotten file may hold something of each.
+        let groups = self.slots.iter().filter_map(|slot| slot.group.as_deref());
+        let here: Vec<(GroupHandle, &DamagedGroup)> = groups
+            .filter_map(|group| {
+                let place = damaged.binary_search_by_key(&group.key, |damaged| damaged.key).ok()?;
+                Some((group.handle, damaged.get(place)?))
+            })
+            .collect();
+        for (handle, group) in here {
+            self.step(now, handle, Input::Failed { status: group.status.clone() }, out);
+            group.stopped();
         }
     }
 

@@ -125,3 +125,24 @@ fn a_stop_closes_every_group() {
     );
     assert!(world.describe(a).is_none() && world.describe(b).is_none());
 }
+
+/// Shows rule P7: each group whose log is damaged stops, and says so, and nobody beside it; those of other lanes are named, too.
+#[test]
+fn groups_whose_logs_are_damaged_stop_and_say_so() {
+    let mut world = World::new(LaneLimits::default());
+    let names = ["a", "b", "c"];
+    let handles = names.map(|name| world.open(name));
+    let keys = names.map(|name| world.storage.open_group(&name.parse().unwrap()).unwrap().0);
+    let damaged = |key| DamagedGroup::new(key, Status::new(RaftError::Io, "checksum"));
+    let mut elsewhere = keys[2];
+    elsewhere.number.0 += 100;
+    let mut groups = vec![damaged(keys[2]), damaged(keys[0]), damaged(elsewhere)];
+    groups.sort_by_key(|group| group.key);
+    let groups: Arc<[DamagedGroup]> = groups.into();
+    world.turn(vec![LaneEvent::Control(Box::new(Control::Damaged { groups: Arc::clone(&groups) }))]);
+    let states: Vec<_> = handles.iter().map(|handle| world.describe(*handle).unwrap().state).collect();
+    assert_eq!(states, [NodeState::Error, NodeState::Leader, NodeState::Error]);
+    for group in &*groups {
+        assert_eq!(group.has_stopped(), group.key != elsewhere, "{:?}", group.key);
+    }
+}

@@ -65,15 +65,15 @@ fn put_group(out: &mut Vec<u8>, group: &Group) {
         out.extend_from_slice(&bytes);
     }
     put32(out, 0); // all runs are named, and they tell the terms
-    put32(out, index.runs.len() as u32);
-    for run in &index.runs {
+    put32(out, index.runs.iter().count() as u32);
+    for run in index.runs.iter() {
         put64(out, run.first);
         put64(out, run.last);
         put64(out, run.term);
         put64(out, run.sequence);
-        put64(out, run.place.segment.number());
-        put32(out, run.place.offset as u32);
-        put32(out, run.place.len);
+        put64(out, run.file);
+        put32(out, run.offset as u32);
+        put32(out, run.len);
         out.push(run.kind as u8);
     }
     put32(out, 0); // no file's footer stands for its runs

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ringraft_core::GroupId;
 use rustc_hash::FxHashSet;
 
-use super::format::{RunKind, numbered};
+use super::format::numbered;
 use super::index::{Group, GroupIndex};
 use super::stream::Position;
 use crate::store_id::StoreId;
@@ -25,25 +25,12 @@ pub(crate) use frames::Unreadable;
 pub(crate) use read::{in_force, read};
 pub(crate) use room::CheckpointRoom;
 
-/// A run as a checkpoint names it: its file is only a number yet.
-pub(crate) struct StoredRun {
-    pub(crate) first: u64,
-    pub(crate) last: u64,
-    pub(crate) term: u64,
-    pub(crate) sequence: u64,
-    pub(crate) kind: RunKind,
-    pub(crate) file: u64,
-    pub(crate) offset: u64,
-    pub(crate) len: u32,
-}
-
-/// A group as a checkpoint holds it; `index.runs` is empty.
+/// A group as a checkpoint holds it: the files of its runs are only numbers yet, and nobody counts them.
 pub(crate) struct StoredGroup {
     pub(crate) key: GroupKey,
     pub(crate) name: GroupId,
     pub(crate) creation: u64,
     pub(crate) index: GroupIndex,
-    pub(crate) runs: Vec<StoredRun>,
 }
 
 /// The contents of one checkpoint.
@@ -70,7 +57,7 @@ impl Checkpoint {
 
     /// Numbers of the files that a start from this checkpoint reads beside those from its position on.
     pub(crate) fn files(&self) -> FxHashSet<u64> {
-        self.groups.iter().flat_map(|g| g.runs.iter().map(|r| r.file)).collect()
+        self.groups.iter().flat_map(|g| g.index.runs.iter().map(|r| r.file)).collect()
     }
 }
 

@@ -6,9 +6,10 @@ use ringraft_core::{ConfigurationEntry, DamagedRange, GroupId, HardState, Invali
 
 use super::super::format::{Cursor, RunKind, decode_configuration, take_configuration_entry, u16_at, u32_at};
 use super::super::index::GroupIndex;
+use super::super::runs::RunAt;
 use super::super::stream::Position;
 use super::frames::{BlockReader, Unreadable};
-use super::{Checkpoint, StoredGroup, StoredRun, checkpoint_name};
+use super::{Checkpoint, StoredGroup, checkpoint_name};
 use crate::disk::Disk;
 use crate::store_id::StoreId;
 use crate::traits::{GroupKey, GroupNumber, Incarnation};
@@ -84,25 +85,29 @@ fn group(cursor: &mut Cursor<'_>) -> Result<StoredGroup, String> {
     if cursor.u32()? != 0 {
         return Err("terms without their runs, which a newer program wrote; start that one".to_owned());
     }
-    let mut runs = Vec::new();
     for _ in 0..cursor.u32()? {
-        runs.push(StoredRun {
-            first: cursor.u64()?,
-            last: cursor.u64()?,
-            term: cursor.u64()?,
-            sequence: cursor.u64()?,
-            file: cursor.u64()?,
-            offset: u64::from(cursor.u32()?),
-            len: cursor.u32()?,
-            kind: RunKind::from_byte(cursor.u8()?)
-                .filter(|k| k.is_entries())
-                .ok_or("a run of unknown kind")?,
-        });
+        let run = run(cursor)?;
+        run.check(index.runs.last())?;
+        index.runs.push(run);
     }
     if cursor.u32()? != 0 {
         return Err("footers, which a newer program wrote; start that one".to_owned());
     }
-    Ok(StoredGroup { key, name, creation, index, runs })
+    Ok(StoredGroup { key, name, creation, index })
+}
+
+/// A run as earlier programs wrote it: all its numbers in full.
+pub(super) fn run(cursor: &mut Cursor<'_>) -> Result<RunAt, String> {
+    Ok(RunAt {
+        first: cursor.u64()?,
+        last: cursor.u64()?,
+        term: cursor.u64()?,
+        sequence: cursor.u64()?,
+        file: cursor.u64()?,
+        offset: u64::from(cursor.u32()?),
+        len: cursor.u32()?,
+        kind: RunKind::from_byte(cursor.u8()?).ok_or("a run of unknown kind")?,
+    })
 }
 
 /// The initial configuration has no entry and is not told.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use ringraft_core::{ConfigurationEntry, GroupId, HardState, InvalidGroupId, LogId, Vote};
 
-use super::super::format::{Cursor, RunKind, decode_configuration, u32_at, u64_at};
+use super::super::format::{Cursor, decode_configuration, u32_at, u64_at};
 use super::super::index::GroupIndex;
 use super::super::stream::Position;
-use super::{Checkpoint, StoredGroup, StoredRun};
+use super::read::run;
+use super::{Checkpoint, StoredGroup};
 use crate::disk::Disk;
 use crate::traits::{GroupKey, GroupNumber, Incarnation, StorageError};
 
@@ -58,22 +59,12 @@ fn group(cursor: &mut Cursor<'_>) -> Result<StoredGroup, String> {
         let (conf, old_conf) = decode_configuration(cursor.take(len)?)?;
         index.configurations.push_back(ConfigurationEntry { id, conf, old_conf });
     }
-    let mut runs = Vec::new();
     for _ in 0..cursor.u64()? {
-        runs.push(StoredRun {
-            first: cursor.u64()?,
-            last: cursor.u64()?,
-            term: cursor.u64()?,
-            sequence: cursor.u64()?,
-            file: cursor.u64()?,
-            offset: u64::from(cursor.u32()?),
-            len: cursor.u32()?,
-            kind: RunKind::from_byte(cursor.u8()?)
-                .filter(|k| k.is_entries())
-                .ok_or("a run of unknown kind")?,
-        });
+        let run = run(cursor)?;
+        run.check(index.runs.last())?;
+        index.runs.push(run);
     }
-    Ok(StoredGroup { key, name, creation: 0, index, runs })
+    Ok(StoredGroup { key, name, creation: 0, index })
 }
 
 /// The newest slot that can be read, with its sequence; `None` when there is none. It is made durable: after a failed fsync it may stand in

@@ -37,6 +37,15 @@ pub(crate) fn put64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
+/// Appends an unsigned LEB128 number.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
 /// Appends a text of at most [`MAX_TEXT`] bytes with its length in 16 bits before it.
 pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     debug_assert!(text.len() <= MAX_TEXT);
@@ -76,8 +85,45 @@ impl<'a> Cursor<'a> {
         Ok(u64_at(self.take(8)?, 0))
     }
 
+    /// An unsigned LEB128 number.
+    pub(crate) fn varint(&mut self) -> Result<u64, String> {
+        let mut value = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err("a number that is too large".to_owned())
+    }
+
     pub(crate) fn text(&mut self) -> Result<&'a str, String> {
         let n = usize::from(u16_at(self.take(2)?, 0));
         std::str::from_utf8(self.take(n)?).map_err(|_| "a text is not UTF-8".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_round_trip_and_none_is_too_large() {
+        for value in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, u64::MAX >> bit]) {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            let mut cursor = Cursor::new(&out);
+            assert_eq!((cursor.varint(), cursor.is_empty()), (Ok(value), true));
+            assert!(Cursor::new(&out[1..]).varint().is_err() || out.len() > 1);
+        }
+        for bad in [&[0x80; 10][..], &[0xff; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
+        {
+            assert!(Cursor::new(bad).varint().is_err());
+        }
     }
 }

@@ -8,7 +8,7 @@ mod file;
 mod part;
 mod run;
 
-pub(crate) use bytes::{Cursor, MAX_TEXT, align, put_text, put32, put64, u16_at, u32_at, u64_at};
+pub(crate) use bytes::{Cursor, MAX_TEXT, align, put_text, put_varint, put32, put64, u16_at, u32_at, u64_at};
 pub(crate) use configuration::{
     decode_configuration, encode_configuration, put_configuration_entry, stored_payload,
     take_configuration_entry,

@@ -11,6 +11,7 @@ use super::super::manifest::{Manifest, ManifestFile, SharedManifest};
 use super::super::options::SegmentLogOptions;
 use super::super::prepare::{Origin, prepare};
 use super::super::replay::Replay;
+use super::super::segments::{Segment, Segments};
 use super::super::stream::Position;
 use super::{CheckpointNeeds, Finish, Recovered, finish, is_store_file};
 use crate::disk::Disk;
@@ -29,7 +30,7 @@ pub(super) fn fresh_id() -> StoreId {
 }
 
 /// The entry of a file.
-pub(super) fn entry(segment: &super::Segment) -> ManifestFile {
+pub(super) fn entry(segment: &Segment) -> ManifestFile {
     let header = &segment.header;
     ManifestFile { number: header.number, salt: header.salt, bytes: header.bytes, version: 2 }
 }
@@ -66,8 +67,8 @@ pub(super) fn create(
         m.add(entry(&first));
     })?;
     let needs = [None, Some(CheckpointNeeds { from: 1, files: checkpoint.files() })];
-    let replay = Replay::new(checkpoint, |_| None).map_err(|(_, what)| StorageError::Refused(what))?;
-    let segments = BTreeMap::from([(1, Arc::clone(&first))]);
+    let segments = Segments::new(BTreeMap::from([(1, first)]));
+    let replay = Replay::new(checkpoint, &segments).map_err(|(_, what)| StorageError::Refused(what))?;
     let parts = Finish { manifest, needs, segments, spares: Vec::new(), position, replayed: 0, names: &[] };
     finish(disk, parts, replay)
 }

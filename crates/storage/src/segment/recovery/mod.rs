@@ -22,11 +22,12 @@ use super::format::{
     DATA_START, Layout, PART_HEADER, PartHeader, SMALLEST_BLOCK_LOG2, SegmentHeader, segment_name,
     segment_number,
 };
-use super::index::{Group, Segment};
+use super::index::{Group, Suspicion};
 use super::manifest::{COPIES, Manifest, ManifestFile, SharedManifest};
 use super::options::SegmentLogOptions;
 use super::prepare::{Prepared, TEMPORARY};
 use super::replay::Replay;
+use super::segments::{Segment, Segments};
 use super::stream::Position;
 use crate::disk::{Disk, DiskFile};
 use crate::store_id::StoreId;
@@ -60,13 +61,15 @@ impl CheckpointNeeds {
 /// What a directory holds.
 pub(crate) struct Recovered {
     pub(crate) groups: FxHashMap<u32, Arc<Group>>,
+    /// Theirs.
+    pub(crate) suspicion: Suspicion,
     pub(crate) tombstones: BTreeMap<GroupId, u64>,
     pub(crate) next_number: u32,
     pub(crate) next_incarnation: u32,
     pub(crate) manifest: Arc<SharedManifest>,
     /// What the checkpoint before the newest needs, and the newest.
     pub(crate) needs: [Option<CheckpointNeeds>; 2],
-    pub(crate) segments: BTreeMap<u64, Arc<Segment>>,
+    pub(crate) segments: Arc<Segments>,
     pub(crate) checkpoint_room: CheckpointRoom,
     pub(crate) current: Prepared,
     pub(crate) position: Position,
@@ -303,7 +306,8 @@ fn open(
         let path = disk.path(&segment_name(start.file));
         return Err(damaged(path, 0, "the manifest does not name it; the stream goes on in it"));
     }
-    let replay = Replay::new(checkpoint, |number| segments.get(&number).cloned())
+    let segments = Segments::new(segments);
+    let replay = Replay::new(checkpoint, &segments)
         .map_err(|(file, what)| damaged(disk.path(&segment_name(file)), 0, &what))?;
     let mut scan = Scan::new(&segments, replay, start)?;
     scan.run()?;
@@ -334,7 +338,7 @@ fn open(
 struct Finish<'a> {
     manifest: SharedManifest,
     needs: [Option<CheckpointNeeds>; 2],
-    segments: BTreeMap<u64, Arc<Segment>>,
+    segments: Arc<Segments>,
     spares: Vec<(String, u64)>,
     position: Position,
     replayed: u64,
@@ -342,24 +346,23 @@ struct Finish<'a> {
 }
 
 fn finish(disk: &dyn Disk, parts: Finish<'_>, replay: Replay) -> Result<Recovered, StorageError> {
-    let Finish { manifest, needs, mut segments, mut spares, position, replayed, names } = parts;
+    let Finish { manifest, needs, segments, mut spares, position, replayed, names } = parts;
     replay.groups.values().for_each(|g| g.index.lock().mark_durable());
-    let Some(segment) = segments.get(&position.file).cloned() else {
+    let Some(segment) = segments.get(position.file) else {
         return Err(damaged(disk.path(&segment_name(position.file)), 0, "missing; the stream goes on in it"));
     };
     let current = Prepared { file: segment.file()?, segment };
     // Files behind the end hold nothing; they are prepared anew.
-    let beyond: Vec<u64> = segments.range((Excluded(position.file), Unbounded)).map(|(n, _)| *n).collect();
-    for number in beyond {
-        if let Some(segment) = segments.remove(&number) {
-            segment.free();
-            spares.push((segment_name(number), segment.header.bytes));
-        }
+    for segment in segments.range((Excluded(position.file), Unbounded)) {
+        segments.remove(segment.number());
+        segment.free();
+        spares.push((segment_name(segment.number()), segment.header.bytes));
     }
     let numbers = names.iter().filter_map(|n| segment_number(n));
     let next_file = numbers.chain([position.file]).max().unwrap_or(0) + 1;
     Ok(Recovered {
         groups: replay.groups,
+        suspicion: replay.suspicion,
         tombstones: replay.tombstones,
         next_number: replay.next_number,
         next_incarnation: replay.next_incarnation,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::format::{Layout, Newer, PartHeader, RUN_HEADER, RunError, RunView, decode_run};
-use super::super::index::Segment;
+use super::super::segments::Segment;
 use crate::traits::StorageError;
 
 /// A file's bytes from `base` to its end.

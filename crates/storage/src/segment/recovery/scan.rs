@@ -1,13 +1,13 @@
 //! Reads the stream from a position on, replays whole batches, and judges where it ends.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringraft_core::Mutant;
 
 use super::super::format::{DATA_START, Newer, u32_at};
-use super::super::index::{Place, Segment};
+use super::super::index::Place;
 use super::super::replay::Replay;
+use super::super::segments::Segments;
 use super::super::stream::Position;
 use super::damaged;
 use super::part::{Follows, Loaded, NoPart, Part, read_part};
@@ -54,15 +54,12 @@ fn was_durable(sequence: u64, vouched: u64) -> bool {
 }
 
 impl Scan {
-    pub(super) fn new(
-        segments: &BTreeMap<u64, Arc<Segment>>,
-        replay: Replay,
-        start: Position,
-    ) -> Result<Scan, StorageError> {
+    pub(super) fn new(segments: &Segments, replay: Replay, start: Position) -> Result<Scan, StorageError> {
         let files = segments
             .range(start.file..)
-            .map(|(number, s)| {
-                Loaded::read(s, if *number == start.file { start.offset } else { s.header.data_start() })
+            .iter()
+            .map(|s| {
+                Loaded::read(s, if s.number() == start.file { start.offset } else { s.header.data_start() })
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Scan {

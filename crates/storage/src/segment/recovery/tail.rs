@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringraft_core::Mutant;
 
 use super::super::format::PART_HEADER;
-use super::super::index::Segment;
+use super::super::segments::Segment;
 use super::super::stream::Position;
 use crate::traits::StorageError;
 

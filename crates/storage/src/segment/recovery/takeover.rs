@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::super::checkpoint::{self, CheckpointRoom, Head, v1};
 use super::super::files::OpenFiles;
 use super::super::format::{DATA_START, Layout, segment_name, segment_number};
-use super::super::index::{Group, Segment};
+use super::super::index::Group;
 use super::super::manifest::{Manifest, ManifestFile, SharedManifest};
 use super::super::options::SegmentLogOptions;
 use super::super::prepare::{Origin, prepare};
 use super::super::replay::Replay;
+use super::super::segments::{Segment, Segments};
 use super::super::stream::Position;
 use super::create::{entry, fresh_id};
 use super::scan::Scan;
@@ -30,11 +31,12 @@ pub(super) fn take_over(
     };
     let needs = CheckpointNeeds { from: old.position.file, files: old.files() };
     let start = old.position;
-    let (mut segments, spares) = sort_files(disk, files, names, &needs)?;
+    let (segments, spares) = sort_files(disk, files, names, &needs)?;
     if !segments.contains_key(&start.file) {
         return Err(damaged(disk.path(&segment_name(start.file)), 0, "missing; the stream goes on in it"));
     }
-    let replay = Replay::new(old, |number| segments.get(&number).cloned())
+    let segments = Segments::new(segments);
+    let replay = Replay::new(old, &segments)
         .map_err(|(file, what)| damaged(disk.path(&segment_name(file)), 0, &what))?;
     let mut scan = Scan::new(&segments, replay, start)?;
     scan.run()?;
@@ -61,7 +63,7 @@ pub(super) fn take_over(
         room.make(disk, bytes.len() as u64)?;
         room.publish(disk, 1, &bytes)?;
     }
-    let old_files = segments.values().map(|s| {
+    let old_files = segments.range(..).into_iter().map(|s| {
         let header = &s.header;
         ManifestFile { number: header.number, salt: header.salt, bytes: header.bytes, version: 1 }
     });
@@ -77,9 +79,8 @@ pub(super) fn take_over(
     remove_strangers(disk, names, &manifest.get())?;
     tracing::info!(%store, "the log store was taken over from format version 1");
 
-    let live = segments.values().filter(|s| s.live() > 0).map(|s| s.number()).collect();
-    let needs = [None, Some(CheckpointNeeds { from: number, files: live })];
-    segments.insert(number, next);
+    let needs = [None, Some(CheckpointNeeds { from: number, files: segments.live() })];
+    segments.insert(next);
     let parts = Finish { manifest, needs, segments, spares, position, replayed: 0, names };
     let mut recovered = finish(disk, parts, replay)?;
     recovered.next_file = number + 1;
