@@ -147,7 +147,6 @@ mutants! {
     H9WriteErrorIsIgnored = "h9_write_error_is_ignored", "storage", "an error of the write, such as a full disk, is ignored";
     H10RejoiningPeerCounts = "h10_rejoining_peer_counts", "core", "a peer that has lost its disk counts in quorums before it has caught up";
     H10WhoCountsAgainIsNotCounted = "h10_who_counts_again_is_not_counted", "core", "a leader does not count anew when a member that had lost its disk counts again";
-    H10DroppedLogKeepsItsVote = "h10_dropped_log_keeps_its_vote", "ringraft", "a replica whose log is dropped goes on voting";
     H10RejoiningPeerVotes = "h10_rejoining_peer_votes", "core", "a node that has lost its disk votes and campaigns at once";
     H15StalledLeaderStays = "h15_stalled_leader_stays", "core", "a leader whose disk takes no writes goes on leading";
     I2UnknownIsToldAsRefusal = "i2_unknown_is_told_as_refusal", "ringraft", "a task whose outcome is open is refused for certain";

@@ -135,11 +135,8 @@ impl LogImage {
             LogOp::Reset { before, conf } => {
                 self.entries.clear();
                 self.before_first = *before;
-                // What went before is known by its last entry alone; before the first entry there is nothing, as in a log that is new.
-                self.before_first_chain = match *before == LogId::default() {
-                    true => LogImage::default().before_first_chain,
-                    false => mix(before.index, &before.term.to_le_bytes()),
-                };
+                // What went before is known by its last entry alone.
+                self.before_first_chain = mix(before.index, &before.term.to_le_bytes());
                 self.conf_at_start = conf.as_deref().cloned();
             }
             LogOp::Promise { ms } => self.promised_ms = self.promised_ms.max(*ms),

@@ -8,7 +8,6 @@
 
 mod apply_task;
 mod closed;
-mod dropped_log;
 mod entry_room;
 mod event;
 mod fsm_group;
@@ -29,8 +28,6 @@ use crate::identity::cluster_gate::ClusterGate;
 pub use crate::status::NodeStatus;
 pub use crate::task::promise::{Promise, Waiter, promise};
 pub use apply_task::ApplyTaskHandler;
-pub use dropped_log::drop_log;
-pub(crate) use dropped_log::withheld;
 pub use entry_room::EntryRoom;
 pub use event::{
     ApplyEvent, CallResult, Control, DamagedGroup, DiskWrite, FsmTask, LaneEvent, LaneOutput, NodeCall,

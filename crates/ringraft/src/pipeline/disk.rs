@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringraft_core::{GroupId, LogOp};
+use ringraft_core::{GroupId, HardState, LogId, LogOp, Term, Vote};
 use ringraft_ring::{Consumer, Producer, WaitOutcome};
 use ringraft_storage::{GroupKey, GroupWrite, LogStorage, StorageError, WriteBatch};
 
 use crate::handler::{
-    DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput, WriteQueue, drop_log,
-    withheld,
+    DiskWrite, LaneEvent, ResponseEvent, StableClosureEventHandler, StableOutput, WriteQueue,
 };
 use crate::pipeline::damage::DamageReports;
 use crate::pipeline::disk_control::DiskControl;
@@ -282,7 +281,10 @@ impl DiskLoop {
     ) -> Result<(), StorageError> {
         let opened = self.storage.open_group(group);
         let (key, recovered) = self.unless_final(opened, handler, out)?;
-        self.write_alone(key, drop_log(&recovered.hard_state), handler, out)
+        let reset = LogOp::Reset { before: LogId::default(), conf: None };
+        // One write: a vote without its log, or a log without its vote, would be a member that has forgotten and does not know it.
+        let ops = vec![withheld(recovered.hard_state.term), reset];
+        self.write_alone(key, ops, handler, out)
     }
 
     /// A write of one group, for which nobody waits but the caller.
@@ -402,4 +404,9 @@ impl DiskLoop {
             Err(error) => self.stop(handler, out, error),
         }
     }
+}
+
+/// A vote that is given to nobody, from this term on.
+fn withheld(term: Term) -> LogOp {
+    LogOp::HardState(HardState { term, vote: Vote::Withheld })
 }

@@ -140,8 +140,6 @@ pub(super) struct Host {
     pub(super) left_dead: bool,
     /// Its disk was lost at least once: a blank one is started as *rejoin*.
     pub(super) wiped: bool,
-    /// The log of a group was dropped at least once.
-    pub(super) dropped: bool,
     /// The highest creation number that had been given when its disk was lost last.
     pub(super) rejoined_after: u64,
     /// Its disk may be about to damage something.
@@ -184,7 +182,6 @@ impl Host {
             returning: false,
             left_dead: false,
             wiped: false,
-            dropped: false,
             rejoined_after: 0,
             damage_planned: false,
             proof: Proof::default(),

@@ -132,23 +132,6 @@ impl Oracle {
         }
     }
 
-    /// A host drops the log of a replica that does not run, with these operations, which may or may not survive until they are durable. What it
-    /// held is lost.
-    pub(super) fn dropping(&mut self, group: usize, host: usize, ops: Vec<LogOp>) -> Result<(), Violation> {
-        let oracle = &mut self.groups[group];
-        let log = &mut oracle.logs[host];
-        log.lost.push(log.stable.clone());
-        ops.iter().for_each(|op| log.accepted.apply(op));
-        log.on_the_way = ops;
-        oracle.checkers.observe(&Event::Wiped { node: &oracle.peers[host] })
-    }
-
-    /// That is durable.
-    pub(super) fn dropped(&mut self, group: usize, host: usize) {
-        let log = &mut self.groups[group].logs[host];
-        std::mem::take(&mut log.on_the_way).iter().for_each(|op| log.stable.apply(op));
-    }
-
     /// Power was lost: nothing changes in what may be found, for a batch may survive in any part.
     pub(super) fn lost_power(&mut self, _host: usize) {}
 

@@ -78,10 +78,6 @@ pub(super) enum Event {
     Renew(usize),
     /// A host goes on with that.
     Move(usize, usize),
-    /// A host is to drop the log of a group.
-    DropLog(usize, usize),
-    /// A host goes on with that.
-    Dropping(usize),
     Calm,
     Check,
     /// A trial of a worker that stands still goes on.

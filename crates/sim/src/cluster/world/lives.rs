@@ -121,11 +121,6 @@ impl Lives {
         })
     }
 
-    /// Whether any group is made anew in this world.
-    pub(super) fn any(&self) -> bool {
-        !self.renewals.is_empty()
-    }
-
     /// Whether a host takes requests of this life of a group for some of the earlier one, which it has.
     pub(super) fn is_stranger(&self, host: usize, group: &str, creation: u64) -> bool {
         self.renewals.iter().any(|renewal| {
@@ -306,16 +301,6 @@ impl World {
     /// Starts the later life on a running host. Says whether it runs.
     fn begin_later(&mut self, number: usize, host: usize) -> Result<bool, Violation> {
         let later = self.lives.renewals[number].later;
-        if !self.open_running(host, later)? {
-            return Ok(false);
-        }
-        self.lives.renewals[number].stages[host] = Stage::Later;
-        self.mark("later life begun");
-        Ok(true)
-    }
-
-    /// Opens a replica in a process that runs. Says whether it did.
-    pub(super) fn open_running(&mut self, host: usize, group: usize) -> Result<bool, Violation> {
         let now = self.hosts[host].clock.now(self.now);
         let Some(mut process) = self.hosts[host].process.take() else { return Ok(false) };
         let p = &mut *process;
@@ -327,7 +312,7 @@ impl World {
         let h = &mut self.hosts[host];
         h.proof.submitting(&h.disk);
         p.lane.begin_turn(now, &mut p.out);
-        let opened = self.open_replica(p, host, group);
+        let opened = self.open_replica(p, host, later);
         p.lane.end_turn(now, &mut p.out);
         self.hosts[host].process = Some(process);
         if self.hosts[host].power_is_off() {
@@ -344,6 +329,8 @@ impl World {
         }
         let h = &mut self.hosts[host];
         h.proof.synced(&h.disk);
+        self.lives.renewals[number].stages[host] = Stage::Later;
+        self.mark("later life begun");
         self.wake(host, 1);
         self.observe_turn(host)?;
         Ok(true)
@@ -379,7 +366,7 @@ fn remove(store: &mut dyn LogStorage, name: &GroupId) -> Result<bool, StorageErr
 }
 
 /// Whether the group still runs, or writes of it wait for the disk.
-pub(super) fn is_on_its_way(p: &Process, group: usize) -> bool {
+fn is_on_its_way(p: &Process, group: usize) -> bool {
     let of_group = |handle| p.by_handle.get(&handle) == Some(&group);
     let runs = |handle: &ringraft::handler::GroupHandle| of_group(*handle) && p.lane.node(*handle).is_some();
     let mut writes = p.out.disk.iter().chain(p.disk_ring.iter().flatten());

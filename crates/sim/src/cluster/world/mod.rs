@@ -4,7 +4,6 @@
 
 mod disk_damage;
 mod disk_stage;
-mod dropped;
 mod event;
 mod faults;
 mod fsm_stage;
@@ -34,7 +33,6 @@ use ringraft::{ClusterGate, SinkId};
 use ringraft_core::{Mark, Marks};
 use rustc_hash::FxHashMap;
 
-use self::dropped::LogDrop;
 use self::event::Event;
 use self::last_calls::LastCalls;
 use self::lives::Lives;
@@ -70,8 +68,6 @@ struct World {
     workload: Workload,
     operators: Operators,
     lives: Lives,
-    /// Logs that are being dropped; `None` when that is over.
-    drops: Vec<Option<LogDrop>>,
     /// The cluster of every host.
     gate: Arc<ClusterGate>,
     watch: Watch,
@@ -127,7 +123,6 @@ impl World {
             workload: Workload::new(plan.clients, plan.groups.len()),
             operators: Operators::default(),
             lives,
-            drops: Vec::new(),
             gate: Arc::new(ClusterGate::new(CLUSTER, false)),
             watch: Watch::default(),
             sink: SinkId::register(Arc::clone(&outbox) as _),
@@ -163,7 +158,6 @@ impl World {
         world.start_operators();
         world.start_readers();
         world.start_renewals();
-        world.plan_drops(options.seed);
         world.start_other_cluster();
         let gap = world.plan.fault_gap + 2 * world.plan.election_timeout_ms * MS;
         world.after(gap, Event::Fault(0));
@@ -307,14 +301,6 @@ impl World {
             }
             Event::Move(number, host) => {
                 self.move_on(number, host)?;
-                self.drain_outcomes()
-            }
-            Event::DropLog(group, host) => {
-                self.drop_log(group, host);
-                Ok(())
-            }
-            Event::Dropping(number) => {
-                self.go_on_dropping(number)?;
                 self.drain_outcomes()
             }
             Event::Calm => self.calm(),

@@ -257,7 +257,7 @@ impl World {
             Vote::For(_) => false,
         };
         let hosts = |group: &usize| self.plan.groups[*group].contains(&host);
-        (self.hosts[host].wiped || self.hosts[host].dropped)
+        self.hosts[host].wiped
             && (0..self.plan.groups.len()).filter(hosts).any(|group| {
                 let log = &self.oracle.groups[group].logs[host];
                 rejoins(&log.stable) || rejoins(&log.accepted)
@@ -297,7 +297,7 @@ impl World {
     }
 
     /// As [`majorities_live`](World::majorities_live), without these hosts, nor those that have not caught up after a lost disk.
-    pub(super) fn majorities_live_without(&self, without: &[usize]) -> bool {
+    fn majorities_live_without(&self, without: &[usize]) -> bool {
         let gone = |host: &usize| without.contains(host) || self.may_rejoin(*host);
         let dead: Vec<&PeerId> =
             (0..self.hosts.len()).filter(gone).map(|host| &self.hosts[host].peer).collect();

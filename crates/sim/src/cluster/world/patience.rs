@@ -47,9 +47,7 @@ pub(super) fn heard_terms(
             },
             _ => return None,
         };
-        let group = *p.by_handle.get(&handle)?;
-        // What is for a replica that has ended is not for the one in its place.
-        (p.handles[group] == Some(handle)).then_some((group, term))
+        Some((*p.by_handle.get(&handle)?, term))
     };
     events.iter().filter_map(heard).collect()
 }
@@ -123,7 +121,7 @@ impl World {
     ) -> Result<(), Violation> {
         let Some(target) = self.host_of(to) else { return Ok(()) };
         let held = self.oracle.groups[group].logs[target].stable.last_index();
-        let excused = self.hosts[target].wiped || self.hosts[target].dropped || self.is_damaged(target);
+        let excused = self.hosts[target].wiped || self.is_damaged(target);
         if node.state() == NodeState::Transferring && held < node.last_log_id().index && !excused {
             let what = format!(
                 "host {target} is ordered to campaign for group {group} with {held} of {} entries",

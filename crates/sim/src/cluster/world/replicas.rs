@@ -6,7 +6,7 @@ use ringraft::begins_anew;
 use ringraft::handler::{
     Control, FsmGroup, GroupNames, GroupProgress, LaneEvent, NodeStatus, OpenGroup, promise,
 };
-use ringraft_core::{Configuration, Vote};
+use ringraft_core::Vote;
 use ringraft_storage::{GroupOpening, OpenedGroup, StorageError};
 
 use super::World;
@@ -63,15 +63,10 @@ impl World {
             Arc::clone(&status),
             recovered.before_first.index,
         );
-        let mut options = self.core_options(group, host);
-        if recovered.hard_state.vote == Vote::Withheld && recovered.last_index == 0 {
-            // Its members are told by a leader, as the library has it.
-            options.initial_conf = Configuration::default();
-        }
         let open = OpenGroup {
             names,
             key,
-            options,
+            options: self.core_options(group, host),
             recovered,
             seed: self.random.fork(u64::from(life) << 32 | (group * 8 + host) as u64).next(),
             worker: worker_of(group) as u16,

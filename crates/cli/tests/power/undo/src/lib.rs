@@ -1,8 +1,8 @@
 //! A disk that loses its power, for a process that is started with this library in `LD_PRELOAD`. docs/testing.md says what for.
 //!
 //! It stands before the functions of the C library that change files and remembers, for one directory, what each change replaced until
-//! it is synced. On SIGPWR it undoes some of what was not, by a seeded choice, and kills the process. [`disk`] has the rules, [`hooks`]
-//! the functions, [`sys`] the system calls. Linux only; elsewhere the library is empty.
+//! it is synced. On SIGPWR it undoes some of what was not, by a seeded choice, and kills the process. `disk` has the rules, `hooks`
+//! the functions, `sys` the system calls. Linux only; elsewhere the library is empty.
 //!
 //! | variable | |
 //! |---|---|
