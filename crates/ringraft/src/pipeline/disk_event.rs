@@ -27,7 +27,7 @@ pub(crate) enum DiskEvent {
     Stored { answer: Promise<Vec<StoredGroup>> },
     /// Have a blank group withhold its vote, durably.
     Withhold { group: GroupKey, answer: Promise<Result<(), StorageError>> },
-    /// Look for requests in [`DiskControl`].
+    /// Look for requests in [`DiskControl`](super::DiskControl).
     Look,
     /// Write another file of the directory, which belongs to this thread as the log does.
     Run(Box<dyn FnOnce() + Send>),
